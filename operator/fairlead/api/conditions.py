@@ -1,0 +1,56 @@
+"""Conditions as pure data: set one, read one. The transition time changes only with the status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fairlead.api.meta import Condition
+
+
+def set_condition(
+    conditions: Iterable[Condition],
+    type_: str,
+    status: bool | None,
+    *,
+    reason: str,
+    message: str = "",
+    now: str,
+    observed_generation: int | None = None,
+) -> list[Condition]:
+    """Return `conditions` with one set, sorted by type.
+
+    Args:
+        conditions: the conditions so far.
+        type_: the condition's type, for example `Ready`.
+        status: True, False, or None for Unknown.
+        reason: a stable reason of `api/reasons.py`.
+        message: for people; cut at 32768 characters.
+        now: RFC 3339 time, used only when the status changes.
+        observed_generation: the `metadata.generation` that was looked at.
+    """
+    by_type = {c.type: c for c in conditions}
+    word = {True: "True", False: "False", None: "Unknown"}[status]
+    before = by_type.get(type_)
+    since = before.last_transition_time if before is not None and before.status == word else now
+    by_type[type_] = Condition.model_validate(
+        {
+            "type": type_,
+            "status": word,
+            "reason": reason,
+            "message": message[:32768],
+            "lastTransitionTime": since,
+            "observedGeneration": observed_generation,
+        }
+    )
+    return [by_type[key] for key in sorted(by_type)]
+
+
+def find_condition(conditions: Iterable[Condition], type_: str) -> Condition | None:
+    """Return the condition of this type, if there is one."""
+    return next((c for c in conditions if c.type == type_), None)
+
+
+def is_true(conditions: Iterable[Condition], type_: str) -> bool:
+    """Tell whether the condition exists and is True."""
+    found = find_condition(conditions, type_)
+    return found is not None and found.status == "True"

@@ -1,0 +1,138 @@
+"""What every resource shares: the base model, names, conditions, and how CEL rules and list types are written.
+
+Pydantic is the edge: `extra="forbid"` gives local mode the same strictness that the API server's pruning and
+strict field validation give on a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+IDENTIFIER = r"^[a-z][a-zA-Z0-9]{0,39}$"
+DECIMAL = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+
+ObjectName = Annotated[str, Field(pattern=LABEL, min_length=1, max_length=40)]
+AccountName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)]
+Identifier = Annotated[str, Field(pattern=IDENTIFIER, min_length=1, max_length=40)]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$", min_length=1, max_length=64)]
+Expression = Annotated[str, Field(min_length=1, max_length=4096)]
+Template = Annotated[str, Field(max_length=65536)]
+Quantity = Annotated[str, Field(pattern=QUANTITY, max_length=32)]
+Decimal = Annotated[str, Field(pattern=DECIMAL, max_length=14)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CelRule:
+    """One `x-kubernetes-validations` entry: CEL that must hold, and what to tell the user when it does not."""
+
+    rule: str
+    message: str
+    field_path: str | None = None
+
+    def as_schema(self) -> dict[str, str]:
+        """Return the entry as it stands in the CRD."""
+        entry = {"rule": self.rule, "message": self.message}
+        return entry | ({"fieldPath": self.field_path} if self.field_path else {})
+
+
+def list_map(*keys: str) -> dict[str, Any]:
+    """Return the `json_schema_extra` of a list of objects that is keyed by `keys`."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+LIST_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+
+
+def exactly_one(*names: str) -> str:
+    """Return the CEL expression that exactly one of these optional fields is set."""
+    return f"[{', '.join(f'has(self.{name})' for name in names)}].filter(x, x).size() == 1"
+
+
+class ApiModel(BaseModel):
+    """A part of a resource. Field names are snake_case here and camelCase in YAML."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+    cel: ClassVar[tuple[CelRule, ...]] = ()
+
+    def to_yaml_dict(self) -> dict[str, Any]:
+        """Return the object as it is written in YAML: camelCase, without what was not set."""
+        return self.model_dump(by_alias=True, exclude_none=True, exclude_unset=True)
+
+
+class Condition(ApiModel):
+    """A `metav1.Condition`."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    message: Annotated[str, Field(max_length=32768)] = ""
+    last_transition_time: Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+
+
+Conditions = Annotated[
+    list[Condition],
+    Field(
+        max_length=16,
+        description="Where this object stands, newest knowledge first.",
+        json_schema_extra=list_map("type"),
+    ),
+]
+
+
+class ObjectMeta(BaseModel):
+    """The part of `metadata` that Fairlead reads."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    annotations: Mapping[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PrinterColumn:
+    """One `additionalPrinterColumns` entry; priority 1 shows with `-o wide` only."""
+
+    name: str
+    json_path: str
+    type: str = "string"
+    priority: int = 0
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a CRD needs beside the schema."""
+
+    kind: str
+    plural: str
+    short_names: tuple[str, ...]
+    columns: tuple[PrinterColumn, ...] = ()
+    name_max_length: int = 40
+    selectable_fields: tuple[str, ...] = ()
+
+
+class Resource(BaseModel):
+    """A whole object. Subclasses narrow `spec` and `status` and say their `crd`."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+    crd: ClassVar[Kind]
+
+    metadata: ObjectMeta

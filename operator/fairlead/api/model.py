@@ -1,0 +1,100 @@
+"""Model: an endpoint that answers prompts or embeds text, elsewhere or in a pod that the operator runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fairlead.api.meta import (
+    LIST_SET,
+    ApiModel,
+    CelRule,
+    Conditions,
+    Kind,
+    PrinterColumn,
+    Resource,
+    exactly_one,
+)
+from fairlead.api.server import Credential, Server
+from fairlead.api.tool import HttpUrl, UrlPath
+
+ModelApi = Annotated[
+    Literal["OpenAIChat", "OpenAIEmbeddings"], Field(description="What it speaks: /chat/completions or /embeddings.")
+]
+ModelName = Annotated[str, Field(min_length=1, max_length=256, description="The name that the endpoint knows it by.")]
+
+
+class Endpoint(ApiModel):
+    """A model that something else runs."""
+
+    api: ModelApi
+    url: Annotated[HttpUrl, Field(description="The base URL, for example https://api.example.com/v1.")]
+    model: ModelName
+
+
+class ModelServer(Server):
+    """A model server (llama.cpp, vLLM, ...) that the operator runs."""
+
+    api: ModelApi
+    model: ModelName
+    path: Annotated[UrlPath, Field(description="The base path. Default /v1.")] = "/v1"
+
+
+class ModelLimits(ApiModel):
+    """Bounds of one call."""
+
+    max_output_tokens: Annotated[int, Field(ge=1, le=1000000, description="Default 4096.")] = 4096
+    concurrency: Annotated[int | None, Field(ge=1, le=1000, description="Calls in flight at most; more wait.")] = None
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600, description="Default 120.")] = 120
+
+
+class ModelSpec(ApiModel):
+    """Where the model is and what it can do."""
+
+    cel: ClassVar = (CelRule(exactly_one("endpoint", "server"), "set exactly one of endpoint and server"),)
+    endpoint: Endpoint | None = None
+    server: ModelServer | None = None
+    credential: Credential | None = None
+    limits: ModelLimits | None = None
+    capabilities: Annotated[
+        list[Literal["Tools", "StructuredOutput"]],
+        Field(
+            max_length=2,
+            description="Tools: native tool calls. StructuredOutput: obeys response_format json_schema.",
+            json_schema_extra=LIST_SET,
+        ),
+    ] = []
+
+    @property
+    def api(self) -> str:
+        """Return what the model speaks."""
+        where = self.endpoint or self.server
+        return where.api if where is not None else "OpenAIChat"
+
+
+class ModelStatus(ApiModel):
+    """Written by the operator (Ready, Stalled) and the engine (Reachable)."""
+
+    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    conditions: Conditions = []
+
+
+class Model(Resource):
+    """An endpoint that answers prompts or embeds text."""
+
+    crd: ClassVar = Kind(
+        kind="Model",
+        plural="models",
+        short_names=(),
+        columns=(
+            PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Reachable", ".status.conditions[?(@.type=='Reachable')].status"),
+            PrinterColumn("URL", ".spec.endpoint.url", priority=1),
+            PrinterColumn("Image", ".spec.server.image", priority=1),
+            PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),
+            PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
+        ),
+    )
+    spec: ModelSpec
+    status: ModelStatus | None = None

@@ -1,0 +1,148 @@
+"""Every stable reason that a user can meet: conditions, decisions, stages and error classes.
+
+Reasons are API: they are documented from here, matched by alerts and never renamed.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class ErrorClass(StrEnum):
+    """What kind of failure a step or call met; `retry.on` and `onError` speak of these."""
+
+    TIMEOUT = "Timeout"
+    UNAVAILABLE = "Unavailable"
+    RATE_LIMITED = "RateLimited"
+    INVALID = "Invalid"
+    DENIED = "Denied"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    TOOL_ERROR = "ToolError"
+    MODEL_ERROR = "ModelError"
+    OUTCOME_UNKNOWN = "OutcomeUnknown"
+    CANCELLED = "Cancelled"
+    INTERNAL = "Internal"
+
+
+RETRIED_BY_DEFAULT = (ErrorClass.TIMEOUT, ErrorClass.UNAVAILABLE, ErrorClass.RATE_LIMITED)
+NEVER_RETRIED = (ErrorClass.DENIED, ErrorClass.INVALID, ErrorClass.OUTCOME_UNKNOWN, ErrorClass.CANCELLED)
+
+
+class Stage(IntEnum):
+    """The stages of one call's decision. The order is part of the contract."""
+
+    AUTHENTICATE = 0
+    FENCE = 1
+    PARSE = 2
+    REPLAY = 3
+    CONTRACT = 4
+    RBAC = 5
+    RULES = 6
+    DATA_FLOW = 7
+    LIMITS = 8
+    BUDGET = 9
+    APPROVAL = 10
+    INTENT = 11
+    DISPATCH = 12
+    OUTCOME = 13
+
+
+class DecisionReason(StrEnum):
+    """Why a call was allowed, denied or has to wait. A deny has exactly one."""
+
+    ALLOWED = "Allowed"
+    UNAUTHENTICATED = "Unauthenticated"
+    STALE_ATTEMPT = "StaleAttempt"
+    RUN_NOT_ACTIVE = "RunNotActive"
+    MALFORMED = "Malformed"
+    NONDETERMINISM = "Nondeterminism"
+    INVALID = "Invalid"
+    TOOL_DRIFT = "ToolDrift"
+    FORBIDDEN = "Forbidden"
+    AUTHORIZER_UNAVAILABLE = "AuthorizerUnavailable"
+    POLICY_DENIED = "PolicyDenied"
+    FLOW_DENIED = "FlowDenied"
+    LOOP_DETECTED = "LoopDetected"
+    RATE_LIMITED = "RateLimited"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    APPROVAL_PENDING = "ApprovalPending"
+    APPROVAL_DENIED = "ApprovalDenied"
+    APPROVAL_EXPIRED = "ApprovalExpired"
+    AUDIT_UNAVAILABLE = "AuditUnavailable"
+    EGRESS_DENIED = "EgressDenied"  # the dialer or the Secret's allowed-hosts refused the address
+    CREDENTIAL_MISSING = "CredentialMissing"  # the Secret or its key does not exist
+    CREDENTIAL_PENDING = "CredentialPending"  # not mounted into the engine yet: the call waits
+
+
+class ReadyReason(StrEnum):
+    """Reasons of `Ready` and `Stalled` on declared kinds."""
+
+    READY = "Ready"
+    INVALID_SPEC = "InvalidSpec"
+    UNKNOWN_REFERENCE = "UnknownReference"
+    ENGINE_NOT_READY = "EngineNotReady"
+    SERVER_NOT_READY = "ServerNotReady"  # the pod that the operator runs for a Tool or Model is not ready yet
+    ACCOUNT_CONFLICT = "AccountConflict"  # a granted account exists and is not ours to use
+    RESERVED_ACCOUNT = "ReservedAccount"  # fairlead-*, default: never granted anything
+    PROGRESSING = "Progressing"
+    NAME_NOT_ALLOWED = "NameNotAllowed"  # an Engine that is not called `default`
+    RECONCILE_FAILED = "ReconcileFailed"  # the API server refused something; the message has its words
+
+
+class AuthorizedReason(StrEnum):
+    """Reasons of a Workflow's `Authorized`."""
+
+    GRANTED = "Granted"
+    MISSING_GRANTS = "MissingGrants"
+    AUTHORIZER_UNAVAILABLE = "AuthorizerUnavailable"
+
+
+class ReachableReason(StrEnum):
+    """Reasons of a Tool's or Model's `Reachable`."""
+
+    ANSWERED = "Answered"
+    NO_ANSWER = "NoAnswer"
+    CREDENTIAL_PENDING = "CredentialPending"
+    CREDENTIAL_MISSING = "CredentialMissing"
+    EGRESS_DENIED = "EgressDenied"
+
+
+class AcceptedReason(StrEnum):
+    """Reasons of a run's `Accepted`."""
+
+    ACCEPTED = "Accepted"
+    WORKFLOW_NOT_READY = "WorkflowNotReady"
+    WORKFLOW_NOT_FOUND = "WorkflowNotFound"
+    NOT_AUTHORIZED = "NotAuthorized"
+    REJECTED = "Rejected"
+
+
+class RunReason(StrEnum):
+    """Reasons of a run's `Succeeded`: the first group while it is open, the second once it is closed."""
+
+    QUEUED = "Queued"
+    EXECUTING = "Executing"
+    BACKING_OFF = "BackingOff"
+    CLOSING = "Closing"
+
+    COMPLETED = "Completed"
+    STEP_FAILED = "StepFailed"
+    TIMEOUT = "Timeout"
+    CANCELLED = "Cancelled"
+    DENIED = "Denied"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    LOOP_DETECTED = "LoopDetected"
+    INVALID_INPUT = "InvalidInput"
+    INVALID_WORKFLOW = "InvalidWorkflow"
+    WORKFLOW_NOT_FOUND = "WorkflowNotFound"
+    OUTCOME_UNKNOWN = "OutcomeUnknown"
+    STATE_LOST = "StateLost"
+    NONDETERMINISM = "Nondeterminism"
+
+
+class TracedReason(StrEnum):
+    """Reasons of a run's `Traced`."""
+
+    EXPORTED = "Exported"
+    EXPORTER_UNREACHABLE = "ExporterUnreachable"
+    DISABLED = "Disabled"

@@ -1,0 +1,148 @@
+"""WorkflowRun: one execution. Created, never applied; immutable but for `desiredState`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fairlead.api.meta import (
+    ATOMIC,
+    ApiModel,
+    CelRule,
+    Conditions,
+    Digest,
+    JsonObject,
+    Kind,
+    ObjectName,
+    PrinterColumn,
+    Resource,
+)
+
+
+class WorkflowRunSpec(ApiModel):
+    """What to run, with what."""
+
+    cel: ClassVar = (
+        CelRule("self.workflow == oldSelf.workflow", "workflow is immutable; create another run", ".workflow"),
+        CelRule(
+            "has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)",
+            "input is immutable; create another run",
+            ".input",
+        ),
+        CelRule(
+            "has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)",
+            "requestedBy is immutable",
+            ".requestedBy",
+        ),
+        CelRule(
+            "has(self.timeoutSeconds) == has(oldSelf.timeoutSeconds) && "
+            "(!has(self.timeoutSeconds) || self.timeoutSeconds == oldSelf.timeoutSeconds)",
+            "timeoutSeconds is immutable; create another run",
+            ".timeoutSeconds",
+        ),
+        CelRule(
+            "!(has(oldSelf.desiredState) && oldSelf.desiredState == 'Cancelled') || "
+            "(has(self.desiredState) && self.desiredState == 'Cancelled')",
+            "Cancelled is final; create another run",
+            ".desiredState",
+        ),
+    )
+    workflow: Annotated[ObjectName, Field(description="The Workflow's name. Needs `invoke` on it.")]
+    input: Annotated[
+        JsonObject | None, Field(description="Checked against the Workflow's input schema; at most 256 KiB.")
+    ] = None
+    requested_by: Annotated[
+        str | None, Field(max_length=253, description="Absent, or the user who creates the run.")
+    ] = None
+    desired_state: Annotated[
+        Literal["Running", "Cancelled"] | None, Field(description="Running (default) or Cancelled, which is final.")
+    ] = None
+    timeout_seconds: Annotated[
+        int | None, Field(ge=1, le=31536000, description="Ends the run earlier than the Workflow's limit.")
+    ] = None
+
+
+class WorkflowRef(ApiModel):
+    """The revision that was frozen at acceptance."""
+
+    revision: Digest
+    generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+
+
+class StepRow(ApiModel):
+    """One row of the step table: a path and where it stands."""
+
+    path: Annotated[str, Field(max_length=512)]
+    phase: Literal["Running", "Waiting", "Succeeded", "Failed", "Skipped"]
+    attempts: Annotated[int, Field(ge=0)] = 0
+    started_at: Annotated[str | None, Field(max_length=32)] = None
+    finished_at: Annotated[str | None, Field(max_length=32)] = None
+    span_id: Annotated[str | None, Field(max_length=16, alias="spanID")] = None
+    message: Annotated[str | None, Field(max_length=64)] = None
+    tokens: Annotated[int | None, Field(ge=0)] = None
+
+
+class Usage(ApiModel):
+    """What the run has used so far."""
+
+    model_calls: Annotated[int, Field(ge=0)] = 0
+    tool_calls: Annotated[int, Field(ge=0)] = 0
+    input_tokens: Annotated[int, Field(ge=0)] = 0
+    output_tokens: Annotated[int, Field(ge=0)] = 0
+    duration_seconds: Annotated[int, Field(ge=0)] = 0
+
+
+class OutputRef(ApiModel):
+    """Where an output over 4 KiB stands: in the engine's store."""
+
+    digest: Digest
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class StoreRef(ApiModel):
+    """Which store knows this run, and how far."""
+
+    id: Annotated[str, Field(max_length=64)]
+    sequence: Annotated[int, Field(ge=0)]
+
+
+class WorkflowRunStatus(ApiModel):
+    """Written by the engine alone: a projection of its journal."""
+
+    conditions: Conditions = []
+    workflow: WorkflowRef | None = None
+    start_time: Annotated[str | None, Field(max_length=32)] = None
+    completion_time: Annotated[str | None, Field(max_length=32)] = None
+    trace_id: Annotated[str | None, Field(max_length=32, alias="traceID")] = None
+    progress: Annotated[str | None, Field(max_length=32)] = None
+    steps: Annotated[list[StepRow], Field(max_length=50, json_schema_extra=ATOMIC)] = []
+    usage: Usage | None = None
+    output: Annotated[Any, Field(description="The output, up to 4 KiB.")] = None
+    output_ref: OutputRef | None = None
+    denials: Annotated[int | None, Field(ge=0)] = None
+    store: StoreRef | None = None
+
+
+class WorkflowRun(Resource):
+    """One execution of a Workflow."""
+
+    crd: ClassVar = Kind(
+        kind="WorkflowRun",
+        plural="workflowruns",
+        short_names=("run",),
+        name_max_length=63,
+        columns=(
+            PrinterColumn("Workflow", ".spec.workflow"),
+            PrinterColumn("Finished", ".status.conditions[?(@.type=='Finished')].status"),
+            PrinterColumn("Succeeded", ".status.conditions[?(@.type=='Succeeded')].status"),
+            PrinterColumn("Reason", ".status.conditions[?(@.type=='Succeeded')].reason"),
+            PrinterColumn("Progress", ".status.progress"),
+            PrinterColumn("Message", ".status.conditions[?(@.type=='Succeeded')].message", priority=1),
+            PrinterColumn("Trace", ".status.traceID", priority=1),
+            PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
+        ),
+        selectable_fields=(".spec.workflow",),
+    )
+    spec: WorkflowRunSpec
+    status: WorkflowRunStatus | None = None

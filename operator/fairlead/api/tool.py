@@ -1,0 +1,124 @@
+"""Tool: functions with a contract each, on an MCP server."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fairlead.api.meta import (
+    ATOMIC,
+    ApiModel,
+    CelRule,
+    Conditions,
+    FunctionName,
+    JsonObject,
+    Kind,
+    PrinterColumn,
+    Resource,
+    exactly_one,
+    list_map,
+)
+from fairlead.api.server import Credential, Server
+
+HttpUrl = Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+UrlPath = Annotated[str, Field(max_length=256, pattern=r"^/[^\s?#]*$")]
+
+
+class McpServer(Server):
+    """An MCP server over streamable HTTP that the operator runs."""
+
+    path: Annotated[UrlPath, Field(description="Where it answers. Default /mcp.")] = "/mcp"
+
+
+class Mcp(ApiModel):
+    """Where the MCP server is."""
+
+    cel: ClassVar = (CelRule(exactly_one("url", "server"), "set exactly one of url and server"),)
+    url: HttpUrl | None = None
+    server: McpServer | None = None
+
+
+class Idempotency(ApiModel):
+    """How a call is made idempotent: the key goes into a header or an argument."""
+
+    cel: ClassVar = (CelRule(exactly_one("header", "argument"), "set exactly one of header and argument"),)
+    header: Annotated[str | None, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")] = None
+    argument: Annotated[str | None, Field(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = None
+
+
+class FunctionInput(ApiModel):
+    """The arguments that the contract allows."""
+
+    schema_: Annotated[JsonObject, Field(alias="schema", description="A JSON Schema (2020-12) of type object.")]
+
+
+class Function(ApiModel):
+    """The contract of one function. What is not listed cannot be called."""
+
+    name: FunctionName
+    description: Annotated[
+        str | None, Field(max_length=4096, description="What a model is told, instead of the server's text.")
+    ] = None
+    effect: Annotated[
+        Literal["Read", "Reversible", "Irreversible"],
+        Field(description="Default Irreversible. Only Read may be repeated after a crash."),
+    ] = "Irreversible"
+    idempotency: Idempotency | None = None
+    input: FunctionInput | None = None
+
+
+class ToolLimits(ApiModel):
+    """Bounds of one call."""
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600, description="Default 60.")] = 60
+    max_result_bytes: Annotated[int, Field(ge=1024, le=10485760, description="Default 262144.")] = 262144
+    concurrency: Annotated[int | None, Field(ge=1, le=1000, description="Calls in flight at most; more wait.")] = None
+
+
+class ToolSpec(ApiModel):
+    """Where the functions are and what they may be used for."""
+
+    description: Annotated[str | None, Field(max_length=4096)] = None
+    mcp: Mcp
+    functions: Annotated[list[Function], Field(min_length=1, max_length=200, json_schema_extra=list_map("name"))]
+    credential: Credential | None = None
+    limits: ToolLimits | None = None
+
+
+class DiscoveredFunction(ApiModel):
+    """A function that the server lists."""
+
+    name: Annotated[str, Field(max_length=128)]
+    contract: Annotated[
+        Literal["Listed", "Unlisted"], Field(description="Is it in the contract? Unlisted cannot be called.")
+    ]
+
+
+class ToolStatus(ApiModel):
+    """Written by the operator (Ready, Stalled) and the engine (Reachable, functions, protocolVersion)."""
+
+    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    conditions: Conditions = []
+    protocol_version: Annotated[str | None, Field(max_length=32)] = None
+    functions: Annotated[list[DiscoveredFunction], Field(max_length=200, json_schema_extra=ATOMIC)] = []
+
+
+class Tool(Resource):
+    """Functions with a contract each, on an MCP server."""
+
+    crd: ClassVar = Kind(
+        kind="Tool",
+        plural="tools",
+        short_names=(),
+        columns=(
+            PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Reachable", ".status.conditions[?(@.type=='Reachable')].status"),
+            PrinterColumn("URL", ".spec.mcp.url", priority=1),
+            PrinterColumn("Image", ".spec.mcp.server.image", priority=1),
+            PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),
+            PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
+        ),
+    )
+    spec: ToolSpec
+    status: ToolStatus | None = None

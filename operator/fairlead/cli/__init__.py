@@ -1,0 +1,1 @@
+"""`fairlead` and `kubectl fairlead`: the user's own rights, and local mode."""

@@ -1,0 +1,1 @@
+"""The operator: everything declared. kopf enqueues keys, a work queue serialises them, one reconciler per kind."""

@@ -1,0 +1,63 @@
+"""The three seams between a cluster and local mode: where resources come from, who authorizes, where status goes.
+
+There is one engine; `cluster.py` and the CLI's local mode each bring their own three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fairlead.api.engine import EngineSpec
+from fairlead.api.model import Model
+from fairlead.api.policy import Policy
+from fairlead.api.tool import Tool
+from fairlead.api.workflow import Workflow
+from fairlead.policy.decision import Authorization
+from fairlead.policy.permission import Permission
+
+
+class Resources(Protocol):
+    """What is declared in the namespace, as last seen. Reading is synchronous and never waits."""
+
+    namespace: str
+    workflows: Mapping[str, Workflow]
+    tools: Mapping[str, Tool]
+    models: Mapping[str, Model]
+    policies: Mapping[str, Policy]
+    engine: EngineSpec
+
+    def address(self, kind: str, name: str) -> str:
+        """Return the base URL of a Tool's or Model's server (`kind` is "Tool" or "Model").
+
+        That is its `url`, or the Service of the pod that the operator runs, or a local stand-in.
+        """
+        ...
+
+    def own(self, kind: str, name: str) -> bool:
+        """Tell whether that server is one that Fairlead runs: such addresses may be private."""
+        ...
+
+    def credential(self, secret: str, key: str) -> str | None:
+        """Return a Secret's value, None when the Secret or key is missing.
+
+        Raises:
+            CredentialPending: the Secret is named but not mounted yet.
+        """
+        ...
+
+
+class Authorizer(Protocol):
+    """Who decides about permissions."""
+
+    async def authorize(self, account: str, any_of: tuple[Permission, ...]) -> Authorization:
+        """Tell whether the ServiceAccount has at least one of these. Never raises: no answer is Unavailable."""
+        ...
+
+
+class StatusSink(Protocol):
+    """Where a status goes."""
+
+    async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
+        """Write the engine's part of a status; at most once per call, only if it changed."""
+        ...

@@ -1,0 +1,113 @@
+"""Calls: what a step asks of the world, and what came of it. Every one passes the engine's gate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from fairlead.api.canonical import digest
+from fairlead.flow.journal import Path, RunUid
+
+
+class CallKind(StrEnum):
+    """What is called."""
+
+    CHAT = "Chat"
+    EMBED = "Embed"
+    TOOL = "Tool"
+
+
+@dataclass(frozen=True, slots=True)
+class CallIndex:
+    """Which call of an attempt: turn from 0; ordinal 0 the model's own call, 1.. its tool calls; repair from 0."""
+
+    turn: int = 0
+    ordinal: int = 0
+    repair: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.turn}.{self.ordinal}.{self.repair}"
+
+    @classmethod
+    def parse(cls, text: str) -> CallIndex:
+        """Read `turn.ordinal.repair` back."""
+        turn, ordinal, repair = (int(part) for part in text.split("."))
+        return cls(turn, ordinal, repair)
+
+
+@dataclass(frozen=True, slots=True)
+class CallId:
+    """The identity of a call within its run."""
+
+    path: Path
+    attempt: int
+    index: CallIndex
+
+    def idempotency_key(self, run_uid: RunUid) -> str:
+        """Return the key that the tool gets: of run, path and index, without the attempt."""
+        return hashlib.sha256(f"{run_uid}|{self.path}|{self.index}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request.
+
+    Attributes:
+        id: which call of which attempt of which step.
+        kind: what is called.
+        target: the Model's or Tool's name.
+        function: the Tool's function; empty for models.
+        request: Chat: {messages: [{role, content, tool_calls?, tool_call_id?}], tools?: [{name, description, schema}],
+            schema?, parameters: {maxOutputTokens?, temperature?, seed?}}. Embed: {texts: [...]}. Tool: {arguments: {...}}.
+        offered: False when a model asked for something that its step does not offer: the gate denies it.
+        deadline_ms: Unix ms after which the call is a Timeout; 0 for none of its own.
+    """
+
+    id: CallId
+    kind: CallKind
+    target: str
+    function: str = ""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    offered: bool = True
+    deadline_ms: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of what is asked, of whom."""
+        return digest({"kind": self.kind, "target": self.target, "function": self.function, "request": self.request})
+
+
+@dataclass(frozen=True, slots=True)
+class CallError:
+    """How a call or step failed: class and reason are stable, the message holds no content."""
+
+    error_class: str
+    reason: str
+    message: str
+
+    def as_data(self) -> dict[str, str]:
+        """Return the journal's form."""
+        return {"class": self.error_class, "reason": self.reason, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call: a result or an error.
+
+    Attributes:
+        result: Chat: {content: str, toolCalls: [{id, name, arguments: str}]}. Embed: {vectors: [[float]]}.
+            Tool: the structured content, else {text}.
+        error: set instead of the result when the call failed.
+        input_tokens: as the model reported them.
+        output_tokens: as the model reported them.
+        duration_ms: from the first byte sent to the last byte read.
+    """
+
+    result: Any = None
+    error: CallError | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    duration_ms: int = 0

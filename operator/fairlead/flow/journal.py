@@ -1,0 +1,67 @@
+"""The journal's vocabulary: what happened to a run, as append-only entries.
+
+`next.py` proposes drafts, the store stamps them (sequence and time), `state.py` folds them. `path` names a point
+of the execution: `answer`, `draft#2/score` (`#n` iteration of a repeat), `topic/ask` (a step of the block that `topic`
+runs), `reply!/notify` (a step of reply's onError block).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType
+
+RunUid = NewType("RunUid", str)
+Path = NewType("Path", str)
+
+SEMANTICS = 1
+"""The version of the fold and of what-next. Frozen into RunAccepted; a change of meaning raises it."""
+
+
+class EntryKind(StrEnum):
+    """What happened. The data of each kind stands beside it; `?` marks what may be absent."""
+
+    RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
+    #                               createdAt (ms), deadline (ms), requestedBy?
+    STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
+    EVALUATED = "Evaluated"  # purpose: When | Inputs | Until | RunOutput | BlockOutput; value, error?
+    CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
+    CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
+    #                               usage? {inputTokens, outputTokens}, durationMs
+    CALL_DENIED = "CallDenied"  # index, kind, target, function?, reason, stage, message
+    STEP_SUCCEEDED = "StepSucceeded"  # output
+    STEP_FAILED = "StepFailed"  # error {class, reason, message}, final: true when no further attempt follows
+    STEP_SKIPPED = "StepSkipped"  # reason
+    TIMER_SET = "TimerSet"  # wakeAt (ms), purpose: BackOff
+    CLOSING = "Closing"  # reason (a RunReason), message: no new intents from here on
+    RUN_SUCCEEDED = "RunSucceeded"  # output
+    RUN_FAILED = "RunFailed"  # reason, message, error?
+    RUN_CANCELLED = "RunCancelled"  # message
+    RUN_REJECTED = "RunRejected"  # reason, message: ended before it was accepted
+
+
+TERMINAL = frozenset({EntryKind.RUN_SUCCEEDED, EntryKind.RUN_FAILED, EntryKind.RUN_CANCELLED, EntryKind.RUN_REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An entry that is proposed: everything but what only the store assigns."""
+
+    kind: EntryKind
+    path: Path = Path("")
+    attempt: int = 0
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry as it stands in the journal. `seq` counts from 1 per run; `at` is Unix ms and never decreases."""
+
+    run_uid: RunUid
+    seq: int
+    at: int
+    kind: EntryKind
+    path: Path
+    attempt: int
+    data: Mapping[str, Any]

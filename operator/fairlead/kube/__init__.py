@@ -1,0 +1,1 @@
+"""The Kubernetes edge: one client, server-side apply, watches with resync, the Lease."""

@@ -1,0 +1,71 @@
+"""A decision and what it depends on. `decide.py` is the function between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fairlead.api.model import Model
+from fairlead.api.reasons import DecisionReason, Stage
+from fairlead.api.tool import Tool
+from fairlead.api.workflow import Limits
+from fairlead.policy.permission import Permission
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """What the authorizer said about the call's permissions.
+
+    Attributes:
+        verdict: Allowed, Denied, or Unavailable - which is neither.
+        missing: on Denied, the permission to grant.
+        message: the authorizer's reason, if it gave one.
+    """
+
+    verdict: Literal["Allowed", "Denied", "Unavailable"]
+    missing: Permission | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunUsage:
+    """What the run has used and has in flight when the call is decided."""
+
+    model_calls: int = 0
+    tool_calls: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that stages 4 to 10 look at, read at one moment.
+
+    Attributes:
+        namespace: where the run is.
+        account: the ServiceAccount that the run acts as.
+        model: the Model that is called, None if there is none of that name.
+        tool: the Tool that is called, None if there is none of that name.
+        authorization: what the authorizer said.
+        limits: the run's bounds.
+        usage: what it used so far.
+        repeats: how often this very call (same target, function and arguments) was made in this attempt already.
+    """
+
+    namespace: str
+    account: str
+    model: Model | None = None
+    tool: Tool | None = None
+    authorization: Authorization = field(default_factory=lambda: Authorization("Unavailable"))
+    limits: Limits = field(default_factory=Limits)
+    usage: RunUsage = field(default_factory=RunUsage)
+    repeats: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Allow, Deny with exactly one reason, or Wait (authorizer unavailable; later: rate, approval)."""
+
+    verdict: Literal["Allow", "Deny", "Wait"]
+    stage: Stage
+    reason: DecisionReason = DecisionReason.ALLOWED
+    message: str = ""
