@@ -21,6 +21,7 @@ import uvicorn
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -110,8 +111,7 @@ def create_app(embed: Embedder) -> Starlette:
             return _refuse(f"at most {MAX_TEXTS} texts in one request")
         if body.get("dimensions", embed.dimensions) != embed.dimensions:
             return _refuse(f"the model has {embed.dimensions} dimensions")
-        # numpy holds the processor either way: a thread would only let requests slow each other down.
-        vectors = [embed(text) for text in texts]
+        vectors = await run_in_threadpool(lambda: [embed(text) for text in texts])  # /health answers meanwhile
         encode = _as_base64 if body.get("encoding_format") == "base64" else _as_list
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector)}
