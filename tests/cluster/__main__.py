@@ -62,8 +62,9 @@ def _run(arguments: argparse.Namespace) -> int:
         case "kubeconfig":
             print(cluster.kubeconfig)
         case "env":
-            for variable, value in cluster.environment().items():
-                print(f"export {variable}={shlex.quote(value)}")
+            for variable, value in cluster.provider.environment().items():
+                rest = ':"$PATH"' if variable == "PATH" else ""
+                print(f"export {variable}={shlex.quote(value)}{rest}")
         case "load":
             for image in cluster.load(arguments.archive):
                 print(image.name)

@@ -68,6 +68,7 @@ def launch(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> None:
         subprocess.run(
             ["setsid", "--fork", *argv],
             env={**os.environ, **env},
+            cwd=log.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

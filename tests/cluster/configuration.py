@@ -56,6 +56,10 @@ state = {text(layout.run / "containerd")}
   restrict_oom_score_adj = true
   # Otherwise pods' namespaces lie in /run/netns, and nothing tells whose they are.
   netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      Root = {text(layout.run / "runc")}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = {text(cni_plugins())}
     conf_dir = {text(cni)}
