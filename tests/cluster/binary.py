@@ -74,6 +74,8 @@ def build() -> Path:
         # Two builders would take twice as long each: the second waits for the first and finds its work.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not directory.is_dir():
+            for abandoned in directory.parent.glob(f"{directory.name}.*/"):  # by a builder that was killed
+                shutil.rmtree(abandoned, ignore_errors=True)
             print("building the cluster's binary: minutes the first time", file=sys.stderr)
             with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f"{directory.name}.") as scratch:
                 _compile(Path(scratch) / "bin")

@@ -27,6 +27,8 @@ PACKAGES = {
     "runc": "runc",
     "setsid": "util-linux",
     "sysctl": "procps",
+    "umount": "mount",
+    "unshare": "util-linux",
 }
 _CNI_PACKAGE = "containernetworking-plugins"
 _CONTROLLERS = {"cpu", "cpuset", "memory", "pids"}

@@ -35,6 +35,7 @@ from tests.cluster.layout import DNS_SERVICE, Layout
 
 MANIFESTS = Path(__file__).parent / "manifests"
 _START_SECONDS = 180
+_RECOVERY_SECONDS = 60
 _DNS = "/apis/apps/v1/namespaces/kube-system/deployments/coredns"
 
 
@@ -81,7 +82,7 @@ class SourceCluster:
             ClusterError: a component did not start; the text ends with its log.
         """
         with self._lock():
-            if self.healthy():
+            if self._is_up():
                 return
             prerequisites.require()
             built = binary.build()
@@ -105,13 +106,9 @@ class SourceCluster:
             raise ClusterError(f"cluster {self.layout.name} is not up")
         return images.load(self.layout, archive)
 
-    def healthy(self) -> bool:
-        """Whether the cluster came up wholly, runs wholly, and answers."""
-        return self.layout.record.exists() and not self.complaints()
-
     def complaints(self) -> list[str]:
         """Say what is not as it should be in a cluster that should be up; empty when nothing is."""
-        found = [f"{name} does not run" for name in processes.dead(self.layout, list(self.components.values()))]
+        found = [f"{name} does not run" for name in self._dead()]
         if not api.ready(self.layout):
             found.append("the API server is not ready")
         elif not api.has_condition(self.layout, self._node, "Ready"):
@@ -147,6 +144,27 @@ class SourceCluster:
             ClusterError: there is no such component, or it does not run.
         """
         processes.send(self.layout, self._component(name), with_signal)
+
+    def _is_up(self) -> bool:
+        """Whether the cluster came up wholly and still works.
+
+        A dead component is final. One that is merely slow, on a busy machine, is waited for: others may be using the
+        cluster, and starting it afresh would take it from them.
+        """
+        if not self.layout.record.exists() or self._dead():
+            return False
+        try:
+            waiting.until(
+                lambda: self._dead() or not self.complaints(),
+                what=f"cluster {self.layout.name} to recover",
+                timeout_seconds=_RECOVERY_SECONDS,
+            )
+        except ClusterError:
+            return False
+        return not self._dead()
+
+    def _dead(self) -> list[str]:
+        return processes.dead(self.layout, list(self.components.values()))
 
     @property
     def _node(self) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,16 @@ def test_the_api_server_can_be_away_for_a_while(beside: Cluster) -> None:
         with pytest.raises(CommandFailed):
             beside.kubectl("get", "nodes", "--request-timeout=2s")
     assert "node-1" in beside.kubectl("get", "nodes")
+
+
+def test_up_waits_for_a_cluster_that_is_only_slow(beside: Cluster) -> None:
+    before = _component_processes(beside)
+    with ThreadPoolExecutor() as pool:
+        with beside.hanging("apiserver"):
+            up = pool.submit(Cluster(BESIDE).up)
+            assert "the API server is not ready" in beside.complaints()
+        up.result()
+    assert _component_processes(beside) == before
 
 
 def test_up_replaces_a_cluster_that_half_died(beside: Cluster, namespace: str) -> None:
