@@ -80,5 +80,7 @@ def require() -> None:
         env = {"DEBIAN_FRONTEND": "noninteractive"}
         run("apt-get", "update", env=env, timeout_seconds=600)
         run("apt-get", "install", "--yes", "--no-install-recommends", *packages, env=env, timeout_seconds=1200)
+        if missing := missing_packages():
+            raise Unsuitable(f"installed, but not found on PATH ({os.environ.get('PATH')}): {' '.join(missing)}")
         if found := list(problems()):
             raise Unsuitable("\n".join(found))
