@@ -14,6 +14,8 @@ SUITE = "bookworm"
 PACKAGES = ("python3", "ca-certificates")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
 KEPT = ("/usr/share/doc/*/copyright",)
+# Without this hook the base gets usrmerge, and with it all of Perl: 50 MB.
+HOOKS = "/usr/share/mmdebstrap/hooks/merged-usr"
 DOCKERFILE = "FROM scratch\nADD base.tar /\n"
 
 
@@ -23,6 +25,7 @@ def context(cache: Cache) -> Path:
         "mmdebstrap",
         "--variant=essential",
         f"--include={','.join(PACKAGES)}",
+        f"--hook-dir={HOOKS}",
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
         *(f"--dpkgopt=path-include={pattern}" for pattern in KEPT),

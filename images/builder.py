@@ -1,17 +1,18 @@
-"""From a context to an archive: by Docker where an engine answers, else by buildah, which needs no daemon."""
+"""From folders and a Dockerfile to an archive: by Docker where an engine answers, else by buildah without a daemon."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from images import base as debian
+from images import buildah
 from images.cache import Cache, key
 from images.catalog import Image
-from images.commands import docker_answers, require, run
+from images.commands import docker_answers, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Built:
     """An image in an archive that `docker load` and `ctr images import` take."""
 
     reference: str  # localhost/NAME:TAG
-    id: str  # digest of the image's configuration; a registry or containerd gives the manifest's digest
+    id: str  # digest of the image's configuration; that of its manifest is known to whoever stores it
     size: int  # bytes of the archive, which is not compressed
     archive: str
 
@@ -31,43 +32,55 @@ def build(image: Image, *, cache: Cache, out: Path, base: str | None, tag: str) 
         CommandError: a program is missing or failed.
     """
     reference = f"localhost/{image.repository}:{tag}"
-    parts = {name: part(cache) for name, part in image.parts.items()}
     by_docker = docker_answers()
-    base_context = None if base or by_docker else debian.context(cache)
-    inputs = [path for paths in parts.values() for path in paths if not path.is_relative_to(cache.folder)]
-    prepared = sorted({str(path.parent) for paths in parts.values() for path in paths if path not in inputs})
-    foundation = base or str(base_context)
-    image_key = key(reference, str(by_docker), foundation, *prepared, image.dockerfile, inputs)
+    dependencies = {name: folder(cache) for name, folder in image.dependencies.items()}
+    code = {name: folder(cache) for name, folder in image.code.items()}
+    debian_context = None if base or by_docker else debian.context(cache)
+    foundation = base or (debian_context.name if debian_context else "of the Dockerfile")
+    dependencies_key = key(image.dockerfile, foundation, _identity(dependencies, cache))
+    image_key = key(dependencies_key, reference, str(by_docker), _identity(code, cache))
 
     def make(folder: Path) -> None:
-        context = folder / "context"
-        _stage(parts, context)
+        context, archive = folder / "context", folder / "image.tar"
+        _stage(dependencies | code, context)
         shutil.copyfile(image.dockerfile, context / "Dockerfile")
-        archive = folder / "image.tar"
         if by_docker:
             image_id = _docker(context, reference, archive, base)
         else:
-            image_id = _buildah(context, reference, archive, base, base_context, cache.folder / "storage")
+            storage = buildah.Storage(cache.folder / "storage")
+            found = storage.base(debian_context) if debian_context is not None else foundation
+            prepared = storage.dependencies(context, name=image.name, key=dependencies_key, base=found)
+            image_id = storage.image(context, dependencies=prepared, reference=reference, archive=archive)
         shutil.rmtree(context)
-        built = Built(reference, image_id, archive.stat().st_size, f"{image.name}.tar")
+        built = Built(reference, image_id, archive.stat().st_size, archive.name)
         (folder / "image.json").write_text(json.dumps(asdict(built), indent=2) + "\n", encoding="utf-8")
 
     result = cache.get(f"image-{image.name}", image_key, make)
-    out.mkdir(parents=True, exist_ok=True)
-    for suffix in ("tar", "json"):
-        _link(result / f"image.{suffix}", out / f"{image.name}.{suffix}")
     built = Built(**json.loads((result / "image.json").read_text(encoding="utf-8")))
-    return Built(built.reference, built.id, built.size, str(out / built.archive))
+    built = replace(built, archive=str(out / f"{image.name}.tar"))
+    out.mkdir(parents=True, exist_ok=True)
+    _link(result / "image.tar", built.archive)
+    (out / f"{image.name}.json").write_text(json.dumps(asdict(built), indent=2) + "\n", encoding="utf-8")
+    return built
 
 
-def _stage(parts: dict[str, list[Path]], context: Path) -> None:
-    """Put the parts together as hard links: nothing of the hundreds of megabytes is copied."""
-    for name, paths in parts.items():
+def _identity(folders: dict[str, list[Path]], cache: Cache) -> str:
+    """Hash what is copied. What lies in the cache is known by its folder's name; only the rest is read."""
+    prepared = sorted(
+        {path.parent.name for paths in folders.values() for path in paths if path.is_relative_to(cache.folder)}
+    )
+    scripts = [path for paths in folders.values() for path in paths if not path.is_relative_to(cache.folder)]
+    return key(*prepared, scripts)
+
+
+def _stage(folders: dict[str, list[Path]], context: Path) -> None:
+    """Put the folders together as hard links: nothing of the hundreds of megabytes is copied."""
+    skipped = shutil.ignore_patterns("__pycache__")
+    for name, paths in folders.items():
         target = context / name
         target.mkdir(parents=True)
         for path in paths:
             if path.is_dir():
-                skipped = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(path, target / path.name, copy_function=_link, ignore=skipped, symlinks=True)
             else:
                 _link(path, target / path.name)
@@ -86,21 +99,3 @@ def _docker(context: Path, reference: str, archive: Path, base: str | None) -> s
     run(["docker", "build", "--quiet", "--tag", reference, *arguments, context])
     run(["docker", "save", "--output", archive, reference])
     return run(["docker", "image", "inspect", "--format", "{{.Id}}", reference]).strip()
-
-
-def _buildah(
-    context: Path, reference: str, archive: Path, base: str | None, base_context: Path | None, storage: Path
-) -> str:
-    require("buildah")
-    # A storage of its own: what is built here shares nothing with the user's images and is removed with the cache.
-    buildah: list[str | Path] = ["buildah", "--storage-driver", "vfs", "--root", storage, "--runroot", storage / "run"]
-    bud = [*buildah, "bud", "--quiet", "--isolation", "chroot", "--layers", "--timestamp", "0"]
-    if base_context is not None:
-        base = f"localhost/{base_context.name}:latest"
-        if not run([*buildah, "images", "--quiet", "--filter", f"reference={base}"]).strip():
-            run([*bud, "--tag", base, base_context])
-    run([*bud, "--build-arg", f"BASE_IMAGE={base}", "--tag", reference, context])
-    run([*buildah, "push", "--quiet", reference, f"docker-archive:{archive}:{reference}"])
-    image_id = run([*buildah, "inspect", "--type", "image", "--format", "{{.FromImageID}}", reference]).strip()
-    run([*buildah, "rmi", "--prune"])
-    return f"sha256:{image_id}"
