@@ -1,0 +1,65 @@
+# Thin over uv and the project's own tools; every target calls `setup`, which is idempotent and cached.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+UV := $(shell command -v uv || echo python3 -m uv)
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+IMAGES := build/images
+PYTEST_ARGS ?=
+
+.PHONY: help setup lock lint crds images cluster-up cluster-down test test-unit test-cluster demo demo-local bench clean
+
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: .venv/ready  ## install everything that the project needs into .venv
+
+.venv/ready: locks/dev.txt pyproject.toml
+	@command -v uv >/dev/null || python3 -m uv --version >/dev/null 2>&1 || python3 -m pip install --quiet uv
+	@test -x $(PYTHON) || $(UV) venv --quiet --python 3.11 .venv
+	$(UV) pip sync --quiet --python $(PYTHON) --require-hashes locks/dev.txt
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --editable .
+	@touch $@
+
+lock:  ## renew the lock files from pyproject.toml
+	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade -o locks/runtime.txt
+	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade -c locks/runtime.txt -o locks/dev.txt
+
+lint: setup  ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+crds: setup  ## generate crds/ from operator/fairlead/api and copy them into the chart
+	$(PYTHON) -m fairlead.api.crds crds
+	rm -rf charts/fairlead/files/crds && mkdir -p charts/fairlead/files && cp -r crds charts/fairlead/files/crds
+
+images: setup  ## build the images into build/images
+	$(PYTHON) -m images build --out $(IMAGES)
+
+cluster-up: setup  ## bring a Kubernetes up, or use the one that runs
+	$(PYTHON) -m tests.cluster up
+
+cluster-down: setup  ## take it down and leave nothing behind
+	$(PYTHON) -m tests.cluster down
+
+test-unit: setup  ## fast tests, no cluster
+	$(BIN)/pytest -m "not cluster" $(PYTEST_ARGS)
+
+test: setup lint  ## everything, cluster tests included
+	tests/all $(PYTEST_ARGS)
+
+demo: setup  ## the main job on a real cluster (or, where none can run, in local mode)
+	$(PYTHON) -m examples.demo
+
+demo-local: setup  ## the main job in local mode, with the same real models
+	$(PYTHON) -m examples.demo --local
+
+bench: setup  ## measure; writes docs/performance.md's tables
+	$(PYTHON) -m tests.bench
+
+clean:  ## remove what make made in the checkout
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,73 @@
+"""The house rules that no linter knows: short files, no forbidden files, every named guarantee has its test."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+MAX_LINES = 450
+MARKER = re.compile(r"requirement\(([^)]*)\)")
+ID = re.compile(r"\b[GPAF]\d+\b")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, check=True)
+    return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def claimed() -> dict[str, str]:
+    return dict(yaml.safe_load((ROOT / "tests/requirements.yaml").read_text(encoding="utf-8")))
+
+
+def marked() -> set[str]:
+    found: set[str] = set()
+    for path in tracked("tests/*.py"):
+        for arguments in MARKER.findall(path.read_text(encoding="utf-8")):
+            found |= set(ID.findall(arguments))
+    return found
+
+
+def test_no_source_file_is_longer_than_a_room() -> None:
+    long = {str(path.relative_to(ROOT)): count for path in tracked("*.py") if (count := lines(path)) > MAX_LINES}
+    assert long == {}
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_the_package_does_not_shadow_the_standard_library() -> None:
+    assert not (ROOT / "operator/__init__.py").exists()
+
+
+def test_every_module_says_why_it_exists() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in tracked("operator/*.py")
+        if not path.read_text(encoding="utf-8").lstrip().startswith(('"""', 'r"""'))
+    ]
+    assert silent == []
+
+
+def test_every_claimed_requirement_has_a_test() -> None:
+    assert sorted(set(claimed()) - marked()) == []
+
+
+def test_every_marked_requirement_is_claimed() -> None:
+    assert sorted(marked() - set(claimed())) == []
+
+
+@pytest.mark.parametrize("word", ["import pickle", "yaml.load(", "eval(", "exec(", "import jinja2"])
+def test_nothing_in_the_package_can_run_data(word: str) -> None:
+    pattern = re.compile(r"(?<![\w.])" + re.escape(word))
+    guilty = [
+        str(path.relative_to(ROOT))
+        for path in tracked("operator/*.py")
+        if pattern.search(path.read_text(encoding="utf-8"))
+    ]
+    assert guilty == []
