@@ -11,7 +11,7 @@ from images.cache import Cache, key
 from images.commands import require, run
 
 SUITE = "bookworm"
-PACKAGES = ("python3", "ca-certificates")
+PACKAGES = ("python3", "ca-certificates", "libstdc++6", "libgomp1")  # the last two for wheels that bring no copy
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
 KEPT = ("/usr/share/doc/*/copyright",)
 # Without this hook the base gets usrmerge, and with it all of Perl: 50 MB.

