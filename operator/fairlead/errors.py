@@ -4,6 +4,9 @@ FairleadError
 ├── InvalidSpec            a resource says something that cannot be right; carries the field path
 ├── StepError              a step or a call ended badly; carries an ErrorClass of api/reasons.py
 ├── AuthorizerUnavailable  permission could not be decided: wait, never allow
+├── EgressDenied           the address or the Secret's allowed-hosts forbid it: nothing was sent
+├── CredentialMissing      the Secret or its key does not exist: nothing else is sent instead
+├── CredentialPending      the Secret is not mounted into the engine yet: wait
 ├── StoreError             the journal could not be read or written: no record, no action
 │   └── StoreLocked        another process owns the store
 └── KubeError              the API server answered with an error
@@ -50,6 +53,25 @@ class AuthorizerUnavailable(FairleadError):
     """The authorizer gave no answer. Unavailable is not denied and never allowed."""
 
     reason = "AuthorizerUnavailable"
+    retryable = True
+
+
+class EgressDenied(FairleadError):
+    """The request may not go there. Raised before anything is sent."""
+
+    reason = "EgressDenied"
+
+
+class CredentialMissing(FairleadError):
+    """The Secret or its key does not exist."""
+
+    reason = "CredentialMissing"
+
+
+class CredentialPending(FairleadError):
+    """The Secret is named, but not mounted into the engine yet."""
+
+    reason = "CredentialPending"
     retryable = True
 
 

@@ -72,6 +72,7 @@ class DecisionReason(StrEnum):
     EGRESS_DENIED = "EgressDenied"  # the dialer or the Secret's allowed-hosts refused the address
     CREDENTIAL_MISSING = "CredentialMissing"  # the Secret or its key does not exist
     CREDENTIAL_PENDING = "CredentialPending"  # not mounted into the engine yet: the call waits
+    DECISION_FAILED = "DecisionFailed"  # the decision itself broke: without one nothing is allowed
 
 
 class ReadyReason(StrEnum):

@@ -1,0 +1,146 @@
+"""May this call happen? Stages 4 to 10 of the decision order, as one pure function.
+
+The gate (engine/gate.py) reads a snapshot and asks; nothing is looked up here, so the same call and snapshot always
+give the same decision. Each stage is a small function that either decides or has no objection (None). The order of
+`STAGES` is part of the contract: which reason a denied call gets depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fairlead.api.model import Model
+from fairlead.api.reasons import DecisionReason, Stage
+from fairlead.api.tool import Function, Tool
+from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.schema import findings
+from fairlead.policy.decision import Decision, Snapshot
+from fairlead.policy.permission import Permission, function_permission, model_permission
+
+IDENTICAL_CALLS = 3
+"""An agent's attempt that makes the same tool call for this time is in a loop."""
+
+MODEL_API = {CallKind.CHAT: "OpenAIChat", CallKind.EMBED: "OpenAIEmbeddings"}
+
+
+def decide(call: Call, snapshot: Snapshot) -> Decision:
+    """Return what stages 4 to 10 say: the first objection, or Allow when no stage has one."""
+    for stage in STAGES:
+        objection = stage(call, snapshot)
+        if objection is not None:
+            return objection
+    return Decision("Allow", Stage.APPROVAL)
+
+
+def required_permissions(call: Call) -> tuple[Permission, ...]:
+    """Return what the call needs: any one of these."""
+    if call.kind is CallKind.TOOL:
+        return function_permission(call.target, call.function)
+    return model_permission(call.target)
+
+
+def find_function(tool: Tool, name: str) -> Function | None:
+    """Return the contract of a function, None if the Tool has none of this name."""
+    return next((function for function in tool.spec.functions if function.name == name), None)
+
+
+def contract(call: Call, snapshot: Snapshot) -> Decision | None:
+    """Stage 4: what is called exists, can do this, was offered, and the arguments fit."""
+    problem = _model_problem(call, snapshot.model) if call.kind is not CallKind.TOOL else _tool_problem(call, snapshot)
+    return _deny(Stage.CONTRACT, DecisionReason.INVALID, problem) if problem else None
+
+
+def rbac(call: Call, snapshot: Snapshot) -> Decision | None:
+    """Stage 5: the run's account has the permission. No answer is neither yes nor no: the call waits."""
+    authorization = snapshot.authorization
+    if authorization.verdict == "Allowed":
+        return None
+    if authorization.verdict == "Denied":
+        return _deny(Stage.RBAC, DecisionReason.FORBIDDEN, _missing(call, snapshot))
+    message = authorization.message or "the authorizer does not answer"
+    return Decision("Wait", Stage.RBAC, DecisionReason.AUTHORIZER_UNAVAILABLE, message)
+
+
+def rules(call: Call, snapshot: Snapshot) -> Decision | None:
+    """Stage 6: Policies have no rules yet, so none can deny."""
+    return None
+
+
+def data_flow(call: Call, snapshot: Snapshot) -> Decision | None:
+    """Stage 7: calls carry no labels yet, so no flow can be refused."""
+    return None
+
+
+def limits(call: Call, snapshot: Snapshot) -> Decision | None:
+    """Stage 8: an agent that makes the very same tool call again and again is stopped."""
+    if call.kind is not CallKind.TOOL or snapshot.repeats < IDENTICAL_CALLS - 1:
+        return None
+    made = f"{call.target}.{call.function} was called {snapshot.repeats} times with the same arguments"
+    return _deny(Stage.LIMITS, DecisionReason.LOOP_DETECTED, made)
+
+
+def budget(call: Call, snapshot: Snapshot) -> Decision | None:
+    """Stage 9: the run's own limits leave room for one more call."""
+    bounds, usage = snapshot.limits, snapshot.usage
+    if call.kind is CallKind.TOOL:
+        spent = (("toolCalls", usage.tool_calls, bounds.tool_calls),)
+    else:
+        spent = (("modelCalls", usage.model_calls, bounds.model_calls), ("tokens", usage.tokens, bounds.tokens))
+    for name, used, limit in spent:
+        if used >= limit:
+            return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, f"limits.{name}: {used} of {limit} used")
+    return None
+
+
+def approval(call: Call, snapshot: Snapshot) -> Decision | None:
+    """Stage 10: nothing can ask for a person's approval yet."""
+    return None
+
+
+STAGES: tuple[Callable[[Call, Snapshot], Decision | None], ...] = (
+    contract,
+    rbac,
+    rules,
+    data_flow,
+    limits,
+    budget,
+    approval,
+)
+"""Stages 4, 5, 6, 7, 8, 9, 10. A rule that is added later goes into its stage; the order never changes."""
+
+
+def _model_problem(call: Call, model: Model | None) -> str:
+    if model is None:
+        return f"there is no Model {call.target}"
+    if model.spec.api != MODEL_API[call.kind]:
+        return f"Model {call.target} speaks {model.spec.api}, a {call.kind} call needs {MODEL_API[call.kind]}"
+    return ""
+
+
+def _tool_problem(call: Call, snapshot: Snapshot) -> str:
+    if snapshot.tool is None:
+        return f"there is no Tool {call.target}"
+    function = find_function(snapshot.tool, call.function)
+    if function is None:
+        return f"{call.function} is not in the contract of Tool {call.target}"
+    if not call.offered:
+        return f"the step does not offer {call.target}.{call.function}"
+    return _argument_problem(function, call.request.get("arguments"))
+
+
+def _argument_problem(function: Function, arguments: object) -> str:
+    if not isinstance(arguments, dict):
+        return "arguments must be an object"
+    problems = findings(function.input.schema_, arguments) if function.input else []
+    return f"arguments do not fit the contract: {'; '.join(problems)}" if problems else ""
+
+
+def _missing(call: Call, snapshot: Snapshot) -> str:
+    needed = required_permissions(call)
+    shown = snapshot.authorization.missing or needed[0]
+    names = " or ".join(f"{permission.verb} on {permission.resource}/{permission.name}" for permission in needed)
+    return f"{snapshot.account} needs {names}; see: {shown.can_i(snapshot.namespace, snapshot.account)}"
+
+
+def _deny(stage: Stage, reason: DecisionReason, message: str) -> Decision:
+    return Decision("Deny", stage, reason, message)
