@@ -43,7 +43,7 @@ class Embedder:
         self._heads: int = config["num_attention_heads"]
         self._epsilon: float = config["layer_norm_eps"]
         stored = load_file(folder / "model.safetensors")
-        self._weights = {name: array.astype(np.float32, copy=False) for name, array in stored.items() if array.dtype.kind == "f"}
+        self._weights = {name: array.astype(np.float32) for name, array in stored.items() if array.dtype.kind == "f"}
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
