@@ -9,10 +9,11 @@ FairleadError
 ├── CredentialPending      the Secret is not mounted into the engine yet: wait
 ├── StoreError             the journal could not be read or written: no record, no action
 │   └── StoreLocked        another process owns the store
+├── LeaseLost              another process leads, or may: stop at once
 └── KubeError              the API server answered with an error
-├── NotFound           404
-├── Conflict           409
-└── Unreachable        no answer at all, or 429 / 5xx
+    ├── NotFound           404
+    ├── Conflict           409
+    └── Unreachable        no answer at all, or 429 / 5xx
 """
 
 from __future__ import annotations
@@ -87,6 +88,12 @@ class StoreLocked(StoreError):
 
     reason = "StoreLocked"
     retryable = False
+
+
+class LeaseLost(FairleadError):
+    """This process does not lead any more, or cannot know that it does."""
+
+    reason = "LeaseLost"
 
 
 class KubeError(FairleadError):
