@@ -82,15 +82,25 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CallError:
-    """How a call or step failed: class and reason are stable, the message holds no content."""
+    """How a call or step failed: class and reason are stable, the message holds no content.
+
+    `retry_after_ms` is what a RateLimited or Unavailable answer asked for; 0 when it asked for nothing.
+    """
 
     error_class: str
     reason: str
     message: str
+    retry_after_ms: int = 0
 
-    def as_data(self) -> dict[str, str]:
+    def as_data(self) -> dict[str, Any]:
         """Return the journal's form."""
-        return {"class": self.error_class, "reason": self.reason, "message": self.message}
+        data = {"class": self.error_class, "reason": self.reason, "message": self.message}
+        return data | ({"retryAfterMs": self.retry_after_ms} if self.retry_after_ms else {})
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> CallError:
+        """Read the journal's form back."""
+        return cls(data["class"], data["reason"], data.get("message", ""), data.get("retryAfterMs", 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,15 @@ class EntryKind(StrEnum):
     RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
     #                               createdAt (ms), deadline (ms), requestedBy?
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
-    EVALUATED = "Evaluated"  # purpose: When | Inputs | Until | RunOutput | BlockOutput; value, error?
+    EVALUATED = "Evaluated"  # purpose: When | Inputs | Until | Choice (of a route); value, error?
+    #                          purpose Findings: index (of the answer that was checked), value: [message]
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
     CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
-    #                               usage? {inputTokens, outputTokens}, durationMs
-    CALL_DENIED = "CallDenied"  # index, kind, target, function?, reason, stage, message
+    #                               usage? {inputTokens, outputTokens}, durationMs; an error may carry retryAfterMs
+    CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message
     STEP_SUCCEEDED = "StepSucceeded"  # output
-    STEP_FAILED = "StepFailed"  # error {class, reason, message}, final: true when no further attempt follows
+    STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or
+    #                             Block (not final: its block runs now); neither: another attempt follows
     STEP_SKIPPED = "StepSkipped"  # reason
     TIMER_SET = "TimerSet"  # wakeAt (ms), purpose: BackOff
     CLOSING = "Closing"  # reason (a RunReason), message: no new intents from here on
