@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess  # noqa: TID251 - a build drives other programs
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
