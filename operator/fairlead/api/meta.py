@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 IDENTIFIER = r"^[a-z][a-zA-Z0-9]{0,39}$"
@@ -51,6 +53,8 @@ def list_map(*keys: str) -> dict[str, Any]:
 
 ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 LIST_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+# In a field's json_schema_extra: let the API server fill in and store the default. Otherwise Python applies it.
+EMIT_DEFAULT = "x-fairlead-emit-default"
 
 
 def exactly_one(*names: str) -> str:
@@ -63,6 +67,14 @@ class ApiModel(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
     cel: ClassVar[tuple[CelRule, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Put the CEL rules next to what they are about."""
+        schema = handler(core)
+        if cls.cel:
+            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = [rule.as_schema() for rule in cls.cel]
+        return schema
 
     def to_yaml_dict(self) -> dict[str, Any]:
         """Return the object as it is written in YAML: camelCase, without what was not set."""
@@ -134,5 +146,6 @@ class Resource(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
     crd: ClassVar[Kind]
+    cel: ClassVar[tuple[CelRule, ...]] = ()
 
     metadata: ObjectMeta

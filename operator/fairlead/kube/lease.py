@@ -126,7 +126,7 @@ class Lease:
         if record["metadata"]["resourceVersion"] != self._seen_version:
             self._seen_version = record["metadata"]["resourceVersion"]
             self._seen_at = self._clock()
-        return self._clock() - self._seen_at < spec.get("leaseDurationSeconds", self._duration_seconds)
+        return self._clock() - self._seen_at < float(spec.get("leaseDurationSeconds", self._duration_seconds))
 
     async def _renew(self, record: dict[str, Any], renewed_at: float) -> None:
         """Renew until that fails.
