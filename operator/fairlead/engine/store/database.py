@@ -1,0 +1,246 @@
+"""The one connection to SQLite and what runs on it: migration, group commits, reads.
+
+Everything here runs in the store's own thread. The connection is exclusive for the life of the process; WAL with
+`synchronous=FULL` makes a commit durable before it returns.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, Row, Select, create_engine, delete, event, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.pool import StaticPool
+from sqlalchemy.sql import ColumnElement, bindparam, true
+
+from fairlead.engine.store import schema
+from fairlead.engine.store.payloads import compress, expand, put_back
+from fairlead.errors import StoreError
+from fairlead.flow.journal import Entry, EntryKind, RunUid
+from fairlead.flow.journal import Path as RunPath
+
+OPEN = "Open"
+TERMINAL = "Terminal"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as the store knows it.
+
+    Attributes:
+        uid: the WorkflowRun's UID.
+        namespace: where it is.
+        name: the WorkflowRun's name.
+        workflow: the Workflow's name.
+        open: False once the terminal entry stands.
+        accepted_at: Unix ms of the acceptance (or rejection).
+        wake_at: Unix ms at which a parked run goes on; None while it is not parked.
+        sequence: the journal's last `seq`.
+        last_at: the journal's last `at`.
+    """
+
+    uid: RunUid
+    namespace: str
+    name: str
+    workflow: str
+    open: bool
+    accepted_at: int
+    wake_at: int | None
+    sequence: int
+    last_at: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one commit writes; rows are dicts of column values. `entries` are the same as they were stamped."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    payloads: dict[str, bytes] = field(default_factory=dict)
+    refs: list[dict[str, Any]] = field(default_factory=list)
+    closed: list[RunUid] = field(default_factory=list)
+    wakes: dict[RunUid, int | None] = field(default_factory=dict)
+    revisions: dict[str, bytes] = field(default_factory=dict)
+    forgotten: list[RunUid] = field(default_factory=list)
+
+
+class Database:
+    """SQLite behind SQLAlchemy Core. Every method may block; none may be called from two threads."""
+
+    def __init__(self, path: Path, *, sync_delay_seconds: float) -> None:
+        self._path = path
+        self._sync_delay_seconds = sync_delay_seconds
+        self._engine: Engine | None = None
+        self._connection: Connection | None = None
+
+    def open(self) -> str:
+        """Connect, bring the schema to head and return the store's id."""
+        self._engine = create_engine(
+            f"sqlite:///{self._path}",
+            poolclass=StaticPool,
+            connect_args={"isolation_level": None, "check_same_thread": False},
+        )
+        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "begin", _begin)
+        self._connection = self._engine.connect()
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+        config.attributes["connection"] = self._connection
+        command.upgrade(config, "head")
+        self._connection.commit()
+        with self._connected.begin():
+            fresh = {"key": "id", "value": str(uuid.uuid4())}
+            self._connected.execute(insert(schema.meta).on_conflict_do_nothing(), fresh)
+        return str(self._rows(select(schema.meta.c.value).where(schema.meta.c.key == "id"))[0].value)
+
+    def close(self) -> None:
+        """Close the connection; SQLite checkpoints its log."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def commit(self, batch: Batch) -> float:
+        """Write a batch in one transaction and return the seconds that it took."""
+        begun = time.perf_counter()
+        with self._connected.begin():
+            self._write(batch)
+            if self._sync_delay_seconds:
+                time.sleep(self._sync_delay_seconds)
+        return time.perf_counter() - begun
+
+    def load(self, run_uid: RunUid) -> list[Entry]:
+        """Return a run's journal in order, payloads put back."""
+        columns = schema.entries.c
+        rows = self._rows(select(schema.entries).where(columns.run_uid == run_uid).order_by(columns.seq))
+        return [
+            Entry(
+                run_uid,
+                row.seq,
+                row.at,
+                EntryKind(row.kind),
+                RunPath(row.path),
+                row.attempt,
+                put_back(row.data, row.payloads, self._payload),
+            )
+            for row in rows
+        ]
+
+    def open_runs(self) -> list[RunRow]:
+        """Return every open run, oldest first."""
+        return self._run_rows(schema.runs.c.state == OPEN)
+
+    def run(self, run_uid: RunUid) -> RunRow | None:
+        """Return one run, open or not."""
+        return next(iter(self._run_rows(schema.runs.c.uid == run_uid)), None)
+
+    def runs(self) -> list[RunRow]:
+        """Return all runs, oldest first."""
+        return self._run_rows(true())
+
+    def payload(self, run_uid: RunUid, digest: str) -> bytes | None:
+        """Return a payload's canonical JSON if this run refers to it."""
+        refs = schema.payload_refs.c
+        mine = self._rows(select(refs.digest).where(refs.run_uid == run_uid, refs.digest == digest))
+        return expand(self._payload(digest)) if mine else None
+
+    def revision(self, digest: str) -> dict[str, Any] | None:
+        """Return a frozen spec."""
+        rows = self._rows(select(schema.revisions.c.spec).where(schema.revisions.c.digest == digest))
+        return orjson.loads(rows[0].spec) if rows else None
+
+    @property
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise StoreError("the store is not open")
+        return self._connection
+
+    def _write(self, batch: Batch) -> None:
+        runs = schema.runs
+        bodies = [{"digest": key, "bytes": len(body), "data": compress(body)} for key, body in batch.payloads.items()]
+        by_uid = update(runs).where(runs.c.uid == bindparam("run"))
+        for statement, rows in (
+            (
+                insert(schema.revisions).on_conflict_do_nothing(),
+                [{"digest": key, "spec": spec} for key, spec in batch.revisions.items()],
+            ),
+            (insert(runs), batch.runs),
+            (insert(schema.payloads).on_conflict_do_nothing(), bodies),
+            (insert(schema.payload_refs).on_conflict_do_nothing(), batch.refs),
+            (insert(schema.entries), batch.rows),
+            (by_uid.values(wake_at=bindparam("at")), [{"run": uid, "at": at} for uid, at in batch.wakes.items()]),
+            (by_uid.values(state=TERMINAL, wake_at=None), [{"run": uid} for uid in batch.closed]),
+        ):
+            if rows:
+                self._connected.execute(statement, rows)
+        for uid in batch.forgotten:
+            self._forget(uid)
+
+    def _forget(self, run_uid: RunUid) -> None:
+        refs, bodies = schema.payload_refs.c, schema.payloads.c
+        execute = self._connected.execute
+        digests = [row.digest for row in execute(select(refs.digest).where(refs.run_uid == run_uid))]
+        execute(delete(schema.payload_refs).where(refs.run_uid == run_uid))
+        still_used = select(refs.digest).where(refs.digest == bodies.digest).exists()
+        if digests:
+            unused = delete(schema.payloads).where(bodies.digest == bindparam("body"), ~still_used)
+            execute(unused, [{"body": digest} for digest in digests])
+        execute(delete(schema.entries).where(schema.entries.c.run_uid == run_uid))
+        execute(delete(schema.runs).where(schema.runs.c.uid == run_uid))
+
+    def _payload(self, digest: str) -> bytes:
+        rows = self._rows(select(schema.payloads.c.data).where(schema.payloads.c.digest == digest))
+        if not rows:
+            raise StoreError(f"the payload {digest} is missing")
+        return bytes(rows[0].data)
+
+    def _run_rows(self, condition: ColumnElement[bool]) -> list[RunRow]:
+        runs, entries = schema.runs, schema.entries
+        last = (
+            select(entries.c.run_uid, func.max(entries.c.seq).label("seq"), func.max(entries.c.at).label("at"))
+            .group_by(entries.c.run_uid)
+            .subquery()
+        )
+        rows = self._rows(
+            select(runs, last.c.seq, last.c.at)
+            .join(last, last.c.run_uid == runs.c.uid, isouter=True)
+            .where(condition)
+            .order_by(runs.c.accepted_at, runs.c.uid)
+        )
+        return [
+            RunRow(
+                RunUid(row.uid),
+                row.namespace,
+                row.name,
+                row.workflow,
+                row.state == OPEN,
+                row.accepted_at,
+                row.wake_at,
+                row.seq or 0,
+                row.at or 0,
+            )
+            for row in rows
+        ]
+
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        with self._connected.begin():
+            return self._connected.execute(query).all()
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,1 @@
+"""How a store comes to the schema of this version: Alembic, forwards only, expand before contract."""

@@ -1,0 +1,311 @@
+"""The store as the engine sees it: stamp now, commit together, and tell when it is durable.
+
+Lives on the event loop; all of SQLite happens in one thread of its own (`database.py`). Appends gather in a batch.
+`durable()` hands the batch to the thread at once, and what is appended while a commit runs shares the next one:
+that is the group commit. An append that nobody waits for is committed after FLUSH_SECONDS at the latest.
+
+A write that fails is the end: every waiter gets a StoreError, every later call too, and the process exits. No record,
+no action.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from fairlead.api.canonical import canonical_json
+from fairlead.engine.store.database import OPEN, Batch, Database, RunRow
+from fairlead.engine.store.lock import StoreLock, refuse_network_file_system
+from fairlead.engine.store.payloads import put_aside
+from fairlead.errors import StoreError
+from fairlead.flow.journal import TERMINAL, Draft, Entry, RunUid
+
+FLUSH_SECONDS = 0.005
+"""How long an append waits for somebody to need it durable."""
+
+T = TypeVar("T")
+Committed = Callable[[Sequence[Entry]], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Head:
+    """The end of an open run's journal."""
+
+    seq: int
+    at: int
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """The batch that is being filled, and the future of its commit."""
+
+    done: asyncio.Future[None]
+    batch: Batch = field(default_factory=Batch)
+    empty: bool = True
+
+
+class Store:
+    """The journal of all runs. Open with `Store.open`; one per process and path.
+
+    Attributes:
+        id: a UUID made with the database; a lost volume has another one.
+        failed: set once a write has failed; the process must end.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        lock: StoreLock,
+        *,
+        clock: Callable[[], int],
+        on_commit_seconds: Callable[[float], None],
+    ) -> None:
+        self.id = ""
+        self.failed = asyncio.Event()
+        self._database = database
+        self._lock = lock
+        self._clock = clock
+        self._on_commit_seconds = on_commit_seconds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._loop = asyncio.get_running_loop()
+        self._heads: dict[RunUid, _Head] = {}
+        self._gathering = self._gather()
+        self._committing: _Gathering | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: StoreError | None = None
+        self._closed = False
+        self._subscribers: list[Committed] = []
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        clock: Callable[[], int],
+        mountinfo: str = "",
+        sync_delay_seconds: float = 0.0,
+        on_commit_seconds: Callable[[float], None] = lambda seconds: None,
+    ) -> Store:
+        """Open or create the store at `path` and bring its schema to this version's.
+
+        Args:
+            path: the database file; its directory exists.
+            clock: Unix time in ms.
+            mountinfo: the text of /proc/self/mountinfo where network file systems must be refused; "" to not look.
+            sync_delay_seconds: added to every commit, to see how the engine behaves on a slow disk.
+            on_commit_seconds: told how long each commit took.
+
+        Raises:
+            StoreLocked: another process holds it.
+            StoreError: it is on a network file system, or is no store.
+        """
+        refuse_network_file_system(path.parent, mountinfo)
+        lock = StoreLock(path)
+        lock.take()
+        store = cls(
+            Database(path, sync_delay_seconds=sync_delay_seconds),
+            lock,
+            clock=clock,
+            on_commit_seconds=on_commit_seconds,
+        )
+        try:
+            store.id = await store._in_thread(store._database.open)
+            for row in await store._in_thread(store._database.open_runs):
+                store._heads[row.uid] = _Head(row.sequence, row.last_at)
+        except StoreError:
+            await store.close()
+            raise
+        return store
+
+    def subscribe(self, committed: Committed) -> None:
+        """Call `committed` on the event loop after every commit, with its entries in order."""
+        self._subscribers.append(committed)
+
+    def begin(self, run_uid: RunUid, *, namespace: str, name: str, workflow: str) -> None:
+        """Make a run known; its first entries follow in the same commit. A UID begins once in a store's life."""
+        self._check()
+        self._heads[run_uid] = _Head(0, 0)
+        row = {"uid": run_uid, "namespace": namespace, "name": name, "workflow": workflow, "state": OPEN}
+        self._open_batch().runs.append(row | {"accepted_at": self._clock(), "wake_at": None})
+
+    def append(self, run_uid: RunUid, drafts: Sequence[Draft]) -> list[Entry]:
+        """Stamp drafts and queue them for the next commit.
+
+        Returns:
+            The entries; nothing after a terminal entry, because a terminal run never changes.
+
+        Raises:
+            StoreError: an earlier write failed.
+            TypeError: a draft's data is not JSON; nothing was appended.
+        """
+        self._check()
+        prepared = [(draft, *put_aside(draft.data)) for draft in drafts]
+        head = self._heads.get(run_uid)
+        entries: list[Entry] = []
+        for draft, data, refs, bodies in prepared:
+            if head is None:
+                break
+            batch = self._open_batch()
+            head.seq, head.at = head.seq + 1, max(head.at, self._clock())
+            entry = Entry(run_uid, head.seq, head.at, draft.kind, draft.path, draft.attempt, draft.data)
+            entries.append(entry)
+            batch.entries.append(entry)
+            batch.rows.append(
+                {
+                    "run_uid": run_uid,
+                    "seq": entry.seq,
+                    "at": entry.at,
+                    "kind": entry.kind.value,
+                    "path": entry.path,
+                    "attempt": entry.attempt,
+                    "data": data,
+                    "payloads": canonical_json(refs) if refs else None,
+                }
+            )
+            batch.payloads |= bodies
+            batch.refs += [{"run_uid": run_uid, "digest": digest} for digest in bodies]
+            if draft.kind in TERMINAL:
+                batch.closed.append(run_uid)
+                del self._heads[run_uid]
+                head = None
+        return entries
+
+    def park(self, run_uid: RunUid, wake_at_ms: int | None) -> None:
+        """Note when a parked run goes on; None when it does again."""
+        self._check()
+        self._open_batch().wakes[run_uid] = wake_at_ms
+
+    def forget(self, run_uid: RunUid) -> None:
+        """Delete a run, its journal, and the payloads that no other run refers to."""
+        self._check()
+        self._heads.pop(run_uid, None)
+        self._open_batch().forgotten.append(run_uid)
+
+    async def durable(self) -> None:
+        """Return when everything that was appended so far is committed.
+
+        Raises:
+            StoreError: it is not, and nothing will be any more.
+        """
+        self._check()
+        if not self._gathering.empty:
+            waiting_for = self._gathering
+            self._flush()
+        elif self._committing is not None:
+            waiting_for = self._committing
+        else:
+            return
+        await asyncio.shield(waiting_for.done)
+
+    async def load(self, run_uid: RunUid) -> list[Entry]:
+        """Return a run's journal in order."""
+        return await self._read(self._database.load, run_uid)
+
+    async def run(self, run_uid: RunUid) -> RunRow | None:
+        """Return what is known of one run."""
+        return await self._read(self._database.run, run_uid)
+
+    async def runs(self) -> list[RunRow]:
+        """Return every run, oldest first."""
+        return await self._read(self._database.runs)
+
+    async def open_runs(self) -> list[RunRow]:
+        """Return every run that has not ended, oldest first."""
+        return await self._read(self._database.open_runs)
+
+    async def payload(self, run_uid: RunUid, digest: str) -> bytes | None:
+        """Return a payload's canonical JSON, None if this run does not refer to it."""
+        return await self._read(self._database.payload, run_uid, digest)
+
+    async def put_revision(self, digest: str, spec: dict[str, Any]) -> None:
+        """Freeze a spec under its digest; durable with the next commit at the latest."""
+        self._check()
+        self._open_batch().revisions[digest] = canonical_json(spec)
+
+    async def revision(self, digest: str) -> dict[str, Any] | None:
+        """Return a frozen spec."""
+        return await self._read(self._database.revision, digest)
+
+    async def close(self) -> None:
+        """Commit what was appended, close the database and give up the lock; once."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._error is None:
+                await self.durable()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._loop.run_in_executor(self._thread, self._database.close)
+            self._thread.shutdown()
+            self._lock.release()
+            self._error = self._error or StoreError("the store is closed")
+
+    async def _read(self, read: Callable[..., T], *arguments: object) -> T:
+        await self.durable()
+        return await self._in_thread(read, *arguments)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await self._loop.run_in_executor(self._thread, work, *arguments)
+        except SQLAlchemyError as error:
+            raise StoreError(f"the store cannot be read: {_plain(error)}") from error
+
+    def _gather(self) -> _Gathering:
+        done: asyncio.Future[None] = self._loop.create_future()
+        done.add_done_callback(lambda future: future.exception())  # a failure that nobody waits for is no warning
+        return _Gathering(done)
+
+    def _open_batch(self) -> Batch:
+        if self._gathering.empty:
+            self._gathering.empty = False
+            self._timer = self._loop.call_later(FLUSH_SECONDS, self._flush)
+        return self._gathering.batch
+
+    def _flush(self) -> None:
+        if self._committing is not None or self._gathering.empty or self._error is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._committing, self._gathering = self._gathering, self._gather()
+        commit = self._loop.run_in_executor(self._thread, self._database.commit, self._committing.batch)
+        commit.add_done_callback(self._on_committed)
+
+    def _on_committed(self, commit: asyncio.Future[float]) -> None:
+        written, self._committing = self._committing, None
+        assert written is not None
+        error = commit.exception()
+        if error is not None:
+            self._fail(error, written)
+            return
+        self._on_commit_seconds(commit.result())
+        written.done.set_result(None)
+        self._flush()
+        for subscriber in self._subscribers:
+            subscriber(written.batch.entries)
+
+    def _fail(self, error: BaseException, written: _Gathering) -> None:
+        log.critical("the journal cannot be written; the engine ends", exc_info=error)
+        self._error = StoreError(f"the journal cannot be written: {_plain(error)}")
+        self.failed.set()
+        for waiting in (written, self._gathering):
+            waiting.done.set_exception(self._error)
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def _plain(error: BaseException) -> str:
+    """Return the database's words without the statement and its parameters, which hold content."""
+    return str(getattr(error, "orig", None) or type(error).__name__)
