@@ -6,40 +6,43 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fairlead.api.meta import ATOMIC, ApiModel, CelRule, Conditions, Kind, PrinterColumn, Quantity, Resource
+from fairlead.api.meta import (
+    ATOMIC,
+    ApiModel,
+    CelRule,
+    Conditions,
+    Kind,
+    ObservedGeneration,
+    PrinterColumn,
+    Quantity,
+    Resource,
+)
 from fairlead.api.tool import HttpUrl
 
 
 class Storage(ApiModel):
-    """The volume that holds the journal."""
+    """The volume that holds the journal. Immutable: a StatefulSet cannot change its claims."""
 
-    cel: ClassVar = (
-        CelRule("self.size == oldSelf.size", "size is immutable: a StatefulSet cannot change its claims", ".size"),
-        CelRule(
-            "has(self.storageClassName) == has(oldSelf.storageClassName) && "
-            "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
-            "storageClassName is immutable: a StatefulSet cannot change its claims",
-            ".storageClassName",
-        ),
-    )
     storage_class_name: Annotated[
         str | None,
         Field(
-            max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="Absent: the cluster's default."
+            max_length=253,
+            pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+            description="Absent: the cluster's default class.",
         ),
     ] = None
-    size: Quantity = "10Gi"
+    size: Annotated[Quantity, Field(description="How much is asked for. Default 10Gi.")] = "10Gi"
 
 
 class EngineResources(ApiModel):
     """The engine's requests and memory limit."""
 
-    cpu: Quantity = "250m"
-    memory: Quantity = "512Mi"
+    cpu: Annotated[Quantity, Field(description="CPU request; there is no CPU limit. Default 250m.")] = "250m"
+    memory: Annotated[Quantity, Field(description="Memory request and limit. Default 512Mi.")] = "512Mi"
 
 
 class Telemetry(ApiModel):
-    """Where spans go."""
+    """Where spans go. Absent: nowhere; runs say so in their condition Traced."""
 
     endpoint: Annotated[HttpUrl, Field(description="OTLP over HTTP, for example http://otel-collector:4318.")]
 
@@ -69,13 +72,28 @@ class EngineSpec(ApiModel):
 class EngineStatus(ApiModel):
     """Written by the operator."""
 
-    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
 
 
-class Engine(Resource):
-    """The engine of a namespace."""
+def _immutable_storage(field: str, *, default: str) -> CelRule:
+    """Compare with what the field means when it is absent; optional chaining would cost too much for the server."""
+    before, now = (
+        f"(has({root}.spec) && has({root}.spec.storage) && has({root}.spec.storage.{field}) "
+        f"? {root}.spec.storage.{field} : '{default}')"
+        for root in ("oldSelf", "self")
+    )
+    return CelRule(f"{now} == {before}", f"storage.{field} is immutable: a StatefulSet cannot change its claims")
 
+
+class Engine(Resource):
+    """The engine of a namespace: the one process that runs its workflows and the only way out of them."""
+
+    cel: ClassVar = (
+        CelRule("self.metadata.name == 'default'", "a namespace has one Engine, and its name is default"),
+        _immutable_storage("size", default="10Gi"),
+        _immutable_storage("storageClassName", default=""),
+    )
     crd: ClassVar = Kind(
         kind="Engine",
         plural="engines",

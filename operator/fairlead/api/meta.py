@@ -30,6 +30,10 @@ Quantity = Annotated[str, Field(pattern=QUANTITY, max_length=32)]
 Decimal = Annotated[str, Field(pattern=DECIMAL, max_length=14)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 JsonObject = dict[str, Any]
+Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+ObservedGeneration = Annotated[
+    int, Field(ge=0, description="The metadata.generation that was looked at last; below it, this is old news.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +88,27 @@ class ApiModel(BaseModel):
 class Condition(ApiModel):
     """A `metav1.Condition`."""
 
-    type: Annotated[str, Field(max_length=316)]
-    status: Literal["True", "False", "Unknown"]
-    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
-    message: Annotated[str, Field(max_length=32768)] = ""
-    last_transition_time: Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
-    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    type: Annotated[str, Field(max_length=316, description="What is said, for example Ready.")]
+    status: Annotated[Literal["True", "False", "Unknown"], Field(description="Whether it is so.")]
+    reason: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=1024,
+            pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+            description="Why, as one stable word that alerts may match.",
+        ),
+    ]
+    message: Annotated[str, Field(max_length=32768, description="Why, for people.")] = ""
+    last_transition_time: Annotated[Timestamp, Field(description="When the status changed last.")]
+    observed_generation: ObservedGeneration | None = None
 
 
 Conditions = Annotated[
     list[Condition],
     Field(
         max_length=16,
-        description="Where this object stands, newest knowledge first.",
+        description="Where this object stands: one entry for each thing that can be said of it.",
         json_schema_extra=list_map("type"),
     ),
 ]

@@ -12,6 +12,7 @@ from fairlead.api.meta import (
     CelRule,
     Conditions,
     Kind,
+    ObservedGeneration,
     PrinterColumn,
     Resource,
     exactly_one,
@@ -42,11 +43,13 @@ class ModelServer(Server):
 
 
 class ModelLimits(ApiModel):
-    """Bounds of one call."""
+    """Bounds of each call to this Model."""
 
-    max_output_tokens: Annotated[int, Field(ge=1, le=1000000, description="Default 4096.")] = 4096
+    max_output_tokens: Annotated[
+        int, Field(ge=1, le=1000000, description="No call may ask for a longer answer. Default 4096.")
+    ] = 4096
     concurrency: Annotated[int | None, Field(ge=1, le=1000, description="Calls in flight at most; more wait.")] = None
-    timeout_seconds: Annotated[int, Field(ge=1, le=3600, description="Default 120.")] = 120
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600, description="One call takes no longer. Default 120.")] = 120
 
 
 class ModelSpec(ApiModel):
@@ -76,7 +79,7 @@ class ModelSpec(ApiModel):
 class ModelStatus(ApiModel):
     """Written by the operator (Ready, Stalled) and the engine (Reachable)."""
 
-    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
 
 

@@ -15,6 +15,7 @@ from fairlead.api.meta import (
     FunctionName,
     Kind,
     ObjectName,
+    ObservedGeneration,
     PrinterColumn,
     Resource,
     list_map,
@@ -24,13 +25,13 @@ from fairlead.api.meta import (
 class ToolGrant(ApiModel):
     """A Tool, whole or some of its functions."""
 
-    tool: ObjectName
+    tool: Annotated[ObjectName, Field(description="The Tool's name.")]
     functions: Annotated[
         list[FunctionName] | None,
         Field(
             min_length=1,
             max_length=200,
-            description="Absent: every function of the contract.",
+            description="These functions of the Tool. Absent: every function of its contract.",
             json_schema_extra=ATOMIC,
         ),
     ] = None
@@ -41,15 +42,29 @@ class Grants(ApiModel):
 
     service_accounts: Annotated[
         list[AccountName],
-        Field(min_length=1, max_length=50, description="Missing ones are created.", json_schema_extra=LIST_SET),
+        Field(
+            min_length=1,
+            max_length=50,
+            description="Whose rights these are. Accounts that do not exist are created.",
+            json_schema_extra=LIST_SET,
+        ),
     ]
-    tools: Annotated[list[ToolGrant], Field(max_length=200, json_schema_extra=list_map("tool"))] = []
-    models: Annotated[list[ObjectName], Field(max_length=200, json_schema_extra=LIST_SET)] = []
-    workflows: Annotated[list[ObjectName], Field(max_length=200, json_schema_extra=LIST_SET)] = []
+    tools: Annotated[
+        list[ToolGrant],
+        Field(max_length=200, description="Tools whose functions they may call.", json_schema_extra=list_map("tool")),
+    ] = []
+    models: Annotated[
+        list[ObjectName],
+        Field(max_length=200, description="Models that they may call.", json_schema_extra=LIST_SET),
+    ] = []
+    workflows: Annotated[
+        list[ObjectName],
+        Field(max_length=200, description="Workflows that they may start.", json_schema_extra=LIST_SET),
+    ] = []
 
 
 class PolicySpec(ApiModel):
-    """Grants."""
+    """What the Policy gives."""
 
     grants: Grants | None = None
 
@@ -57,7 +72,7 @@ class PolicySpec(ApiModel):
 class PolicyStatus(ApiModel):
     """Written by the operator."""
 
-    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
 
 

@@ -17,6 +17,7 @@ from fairlead.api.meta import (
     ObjectName,
     PrinterColumn,
     Resource,
+    Timestamp,
 )
 
 
@@ -31,8 +32,9 @@ class WorkflowRunSpec(ApiModel):
             ".input",
         ),
         CelRule(
-            "has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)",
-            "requestedBy is immutable",
+            "has(self.requestedBy) == has(oldSelf.requestedBy) && "
+            "(!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)",
+            "requestedBy is immutable; create another run",
             ".requestedBy",
         ),
         CelRule(
@@ -66,45 +68,47 @@ class WorkflowRunSpec(ApiModel):
 class WorkflowRef(ApiModel):
     """The revision that was frozen at acceptance."""
 
-    revision: Digest
-    generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+    revision: Annotated[Digest, Field(description="The digest of the Workflow's spec.")]
+    generation: Annotated[int, Field(ge=0, description="The Workflow's metadata.generation.")]
 
 
 class StepRow(ApiModel):
     """One row of the step table: a path and where it stands."""
 
-    path: Annotated[str, Field(max_length=512)]
-    phase: Literal["Running", "Waiting", "Succeeded", "Failed", "Skipped"]
-    attempts: Annotated[int, Field(ge=0)] = 0
-    started_at: Annotated[str | None, Field(max_length=32)] = None
-    finished_at: Annotated[str | None, Field(max_length=32)] = None
-    span_id: Annotated[str | None, Field(max_length=16, alias="spanID")] = None
-    message: Annotated[str | None, Field(max_length=64)] = None
-    tokens: Annotated[int | None, Field(ge=0)] = None
+    path: Annotated[str, Field(max_length=512, description="The step's name, below its blocks and iterations.")]
+    phase: Annotated[
+        Literal["Running", "Waiting", "Succeeded", "Failed", "Skipped"], Field(description="Where the step stands.")
+    ]
+    attempts: Annotated[int, Field(ge=0, description="How often it was started.")] = 0
+    started_at: Annotated[Timestamp | None, Field(description="When its first attempt began.")] = None
+    finished_at: Annotated[Timestamp | None, Field(description="When it ended.")] = None
+    span_id: Annotated[str | None, Field(max_length=16, alias="spanID", description="Its span in the trace.")] = None
+    message: Annotated[str | None, Field(max_length=64, description="What went wrong, in short.")] = None
+    tokens: Annotated[int | None, Field(ge=0, description="Input and output tokens that it used.")] = None
 
 
 class Usage(ApiModel):
     """What the run has used so far."""
 
-    model_calls: Annotated[int, Field(ge=0)] = 0
-    tool_calls: Annotated[int, Field(ge=0)] = 0
-    input_tokens: Annotated[int, Field(ge=0)] = 0
-    output_tokens: Annotated[int, Field(ge=0)] = 0
-    duration_seconds: Annotated[int, Field(ge=0)] = 0
+    model_calls: Annotated[int, Field(ge=0, description="Calls to Models that were let through.")] = 0
+    tool_calls: Annotated[int, Field(ge=0, description="Calls to Tools that were let through.")] = 0
+    input_tokens: Annotated[int, Field(ge=0, description="Tokens sent to Models, as they counted them.")] = 0
+    output_tokens: Annotated[int, Field(ge=0, description="Tokens that Models answered with.")] = 0
+    duration_seconds: Annotated[int, Field(ge=0, description="From acceptance to now or to the end.")] = 0
 
 
 class OutputRef(ApiModel):
     """Where an output over 4 KiB stands: in the engine's store."""
 
-    digest: Digest
-    bytes: Annotated[int, Field(ge=0)]
+    digest: Annotated[Digest, Field(description="The digest of the output's canonical JSON.")]
+    bytes: Annotated[int, Field(ge=0, description="Its size.")]
 
 
 class StoreRef(ApiModel):
     """Which store knows this run, and how far."""
 
-    id: Annotated[str, Field(max_length=64)]
-    sequence: Annotated[int, Field(ge=0)]
+    id: Annotated[str, Field(max_length=64, description="The store's own name for itself.")]
+    sequence: Annotated[int, Field(ge=0, description="The journal entry that this status shows.")]
 
 
 class WorkflowRunStatus(ApiModel):
@@ -112,15 +116,24 @@ class WorkflowRunStatus(ApiModel):
 
     conditions: Conditions = []
     workflow: WorkflowRef | None = None
-    start_time: Annotated[str | None, Field(max_length=32)] = None
-    completion_time: Annotated[str | None, Field(max_length=32)] = None
-    trace_id: Annotated[str | None, Field(max_length=32, alias="traceID")] = None
-    progress: Annotated[str | None, Field(max_length=32)] = None
-    steps: Annotated[list[StepRow], Field(max_length=50, json_schema_extra=ATOMIC)] = []
+    start_time: Annotated[Timestamp | None, Field(description="When the run was accepted.")] = None
+    completion_time: Annotated[Timestamp | None, Field(description="When it ended, however it ended.")] = None
+    trace_id: Annotated[
+        str | None, Field(max_length=32, alias="traceID", description="Its trace: the run's UID without dashes.")
+    ] = None
+    progress: Annotated[str | None, Field(max_length=32, description="Steps that ended, of those known.")] = None
+    steps: Annotated[
+        list[StepRow],
+        Field(
+            max_length=50,
+            description="At most 50 steps, running and failed ones first; the engine knows them all.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = []
     usage: Usage | None = None
     output: Annotated[Any, Field(description="The output, up to 4 KiB.")] = None
     output_ref: OutputRef | None = None
-    denials: Annotated[int | None, Field(ge=0)] = None
+    denials: Annotated[int | None, Field(ge=0, description="Calls that were denied.")] = None
     store: StoreRef | None = None
 
 

@@ -12,8 +12,18 @@ from fairlead.api.meta import ATOMIC, ApiModel, CelRule, Quantity, list_map
 class SecretKeyRef(ApiModel):
     """A key of a Secret in the same namespace. The Secret's key `allowed-hosts` says where the value may go."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=253,
+            pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+            description="The Secret's name. There is no namespace: it is always this one.",
+        ),
+    ]
+    key: Annotated[
+        str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="The key in its data.")
+    ]
 
 
 class Credential(ApiModel):
@@ -23,35 +33,55 @@ class Credential(ApiModel):
         CelRule("self.secretRef.key != 'allowed-hosts'", "allowed-hosts is no credential", ".secretRef.key"),
     )
     secret_ref: SecretKeyRef
-    header: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Default Authorization.")] = (
-        "Authorization"
-    )
+    header: Annotated[
+        str,
+        Field(
+            max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="The header that carries it. Default Authorization."
+        ),
+    ] = "Authorization"
     scheme: Annotated[
-        str | None, Field(max_length=32, pattern=r"^[A-Za-z0-9-]*$", description="Default Bearer; empty for none.")
+        str | None,
+        Field(
+            max_length=32, pattern=r"^[A-Za-z0-9-]*$", description="The word before it. Default Bearer; empty for none."
+        ),
     ] = "Bearer"
 
 
 class EnvVar(ApiModel):
     """A plain environment variable; never a secret."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-    value: Annotated[str, Field(max_length=4096)] = ""
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The variable's name."),
+    ]
+    value: Annotated[str, Field(max_length=4096, description="Its value, as it is: nothing is substituted.")] = ""
 
 
 class ServerResources(ApiModel):
     """Requests and limits are the same, so that a server cannot starve its neighbours."""
 
-    cpu: Quantity = "500m"
-    memory: Quantity = "512Mi"
+    cpu: Annotated[Quantity, Field(description="CPU request and limit. Default 500m.")] = "500m"
+    memory: Annotated[Quantity, Field(description="Memory request and limit. Default 512Mi.")] = "512Mi"
 
 
 class Server(ApiModel):
     """A server that the operator runs: restricted, without token, secrets, DNS or any way out."""
 
-    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9._/:@]*$")]
+    image: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=512,
+            pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9._/:@]*$",
+            description="The container image, best with its digest: name@sha256:...",
+        ),
+    ]
     command: Annotated[
-        list[Annotated[str, Field(max_length=4096)]] | None, Field(max_length=50, json_schema_extra=ATOMIC)
+        list[Annotated[str, Field(max_length=4096)]] | None,
+        Field(max_length=50, description="Program and arguments. Absent: the image's own.", json_schema_extra=ATOMIC),
     ] = None
-    env: Annotated[list[EnvVar], Field(max_length=50, json_schema_extra=list_map("name"))] = []
-    port: Annotated[int, Field(ge=1024, le=65535, description="Default 8080.")] = 8080
+    env: Annotated[
+        list[EnvVar], Field(max_length=50, description="Environment variables.", json_schema_extra=list_map("name"))
+    ] = []
+    port: Annotated[int, Field(ge=1024, le=65535, description="Where it listens. Default 8080.")] = 8080
     resources: ServerResources | None = None

@@ -14,6 +14,7 @@ from fairlead.api.meta import (
     FunctionName,
     JsonObject,
     Kind,
+    ObservedGeneration,
     PrinterColumn,
     Resource,
     exactly_one,
@@ -21,7 +22,17 @@ from fairlead.api.meta import (
 )
 from fairlead.api.server import Credential, Server
 
-HttpUrl = Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+_NO_USER_INFO = CelRule(
+    "!self.matches('^[a-z]+://[^/]*@')", "a URL holds no user or password: name a Secret in `credential` instead"
+)
+HttpUrl = Annotated[
+    str,
+    Field(
+        max_length=2048,
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$",
+        json_schema_extra={"x-kubernetes-validations": [_NO_USER_INFO.as_schema()]},
+    ),
+]
 UrlPath = Annotated[str, Field(max_length=256, pattern=r"^/[^\s?#]*$")]
 
 
@@ -35,7 +46,9 @@ class Mcp(ApiModel):
     """Where the MCP server is."""
 
     cel: ClassVar = (CelRule(exactly_one("url", "server"), "set exactly one of url and server"),)
-    url: HttpUrl | None = None
+    url: Annotated[
+        HttpUrl | None, Field(description="A server that runs elsewhere, for example https://mcp.example.com/mcp.")
+    ] = None
     server: McpServer | None = None
 
 
@@ -43,8 +56,14 @@ class Idempotency(ApiModel):
     """How a call is made idempotent: the key goes into a header or an argument."""
 
     cel: ClassVar = (CelRule(exactly_one("header", "argument"), "set exactly one of header and argument"),)
-    header: Annotated[str | None, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")] = None
-    argument: Annotated[str | None, Field(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = None
+    header: Annotated[
+        str | None,
+        Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="The header, for example Idempotency-Key."),
+    ] = None
+    argument: Annotated[
+        str | None,
+        Field(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The argument, for example clientToken."),
+    ] = None
 
 
 class FunctionInput(ApiModel):
@@ -56,32 +75,44 @@ class FunctionInput(ApiModel):
 class Function(ApiModel):
     """The contract of one function. What is not listed cannot be called."""
 
-    name: FunctionName
+    name: Annotated[FunctionName, Field(description="The name that the server knows it by.")]
     description: Annotated[
         str | None, Field(max_length=4096, description="What a model is told, instead of the server's text.")
     ] = None
     effect: Annotated[
         Literal["Read", "Reversible", "Irreversible"],
-        Field(description="Default Irreversible. Only Read may be repeated after a crash."),
+        Field(
+            description="What a call does to the world. Default Irreversible. Only Read may be repeated after a crash."
+        ),
     ] = "Irreversible"
     idempotency: Idempotency | None = None
     input: FunctionInput | None = None
 
 
 class ToolLimits(ApiModel):
-    """Bounds of one call."""
+    """Bounds of each call to this Tool."""
 
-    timeout_seconds: Annotated[int, Field(ge=1, le=3600, description="Default 60.")] = 60
-    max_result_bytes: Annotated[int, Field(ge=1024, le=10485760, description="Default 262144.")] = 262144
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600, description="One call takes no longer. Default 60.")] = 60
+    max_result_bytes: Annotated[
+        int, Field(ge=1024, le=10485760, description="A longer result is an error. Default 262144.")
+    ] = 262144
     concurrency: Annotated[int | None, Field(ge=1, le=1000, description="Calls in flight at most; more wait.")] = None
 
 
 class ToolSpec(ApiModel):
     """Where the functions are and what they may be used for."""
 
-    description: Annotated[str | None, Field(max_length=4096)] = None
+    description: Annotated[str | None, Field(max_length=4096, description="What it is for, for people.")] = None
     mcp: Mcp
-    functions: Annotated[list[Function], Field(min_length=1, max_length=200, json_schema_extra=list_map("name"))]
+    functions: Annotated[
+        list[Function],
+        Field(
+            min_length=1,
+            max_length=200,
+            description="The contract: what is not listed cannot be called.",
+            json_schema_extra=list_map("name"),
+        ),
+    ]
     credential: Credential | None = None
     limits: ToolLimits | None = None
 
@@ -89,7 +120,7 @@ class ToolSpec(ApiModel):
 class DiscoveredFunction(ApiModel):
     """A function that the server lists."""
 
-    name: Annotated[str, Field(max_length=128)]
+    name: Annotated[str, Field(max_length=128, description="The name that the server gives it.")]
     contract: Annotated[
         Literal["Listed", "Unlisted"], Field(description="Is it in the contract? Unlisted cannot be called.")
     ]
@@ -98,10 +129,15 @@ class DiscoveredFunction(ApiModel):
 class ToolStatus(ApiModel):
     """Written by the operator (Ready, Stalled) and the engine (Reachable, functions, protocolVersion)."""
 
-    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
-    protocol_version: Annotated[str | None, Field(max_length=32)] = None
-    functions: Annotated[list[DiscoveredFunction], Field(max_length=200, json_schema_extra=ATOMIC)] = []
+    protocol_version: Annotated[
+        str | None, Field(max_length=32, description="The version of MCP that was agreed on.")
+    ] = None
+    functions: Annotated[
+        list[DiscoveredFunction],
+        Field(max_length=200, description="What the server offered when asked last.", json_schema_extra=ATOMIC),
+    ] = []
 
 
 class Tool(Resource):

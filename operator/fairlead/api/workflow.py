@@ -20,6 +20,7 @@ from fairlead.api.meta import (
     JsonObject,
     Kind,
     ObjectName,
+    ObservedGeneration,
     PrinterColumn,
     Resource,
     Template,
@@ -30,6 +31,16 @@ from fairlead.api.reasons import ErrorClass
 
 STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block")
 RESERVED_NAMES = ("in", "null", "true", "false")
+NO_RESERVED_NAME = CelRule(
+    f"!(self.name in [{', '.join(repr(name) for name in RESERVED_NAMES)}])",
+    "in, null, true and false mean something else in expressions; choose another name",
+    ".name",
+)
+NEEDS_ONLY_IN_A_GRAPH = CelRule(
+    "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
+    "needs and join are for `order: Graph`; in a Sequence each step follows the one before",
+)
+ChatModel = Annotated[ObjectName, Field(description="A chat Model. Absent: the Workflow's default model.")]
 SchemaObject = Annotated[JsonObject, Field(description="A JSON Schema (2020-12). Remote references are refused.")]
 
 
@@ -87,16 +98,17 @@ class OutputRule(ApiModel):
     message: Annotated[str, Field(max_length=1024, description="What would be right.")]
 
 
-Rules = Annotated[list[OutputRule], Field(max_length=20, json_schema_extra=ATOMIC)]
+Rules = Annotated[
+    list[OutputRule],
+    Field(max_length=20, description="All must hold; each that does not is a finding.", json_schema_extra=ATOMIC),
+]
 
 
 class Judge(ApiModel):
     """A model call that scores the value against criteria from 0 to 100."""
 
-    model: Annotated[ObjectName | None, Field(description="A chat Model; default: the Workflow's default model.")] = (
-        None
-    )
-    criteria: Annotated[Template, Field(description="What is judged, in words.")]
+    model: ChatModel | None = None
+    criteria: Annotated[Template, Field(description="What a good value is, in words.")]
     min_score_percent: Annotated[int, Field(ge=0, le=100, description="Below it the value is not accepted.")] = 50
 
 
@@ -112,28 +124,38 @@ class OutputContract(ApiModel):
 class Parameters(ApiModel):
     """Sampling parameters of a model call."""
 
-    max_output_tokens: Annotated[int | None, Field(ge=1, le=1000000)] = None
+    max_output_tokens: Annotated[
+        int | None, Field(ge=1, le=1000000, description="The answer is no longer. Absent: the Model's limit.")
+    ] = None
     temperature: Annotated[Decimal | None, Field(description='A decimal in quotes, for example "0.2".')] = None
-    seed: Annotated[int | None, Field(ge=0, le=2147483647)] = None
+    seed: Annotated[int | None, Field(ge=0, le=2147483647, description="The same seed may give the same answer.")] = (
+        None
+    )
 
 
 class Message(ApiModel):
     """One message of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Template
+    role: Annotated[Literal["system", "user", "assistant"], Field(description="Who says it.")]
+    content: Annotated[Template, Field(description="The text; `$( )` holds CEL.")]
 
 
 class Generate(ApiModel):
     """One model call. Output: the schema's object, else `{text}`."""
 
     cel: ClassVar = (CelRule(exactly_one("prompt", "messages"), "set exactly one of prompt and messages"),)
-    model: Annotated[ObjectName | None, Field(description="A chat Model; default: the Workflow's default model.")] = (
-        None
-    )
-    instructions: Annotated[Template | None, Field(description="The system message.")] = None
+    model: ChatModel | None = None
+    instructions: Annotated[Template | None, Field(description="The system message; `$( )` holds CEL.")] = None
     prompt: Annotated[Template | None, Field(description="The user message; `$( )` holds CEL.")] = None
-    messages: Annotated[list[Message] | None, Field(min_length=1, max_length=50, json_schema_extra=ATOMIC)] = None
+    messages: Annotated[
+        list[Message] | None,
+        Field(
+            min_length=1,
+            max_length=50,
+            description="A whole conversation, instead of `prompt`.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
     parameters: Parameters | None = None
     output: OutputContract | None = None
 
@@ -141,7 +163,7 @@ class Generate(ApiModel):
 class AgentTool(ApiModel):
     """A Tool whose functions the agent may ask for."""
 
-    tool: ObjectName
+    tool: Annotated[ObjectName, Field(description="The Tool's name.")]
     functions: Annotated[
         list[FunctionName] | None,
         Field(max_length=100, description="Default: every function of the Tool's contract.", json_schema_extra=ATOMIC),
@@ -151,12 +173,17 @@ class AgentTool(ApiModel):
 class Agent(ApiModel):
     """A model with tools in a bounded loop. Output: the schema's object, else `{text}`."""
 
-    model: Annotated[ObjectName | None, Field(description="A chat Model; default: the Workflow's default model.")] = (
-        None
-    )
-    instructions: Template | None = None
-    prompt: Template
-    tools: Annotated[list[AgentTool], Field(max_length=20, json_schema_extra=list_map("tool"))] = []
+    model: ChatModel | None = None
+    instructions: Annotated[Template | None, Field(description="The system message; `$( )` holds CEL.")] = None
+    prompt: Annotated[Template, Field(description="The task, as the user message; `$( )` holds CEL.")]
+    tools: Annotated[
+        list[AgentTool],
+        Field(
+            max_length=20,
+            description="What it may ask for; each call needs its grant.",
+            json_schema_extra=list_map("tool"),
+        ),
+    ] = []
     max_turns: Annotated[int, Field(ge=1, le=100, description="Model calls at most, revisions not counted.")] = 8
     parameters: Parameters | None = None
     output: OutputContract | None = None
@@ -165,21 +192,23 @@ class Agent(ApiModel):
 class ToolCall(ApiModel):
     """One function call. Output: MCP `structuredContent`, else `{text}`."""
 
-    tool: ObjectName
-    function: FunctionName
+    tool: Annotated[ObjectName, Field(description="The Tool's name.")]
+    function: Annotated[FunctionName, Field(description="A function of its contract.")]
     arguments: Annotated[JsonObject, Field(description="The function's arguments; strings may hold `$( )`.")] = {}
 
 
 class Choice(ApiModel):
     """One way a route can go."""
 
-    name: Identifier
+    cel: ClassVar = (NO_RESERVED_NAME,)
+    name: Annotated[Identifier, Field(description="The word that the step's output has as `choice`.")]
     when: Annotated[Expression | None, Field(description="CEL rule; the first that holds decides without a model.")] = (
         None
     )
-    description: Annotated[str | None, Field(max_length=1024)] = None
+    description: Annotated[str | None, Field(max_length=1024, description="What belongs here, for the model.")] = None
     examples: Annotated[
-        list[Annotated[str, Field(max_length=1024)]] | None, Field(max_length=50, json_schema_extra=ATOMIC)
+        list[Annotated[str, Field(max_length=1024)]] | None,
+        Field(max_length=50, description="Values that belong here, for the model.", json_schema_extra=ATOMIC),
     ] = None
     block: Annotated[Identifier | None, Field(description="The block that runs when this is chosen.")] = None
 
@@ -187,8 +216,23 @@ class Choice(ApiModel):
 class Route(ApiModel):
     """Choose one: rules first, then a model. Output: `{choice, output}`."""
 
-    value: Annotated[Template, Field(description="What is routed.")]
-    choices: Annotated[list[Choice], Field(min_length=1, max_length=50, json_schema_extra=list_map("name"))]
+    cel: ClassVar = (
+        CelRule(
+            "!has(self.otherwise) || self.choices.exists(c, c.name == self.otherwise)",
+            "otherwise must be the name of one of the choices",
+            ".otherwise",
+        ),
+        CelRule(
+            "!has(self.minScorePercent) || has(self.model)",
+            "minScorePercent is a score of `model`, which is missing",
+            ".minScorePercent",
+        ),
+    )
+    value: Annotated[Template, Field(description="What is routed; `$( )` holds CEL.")]
+    choices: Annotated[
+        list[Choice],
+        Field(min_length=1, max_length=50, description="The ways it can go.", json_schema_extra=list_map("name")),
+    ]
     model: Annotated[
         ObjectName | None,
         Field(
@@ -208,13 +252,21 @@ class OnFailure(ApiModel):
     """What a failed validation does."""
 
     cel: ClassVar = (CelRule(exactly_one("action", "block"), "set exactly one of action (Fail or Continue) and block"),)
-    action: Literal["Fail", "Continue"] | None = None
-    block: Identifier | None = None
+    action: Annotated[
+        Literal["Fail", "Continue"] | None,
+        Field(description="Fail ends the step with class Invalid (the default); Continue goes on with the findings."),
+    ] = None
+    block: Annotated[Identifier | None, Field(description="Run this block; it sees the findings.")] = None
 
 
 class Validate(ApiModel):
     """Schema, rules and judge over `value`. Output: `{passed, findings}`."""
 
+    cel: ClassVar = (
+        CelRule(
+            "has(self.schema) || has(self.rules) || has(self.judge)", "set at least one of schema, rules and judge"
+        ),
+    )
     value: Annotated[Any, Field(description="The value; usually `$( steps.x.output )`.")]
     schema_: Annotated[SchemaObject | None, Field(alias="schema")] = None
     rules: Rules | None = None
@@ -233,9 +285,11 @@ class Step(ApiModel):
 
     cel: ClassVar = (
         CelRule(exactly_one(*STEP_KINDS), f"a step has exactly one of {', '.join(STEP_KINDS)}"),
-        CelRule("!(self.name in ['in', 'null', 'true', 'false'])", "in, null, true and false are no step names"),
+        NO_RESERVED_NAME,
+        CelRule("!has(self.needs) || !(self.name in self.needs)", "a step cannot need itself", ".needs"),
+        CelRule("!has(self.join) || has(self.needs)", "join says how to join `needs`, which is missing", ".join"),
     )
-    name: Identifier
+    name: Annotated[Identifier, Field(description="Expressions speak of it as `steps.<name>`; no dashes.")]
     needs: Annotated[
         list[Identifier] | None,
         Field(max_length=50, description="With order Graph: steps that must be done first.", json_schema_extra=ATOMIC),
@@ -270,9 +324,13 @@ Order = Annotated[
 class Block(ApiModel):
     """A named list of steps: the body of a branch or a loop."""
 
-    name: Identifier
+    cel: ClassVar = (NO_RESERVED_NAME, NEEDS_ONLY_IN_A_GRAPH)
+    name: Annotated[Identifier, Field(description="Steps run it by this name.")]
     order: Order = "Sequence"
-    steps: Annotated[list[Step], Field(min_length=1, max_length=100, json_schema_extra=list_map("name"))]
+    steps: Annotated[
+        list[Step],
+        Field(min_length=1, max_length=100, description="What it does.", json_schema_extra=list_map("name")),
+    ]
     output: Annotated[Any, Field(description="What the block is worth outside; default: the last step's output.")] = (
         None
     )
@@ -287,61 +345,77 @@ class Input(ApiModel):
 class Defaults(ApiModel):
     """What holds for every step that does not say otherwise."""
 
-    model: ObjectName | None = None
-    timeout_seconds: Annotated[int | None, Field(ge=1, le=604800)] = None
+    model: Annotated[ObjectName | None, Field(description="The chat Model of steps that name none.")] = None
+    timeout_seconds: Annotated[int | None, Field(ge=1, le=604800, description="For one attempt of a step.")] = None
     retry: Retry | None = None
 
 
 class Limits(ApiModel):
     """Bounds of one run; absent fields have the values shown."""
 
-    timeout_seconds: Annotated[int, Field(ge=1, le=31536000, description="Default 86400.")] = 86400
+    timeout_seconds: Annotated[
+        int, Field(ge=1, le=31536000, description="The whole run takes no longer. Default 86400.")
+    ] = 86400
     steps: Annotated[
         int, Field(ge=1, le=100000, description="Steps started, each iteration counted. Default 5000.")
     ] = 5000
-    model_calls: Annotated[int, Field(ge=0, le=100000, description="Default 500.")] = 500
-    tool_calls: Annotated[int, Field(ge=0, le=100000, description="Default 500.")] = 500
+    model_calls: Annotated[int, Field(ge=0, le=100000, description="Calls to Models. Default 500.")] = 500
+    tool_calls: Annotated[int, Field(ge=0, le=100000, description="Calls to Tools. Default 500.")] = 500
     tokens: Annotated[
         int, Field(ge=0, description="No model call starts once this many were used. Default 2000000.")
     ] = 2000000
 
 
 class WorkflowSpec(ApiModel):
-    """The definition."""
+    """The definition: what a run does, with whose permissions, within which bounds."""
 
-    description: Annotated[str | None, Field(max_length=4096)] = None
+    cel: ClassVar = (NEEDS_ONLY_IN_A_GRAPH,)
+    description: Annotated[str | None, Field(max_length=4096, description="What it is for, for people.")] = None
     service_account_name: Annotated[
         AccountName | None,
         Field(
-            description="Whose permissions the runs have. Absent: fairlead-none, which has none. Needs `use` on that account."
+            description="Whose permissions the runs have. Absent: fairlead-none, which has none. "
+            "Needs `use` on that account."
         ),
     ] = None
     input: Input | None = None
     defaults: Defaults | None = None
     limits: Limits | None = None
     order: Order = "Sequence"
-    steps: Annotated[list[Step], Field(min_length=1, max_length=200, json_schema_extra=list_map("name"))]
-    blocks: Annotated[list[Block], Field(max_length=50, json_schema_extra=list_map("name"))] = []
+    steps: Annotated[
+        list[Step],
+        Field(
+            min_length=1, max_length=200, description="What happens, in `order`.", json_schema_extra=list_map("name")
+        ),
+    ]
+    blocks: Annotated[
+        list[Block],
+        Field(
+            max_length=50,
+            description="Named lists of steps: bodies of branches and loops, and handlers of errors.",
+            json_schema_extra=list_map("name"),
+        ),
+    ] = []
     output: Annotated[Any, Field(description="The run's output; default: the last step's output.")] = None
 
 
 class RunCounts(ApiModel):
     """Runs of this Workflow by where they stand."""
 
-    active: Annotated[int, Field(ge=0)] = 0
-    waiting: Annotated[int, Field(ge=0)] = 0
-    queued: Annotated[int, Field(ge=0)] = 0
-    succeeded: Annotated[int, Field(ge=0)] = 0
-    failed: Annotated[int, Field(ge=0)] = 0
+    active: Annotated[int, Field(ge=0, description="At work now.")] = 0
+    waiting: Annotated[int, Field(ge=0, description="Parked until something happens.")] = 0
+    queued: Annotated[int, Field(ge=0, description="Accepted and not started.")] = 0
+    succeeded: Annotated[int, Field(ge=0, description="Ended well.")] = 0
+    failed: Annotated[int, Field(ge=0, description="Ended otherwise.")] = 0
 
 
 class WorkflowStatus(ApiModel):
     """Written by the operator (Ready, Stalled, observedGeneration) and the engine (Authorized, runs, revision)."""
 
-    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
     runs: RunCounts | None = None
-    revision: Digest | None = None
+    revision: Annotated[Digest | None, Field(description="The digest of the spec that new runs follow.")] = None
 
 
 class Workflow(Resource):
