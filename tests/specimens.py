@@ -1,0 +1,154 @@
+"""One valid object of each kind that uses every field, for tests that break one thing at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+REMOVED = object()
+
+_SPECIMENS = """
+apiVersion: fairlead.dev/v1alpha1
+kind: Workflow
+metadata: {name: triage}
+spec:
+  description: Answers a customer message from the handbook.
+  serviceAccountName: triage
+  input: {schema: {type: object, required: [message], properties: {message: {type: string}}}}
+  defaults: {model: small, timeoutSeconds: 60, retry: {limit: 3, backoffSeconds: 1, factor: 2, maxBackoffSeconds: 60}}
+  limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000}
+  order: Sequence
+  steps:
+  - name: topic
+    route:
+      value: $( input.message )
+      choices:
+      - {name: billing, when: "input.message.contains('invoice')", description: money, examples: [charged twice]}
+      - {name: technical, block: diagnose}
+      model: embedder
+      minScorePercent: 20
+      otherwise: technical
+  - name: answer
+    when: steps.topic.output.choice == 'billing'
+    timeoutSeconds: 30
+    retry: {limit: 1, on: [Timeout, ModelError]}
+    onError: {action: Continue}
+    agent:
+      model: small
+      instructions: Use only the context.
+      prompt: "Question: $( input.message )"
+      tools: [{tool: tickets, functions: [search]}]
+      maxTurns: 4
+      parameters: {maxOutputTokens: 200, temperature: "0.2", seed: 7}
+      output:
+        schema: {type: object, properties: {text: {type: string}}}
+        rules: [{expression: size(output.text) > 0, message: say something}]
+        judge: {model: small, criteria: Is it an answer?, minScorePercent: 50}
+        revisions: 2
+  - name: improve
+    repeat: {until: output.score >= 80, maxIterations: 4, onExhausted: Continue}
+    block: diagnose
+  - name: checked
+    onError: {block: diagnose}
+    validate: {value: $( steps.answer.output ), rules: [{expression: output != null, message: x}], onFailure: {action: Fail}}
+  - name: sum
+    transform: {value: {number: 1, list: [a, $( input.message )], nothing: null}}
+  - name: chat
+    generate: {messages: [{role: system, content: Be brief.}, {role: user, content: Hello}]}
+  output: {answer: $( steps.answer.output.text )}
+  blocks:
+  - name: diagnose
+    order: Graph
+    steps:
+    - {name: logs, tool: {tool: tickets, function: search, arguments: {query: $( input.message )}}}
+    - {name: other, generate: {prompt: Hello}}
+    - {name: both, needs: [logs, other], join: AllDone, transform: {value: done}}
+    output: $( steps.both.output )
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: WorkflowRun
+metadata: {name: triage-1}
+spec:
+  workflow: triage
+  input: {message: The app crashes, more: [1, {a: b}]}
+  requestedBy: alice@example.com
+  desiredState: Running
+  timeoutSeconds: 600
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Tool
+metadata: {name: tickets}
+spec:
+  description: The ticket system
+  mcp: {url: "https://mcp.example.com/mcp"}
+  functions:
+  - {name: search, effect: Read}
+  - name: create
+    description: Files a ticket.
+    effect: Reversible
+    idempotency: {header: Idempotency-Key}
+    input: {schema: {type: object, properties: {title: {type: string}}}}
+  credential: {secretRef: {name: tickets, key: token}, header: Authorization, scheme: Bearer}
+  limits: {timeoutSeconds: 30, maxResultBytes: 262144, concurrency: 4}
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Model
+metadata: {name: small}
+spec:
+  server:
+    api: OpenAIChat
+    model: smollm2
+    image: example.com/llm@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    command: [serve, --port=8080]
+    env: [{name: THREADS, value: "2"}]
+    port: 8080
+    path: /v1
+    resources: {cpu: "1", memory: 1Gi}
+  limits: {maxOutputTokens: 4096, concurrency: 2, timeoutSeconds: 120}
+  capabilities: [StructuredOutput]
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Policy
+metadata: {name: triage}
+spec:
+  grants:
+    serviceAccounts: [triage]
+    tools: [{tool: tickets, functions: [search]}, {tool: clock}]
+    models: [small, embedder]
+    workflows: [researcher]
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Engine
+metadata: {name: default}
+spec:
+  storage: {storageClassName: standard, size: 1Gi}
+  resources: {cpu: 250m, memory: 512Mi}
+  telemetry: {endpoint: "http://otel-collector:4318"}
+  security: {allowedPrivateHosts: ["10.0.0.7:8080"]}
+"""
+
+
+def specimen(kind: str) -> dict[str, Any]:
+    """A valid object of this kind."""
+    found: dict[str, Any] = next(obj for obj in yaml.safe_load_all(_SPECIMENS) if obj["kind"] == kind)
+    return found
+
+
+def changed(obj: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with values set (or REMOVED) at dotted paths; numbers are list positions, one past the end appends."""
+    result = copy.deepcopy(dict(obj))
+    for path, value in changes.items():
+        *way, last = (int(part) if part.isdigit() else part for part in path.split("."))
+        target: Any = result
+        for part in way:
+            target = target[part]
+        if value is REMOVED:
+            del target[last]
+        elif isinstance(target, list) and last == len(target):
+            target.append(value)
+        else:
+            target[last] = value
+    return result
