@@ -62,8 +62,13 @@ def rbac(call: Call, snapshot: Snapshot) -> Decision | None:
 
 
 def rules(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 6: Policies have no rules yet, so none can deny."""
-    return None
+    """Stage 6: the way to the destination is free. Policies have no rules yet, so none can deny."""
+    if snapshot.obstacle is None:
+        return None
+    reason, message = snapshot.obstacle.reason, snapshot.obstacle.message
+    if reason is DecisionReason.CREDENTIAL_PENDING:
+        return Decision("Wait", Stage.RULES, reason, message)
+    return _deny(Stage.RULES, reason, message)
 
 
 def data_flow(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -82,10 +87,9 @@ def limits(call: Call, snapshot: Snapshot) -> Decision | None:
 def budget(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 9: the run's own limits leave room for one more call."""
     bounds, usage = snapshot.limits, snapshot.usage
-    if call.kind is CallKind.TOOL:
-        spent = (("toolCalls", usage.tool_calls, bounds.tool_calls),)
-    else:
-        spent = (("modelCalls", usage.model_calls, bounds.model_calls), ("tokens", usage.tokens, bounds.tokens))
+    spent = [("toolCalls", usage.tool_calls, bounds.tool_calls)]
+    if call.kind is not CallKind.TOOL:
+        spent = [("modelCalls", usage.model_calls, bounds.model_calls), ("tokens", usage.tokens, bounds.tokens)]
     for name, used, limit in spent:
         if used >= limit:
             return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, f"limits.{name}: {used} of {limit} used")

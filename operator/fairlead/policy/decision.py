@@ -37,6 +37,14 @@ class RunUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why the request cannot go to its destination: EgressDenied, CredentialMissing or CredentialPending."""
+
+    reason: DecisionReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that stages 4 to 10 look at, read at one moment.
 
@@ -49,6 +57,7 @@ class Snapshot:
         limits: the run's bounds.
         usage: what it used so far.
         repeats: how often this very call (same target, function and arguments) was made in this attempt already.
+        obstacle: what stands between the call and its destination, None if the way is free.
     """
 
     namespace: str
@@ -59,6 +68,7 @@ class Snapshot:
     limits: Limits = field(default_factory=Limits)
     usage: RunUsage = field(default_factory=RunUsage)
     repeats: int = 0
+    obstacle: Obstacle | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""Where a call goes and with which secret: the destination of a Model or Tool, checked before the call's intent.
+
+A Secret says itself where its value may go: the key `allowed-hosts` lists `host:port`, one a line; for a server that
+Fairlead runs `tool:<name>@<image digest>` or `model:<name>@<image digest>`. Whoever edits a Tool's URL can therefore
+not carry the secret elsewhere. Values stand in a header and nowhere else, and never in a result (`scrub`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from yarl import URL
+
+from fairlead.api.model import Model
+from fairlead.api.server import Credential, Server
+from fairlead.api.tool import Tool
+from fairlead.engine.egress import check_url, host_port
+from fairlead.engine.seams import Resources
+from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
+
+ALLOWED_HOSTS = "allowed-hosts"
+REDACTED = "[redacted]"
+SHORTEST_SECRET = 8
+"""Shorter values are placeholders ("none", "EMPTY") that occur in ordinary text; results keep them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a request goes.
+
+    Attributes:
+        url: the base URL.
+        private: whether the address may be a private one.
+        headers: the credential, if there is one; never shown.
+    """
+
+    url: URL
+    private: bool
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def destination(resources: Resources, target: Tool | Model) -> Destination:
+    """Return where calls to a Tool or Model go, with its credential.
+
+    Raises:
+        EgressDenied: the address, or the Secret's `allowed-hosts`, forbids it.
+        CredentialMissing: the Secret or its key does not exist.
+        CredentialPending: the Secret is not mounted yet.
+    """
+    kind, name = type(target).__name__, target.metadata.name
+    security = resources.engine.security
+    own = resources.own(kind, name)
+    url, private = check_url(
+        resources.address(kind, name), own=own, allowed_private=security.allowed_private_hosts if security else ()
+    )
+    credential = target.spec.credential
+    if credential is None:
+        return Destination(url, private)
+    value = _value(resources, credential)
+    _check_allowed(resources, credential, _own_entry(kind, name, _server(target)) if own else host_port(url))
+    header = f"{credential.scheme} {value}" if credential.scheme else value
+    return Destination(url, private, {credential.header: header})
+
+
+def known_secrets(resources: Resources) -> frozenset[str]:
+    """Return every secret that any Tool or Model of the namespace uses and that is mounted."""
+    found = set()
+    for target in (*resources.tools.values(), *resources.models.values()):
+        if target.spec.credential is not None:
+            try:
+                found.add(_value(resources, target.spec.credential))
+            except (CredentialMissing, CredentialPending):
+                continue
+    return frozenset(secret for secret in found if len(secret) >= SHORTEST_SECRET)
+
+
+def scrub(value: Any, secrets: Collection[str]) -> Any:
+    """Return a JSON value in which every exact occurrence of a secret, in texts and keys, is replaced."""
+    if not secrets:
+        return value
+    longest_first = sorted(secrets, key=len, reverse=True)  # a secret that holds another one goes as a whole
+    return _scrub(value, longest_first)
+
+
+def _scrub(value: Any, secrets: list[str]) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, REDACTED)
+        return value
+    if isinstance(value, dict):
+        return {_scrub(key, secrets): _scrub(item, secrets) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_scrub(item, secrets) for item in value]
+    return value
+
+
+def _value(resources: Resources, credential: Credential) -> str:
+    reference = credential.secret_ref
+    value = (resources.credential(reference.name, reference.key) or "").strip()
+    if not value:
+        raise CredentialMissing(f"Secret {reference.name} has no key {reference.key}")
+    if not value.isprintable() or not value.isascii():
+        raise CredentialMissing(f"key {reference.key} of Secret {reference.name} cannot stand in a header")
+    return value
+
+
+def _check_allowed(resources: Resources, credential: Credential, entry: str) -> None:
+    secret = credential.secret_ref.name
+    lines = (resources.credential(secret, ALLOWED_HOSTS) or "").splitlines()
+    if entry not in {line.strip().lower() for line in lines}:
+        raise EgressDenied(f"the key {ALLOWED_HOSTS} of Secret {secret} does not list {entry}")
+
+
+def _server(target: Tool | Model) -> Server | None:
+    return target.spec.mcp.server if isinstance(target, Tool) else target.spec.server
+
+
+def _own_entry(kind: str, name: str, server: Server | None) -> str:
+    digest = server.image.partition("@")[2] if server is not None else ""
+    if not digest:
+        raise EgressDenied(f"{kind} {name} has a credential, so its server's image must be named by digest")
+    return f"{kind.lower()}:{name}@{digest.lower()}"

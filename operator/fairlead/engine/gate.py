@@ -1,0 +1,370 @@
+"""The gate: the one way out. Every model and tool call of every run passes here, stage by stage.
+
+     0 authenticate   calls of our own steps are born authenticated
+     1 fence          the run is open and before its deadline, the attempt is the current one
+     2 parse          the request is plain JSON of a sane size
+     3 replay         a call that is settled is done; another request under a known index is Nondeterminism
+  4-10 decide         contract, RBAC, rules, data flow, limits, budget, approval (policy/decide.py, pure)
+    11 INTENT         recorded and durable before anything leaves
+    12 dispatch       once, with credential, timeout and result cap
+    13 OUTCOME        scrubbed and recorded
+
+Stages 1 to 11 run without a pause between them, on one view of the world; whatever has to wait starts again at 1.
+Fail closed: an exception before the dispatch denies, and no answer of the authorizer is never an allow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fairlead.api.model import Model, ModelLimits
+from fairlead.api.reasons import DecisionReason, ErrorClass, Stage
+from fairlead.api.tool import Tool, ToolLimits
+from fairlead.engine.credentials import destination, known_secrets, scrub
+from fairlead.engine.seams import Authorizer, Resources
+from fairlead.engine.slots import Slots
+from fairlead.engine.wellformed import problem
+from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
+from fairlead.flow.calls import Call, CallError, CallKind, Outcome
+from fairlead.flow.journal import Draft, EntryKind
+from fairlead.flow.state import CallState, repeats_of
+from fairlead.policy.decide import decide, find_function, required_permissions
+from fairlead.policy.decision import Authorization, Decision, Obstacle, RunUsage, Snapshot
+from fairlead.telemetry.ids import trace_id, traceparent
+
+if TYPE_CHECKING:
+    from fairlead.engine.log import RunLog
+    from fairlead.engine.models import ModelCaller
+    from fairlead.engine.tools import ToolCaller
+    from fairlead.telemetry.metrics import EngineMetrics
+
+LONGEST_WAIT_MS = 300_000
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A call whose intent is recorded: what it goes to, what its effect is, and how long it may take."""
+
+    target: Tool | Model
+    effect: str
+    key: str | None
+    waited_ms: int
+
+    @property
+    def repeatable(self) -> bool:
+        """Tell whether doing it twice is the same as once."""
+        return self.effect == "Read" or self.key is not None
+
+
+class Gate:
+    """Decides, records and dispatches calls."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        authorizer: Authorizer,
+        models: ModelCaller,
+        tools: ToolCaller,
+        clock: Callable[[], int],
+        metrics: EngineMetrics | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Take the seams; `clock` gives Unix ms."""
+        self._resources = resources
+        self._authorizer = authorizer
+        self._models = models
+        self._tools = tools
+        self._clock = clock
+        self._metrics = metrics
+        self._sleep = sleep
+        self._slots = Slots()
+
+    async def call(self, log: RunLog, call: Call) -> None:
+        """Take one call through all stages; what came of it stands in the run's journal.
+
+        Appends CallDenied, or CallIntent (unless the call is resumed) and later CallOutcome. A call that is settled
+        already is left alone.
+
+        Raises:
+            StoreError: the intent could not be recorded; nothing was dispatched.
+            CancelledError: the call was cancelled. A Read, or a call that had not been sent, has its outcome.
+        """
+        async with AsyncExitStack() as held:
+            admitted = await self._admit(log, call, held)
+            if admitted is not None:
+                await self._perform(log, call, admitted)
+
+    # Stages 1 to 11
+
+    async def _admit(self, log: RunLog, call: Call, held: AsyncExitStack) -> _Admitted | None:
+        """Decide until it is decided. Return None when there is nothing to dispatch."""
+        began = self._clock()
+        pause, waited_ms, has_slot = FIRST_PAUSE_SECONDS, 0, False
+        while True:
+            decision = await self._decide(log, call)
+            # No await from the decision to the intent, but for those that start again at stage 1.
+            if decision is None:
+                return None
+            if decision.verdict == "Wait" and self._clock() - began < LONGEST_WAIT_MS:
+                before = self._clock()
+                await self._sleep(pause)
+                waited_ms += self._clock() - before
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                continue
+            if decision.verdict != "Allow":
+                self._deny(log, call, decision)
+                return None
+            slot = None if has_slot else self._slot(call)
+            if slot is not None:
+                if slot.locked() and self._left_ms(log, call, waited_ms) > 0:
+                    has_slot = await self._wait_for(slot, held, self._left_ms(log, call, waited_ms) / 1000)
+                    continue
+                if not slot.locked():
+                    await slot.acquire()  # free, so that this does not wait
+                    held.callback(slot.release)
+            return self._intend(log, call, waited_ms)
+
+    async def _decide(self, log: RunLog, call: Call) -> Decision | None:
+        """Run stages 1 to 10. Return None when the call is settled."""
+        try:
+            started = time.perf_counter()
+            authorization = await self._authorizer.authorize(log.account, required_permissions(call))
+            self._observe("Authorize", started)
+            started = time.perf_counter()
+            recorded = _recorded(log, call)
+            if recorded is not None and recorded.settled and (not recorded.digest or recorded.digest == call.digest):
+                return None
+            decision = (
+                _fence(log, call, self._clock())
+                or _parse(call)
+                or _replay(recorded, call)
+                or decide(call, self._snapshot(log, call, authorization))
+            )
+            self._observe("Decide", started)
+            return decision
+        except Exception:  # the boundary that fails closed: without a decision nothing is allowed
+            _log.exception("decision failed", extra=_context(log))
+            return Decision("Deny", Stage.CONTRACT, DecisionReason.DECISION_FAILED, "the decision failed; see the log")
+
+    def _snapshot(self, log: RunLog, call: Call, authorization: Authorization) -> Snapshot:
+        target = self._target(call)
+        used = log.state.usage
+        itself = 1 if _recorded(log, call) is not None else 0  # a resumed call is in the counts already
+        tools_itself, models_itself = (itself, 0) if call.kind is CallKind.TOOL else (0, itself)
+        return Snapshot(
+            namespace=log.namespace,
+            account=log.account,
+            model=target if isinstance(target, Model) else None,
+            tool=target if isinstance(target, Tool) else None,
+            authorization=authorization,
+            limits=log.plan.limits,
+            usage=RunUsage(
+                model_calls=used.model_calls - models_itself,
+                tool_calls=used.tool_calls - tools_itself,
+                tokens=used.input_tokens + used.output_tokens,
+            ),
+            repeats=repeats_of(log.state, call),
+            obstacle=self._obstacle(target),
+        )
+
+    def _obstacle(self, target: Tool | Model | None) -> Obstacle | None:
+        if target is None:
+            return None
+        try:
+            destination(self._resources, target)
+        except (EgressDenied, CredentialMissing, CredentialPending) as error:
+            return Obstacle(DecisionReason(error.reason), str(error))
+        return None
+
+    async def _wait_for(self, slot: asyncio.Semaphore, held: AsyncExitStack, timeout_seconds: float) -> bool:
+        """Wait for a free slot, at most as long as the call has; tell whether there is one."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await slot.acquire()
+        except TimeoutError:
+            return False
+        held.callback(slot.release)
+        return True
+
+    def _deny(self, log: RunLog, call: Call, decision: Decision) -> None:
+        self._count(decision)
+        if log.state.terminal is not None:
+            return  # nothing is added to what has ended
+        data = _named(call) | {
+            "digest": "" if decision.reason is DecisionReason.MALFORMED else call.digest,
+            "reason": decision.reason.value,
+            "stage": int(decision.stage),
+            "message": decision.message,
+        }
+        log.append(Draft(EntryKind.CALL_DENIED, call.id.path, call.id.attempt, data))
+
+    def _intend(self, log: RunLog, call: Call, waited_ms: int) -> _Admitted | None:
+        """Stage 11, the record: append the intent, unless this call is resumed and has it."""
+        self._count(Decision("Allow", Stage.INTENT))
+        target = self._target(call)
+        if target is None:
+            return None
+        function = find_function(target, call.function) if isinstance(target, Tool) else None
+        keyed = function is not None and function.idempotency is not None
+        admitted = _Admitted(
+            target=target,
+            effect=function.effect if function is not None else "Read",
+            key=call.id.idempotency_key(log.uid) if keyed else None,
+            waited_ms=waited_ms,
+        )
+        if _recorded(log, call) is None:
+            data = _named(call) | {"digest": call.digest, "effect": admitted.effect}
+            key = {"key": admitted.key} if admitted.key is not None else {}
+            log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data | key))
+        return admitted
+
+    # Stages 11 to 13
+
+    async def _perform(self, log: RunLog, call: Call, admitted: _Admitted) -> None:
+        sent = False
+        try:
+            started = time.perf_counter()
+            await log.durable()
+            self._observe("Intent", started)
+            left_ms = self._left_ms(log, call, admitted.waited_ms)
+            if left_ms <= 0:
+                outcome = _failed(ErrorClass.TIMEOUT, "no time was left to send the request")
+            else:
+                sent = True
+                outcome = await self._dispatch(log, call, admitted, left_ms / 1000)
+        except asyncio.CancelledError:
+            if not sent or admitted.effect == "Read":
+                self._record(log, call, _failed(ErrorClass.CANCELLED, "the call was cancelled"))
+            raise
+        self._record(log, call, outcome)
+
+    async def _dispatch(self, log: RunLog, call: Call, admitted: _Admitted, left_seconds: float) -> Outcome:
+        """Stage 12: send it once. Failures are outcomes."""
+        target = admitted.target
+        try:
+            if isinstance(target, Model):
+                bound = (target.spec.limits or ModelLimits()).timeout_seconds
+                return await self._models.call(call.target, target, call, min(bound, left_seconds))
+            bound = (target.spec.limits or ToolLimits()).timeout_seconds
+            return await self._tools.call(
+                call.target,
+                target,
+                call,
+                timeout_seconds=min(bound, left_seconds),
+                idempotency_key=admitted.key,
+                trace_parent=traceparent(log.uid, call.id.path, call.id.attempt, str(call.id.index)),
+            )
+        except Exception:  # the boundary to the adapters: a call that was begun always gets an outcome
+            _log.exception("dispatch failed", extra=_context(log))
+            if admitted.repeatable:
+                return _failed(ErrorClass.INTERNAL, "the dispatch failed; see the log")
+            return _failed(ErrorClass.OUTCOME_UNKNOWN, "the dispatch failed; it may have taken effect")
+
+    def _record(self, log: RunLog, call: Call, outcome: Outcome) -> None:
+        """Stage 13: append the outcome, unless the core has settled the call or the run in the meantime."""
+        recorded = _recorded(log, call)
+        if log.state.terminal is not None or recorded is None or recorded.settled:
+            return
+        data: dict[str, Any] = {
+            "index": str(call.id.index),
+            "status": "Failed" if outcome.error else "Succeeded",
+            "durationMs": outcome.duration_ms,
+        }
+        if outcome.result is not None:
+            data["result"] = scrub(outcome.result, known_secrets(self._resources))
+        if outcome.error is not None:
+            data["error"] = outcome.error.as_data()
+        if outcome.input_tokens or outcome.output_tokens:
+            data["usage"] = {"inputTokens": outcome.input_tokens, "outputTokens": outcome.output_tokens}
+            self._count_tokens(call, outcome)
+        log.append(Draft(EntryKind.CALL_OUTCOME, call.id.path, call.id.attempt, data))
+
+    # What the stages look at
+
+    def _target(self, call: Call) -> Tool | Model | None:
+        if call.kind is CallKind.TOOL:
+            return self._resources.tools.get(call.target)
+        return self._resources.models.get(call.target)
+
+    def _slot(self, call: Call) -> asyncio.Semaphore | None:
+        target = self._target(call)
+        if target is None or target.spec.limits is None:
+            return None
+        return self._slots.of(type(target).__name__, call.target, target.spec.limits.concurrency)
+
+    def _left_ms(self, log: RunLog, call: Call, waited_ms: int) -> int:
+        """Return the time to the call's deadline, moved by what it had to wait, or the run's if that is sooner."""
+        now = self._clock()
+        ends = [log.state.accepted.deadline] if log.state.accepted is not None else []
+        if call.deadline_ms:
+            ends.append(call.deadline_ms + waited_ms)
+        return min(ends, default=now + LONGEST_WAIT_MS) - now
+
+    def _count(self, decision: Decision) -> None:
+        if self._metrics is not None:
+            self._metrics.decisions.labels(decision.verdict, decision.reason.value).inc()
+
+    def _count_tokens(self, call: Call, outcome: Outcome) -> None:
+        if self._metrics is not None:
+            self._metrics.tokens.labels(call.target, "input").inc(outcome.input_tokens)
+            self._metrics.tokens.labels(call.target, "output").inc(outcome.output_tokens)
+
+    def _observe(self, stage: str, started: float) -> None:
+        if self._metrics is not None:
+            self._metrics.decision_seconds.labels(stage).observe(time.perf_counter() - started)
+
+
+def _fence(log: RunLog, call: Call, now_ms: int) -> Decision | None:
+    """Stage 1: the run may still act, and the call belongs to the attempt that is under way."""
+    state = log.state
+    if state.terminal is not None or state.closing is not None or state.accepted is None:
+        return Decision("Deny", Stage.FENCE, DecisionReason.RUN_NOT_ACTIVE, "the run is not active")
+    if now_ms >= state.accepted.deadline:
+        return Decision("Deny", Stage.FENCE, DecisionReason.RUN_NOT_ACTIVE, "the run is past its deadline")
+    step = state.steps.get(call.id.path)
+    if step is None or step.attempt != call.id.attempt or step.phase != "Running":
+        return Decision("Deny", Stage.FENCE, DecisionReason.STALE_ATTEMPT, "the attempt is over")
+    return None
+
+
+def _parse(call: Call) -> Decision | None:
+    """Stage 2: the request is what it seems to be."""
+    found = problem(call.request)
+    return Decision("Deny", Stage.PARSE, DecisionReason.MALFORMED, found) if found else None
+
+
+def _replay(recorded: CallState | None, call: Call) -> Decision | None:
+    """Stage 3: an index that is known stands for the very same request."""
+    if recorded is None or recorded.digest == call.digest:
+        return None
+    message = "another request was recorded for this call"
+    return Decision("Deny", Stage.REPLAY, DecisionReason.NONDETERMINISM, message)
+
+
+def _recorded(log: RunLog, call: Call) -> CallState | None:
+    step = log.state.steps.get(call.id.path)
+    return step.calls.get(str(call.id.index)) if step is not None and step.attempt == call.id.attempt else None
+
+
+def _named(call: Call) -> dict[str, Any]:
+    named = {"index": str(call.id.index), "kind": call.kind.value, "target": call.target}
+    return named | ({"function": call.function} if call.function else {})
+
+
+def _failed(error_class: ErrorClass, message: str) -> Outcome:
+    return Outcome(error=CallError(error_class.value, error_class.value, message))
+
+
+def _context(log: RunLog) -> dict[str, str]:
+    return {"run": log.uid, "trace": trace_id(log.uid)}
