@@ -145,5 +145,6 @@ class TracedReason(StrEnum):
     """Reasons of a run's `Traced`."""
 
     EXPORTED = "Exported"
+    EXPORTING = "Exporting"  # spans are on their way
     EXPORTER_UNREACHABLE = "ExporterUnreachable"
     DISABLED = "Disabled"

@@ -57,7 +57,7 @@ class Retry(ApiModel):
         Field(
             max_length=7,
             description="Error classes that are tried again. Default: Timeout, Unavailable, RateLimited. "
-            "Denied, Invalid and OutcomeUnknown never are.",
+            'Denied, Invalid and OutcomeUnknown never are. Quote the key, "on": YAML reads a bare on as true.',
             json_schema_extra=ATOMIC,
         ),
     ] = None
