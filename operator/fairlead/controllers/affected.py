@@ -1,0 +1,89 @@
+"""Which keys a change concerns: the one table of who depends on whom. Pure."""
+
+from __future__ import annotations
+
+from fairlead.controllers.children import COMPONENT, ENGINE_COMPONENT, OBJECT_NAME
+from fairlead.controllers.engine_objects import ENGINE
+from fairlead.controllers.observed import Observed
+from fairlead.controllers.plan import Object, conditions_of
+from fairlead.controllers.queue import Key
+from fairlead.kube.types import (
+    DEPLOYMENTS,
+    ENGINES,
+    MODELS,
+    POLICIES,
+    STATEFUL_SETS,
+    TOOLS,
+    WORKFLOWS,
+    ResourceType,
+)
+
+_COMPONENTS = {"tool": TOOLS, "model": MODELS, ENGINE_COMPONENT: ENGINES}
+
+
+def affected(rt: ResourceType, before: Object | None, after: Object | None, observed: Observed) -> set[Key]:
+    """Return the keys to reconcile when an object changed.
+
+    Status changes of declared kinds do not count: the operator wrote them, or the engine did. What a status lost
+    otherwise comes back with the next resync.
+
+    Args:
+        rt: the object's type.
+        before: the object before, None if it is new.
+        after: the object now, None if it was deleted.
+        observed: what else there is.
+    """
+    obj = after or before
+    if obj is None:
+        return set()
+    namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+    if rt in (DEPLOYMENTS, STATEFUL_SETS):
+        return _owner(obj, namespace)
+    if rt == ENGINES:
+        changed = _declaration(before) != _declaration(after)
+        return ({Key(rt.plural, namespace, name)} if changed else set()) | (
+            _workflows(observed, namespace) if _readiness(before) != _readiness(after) else set()
+        )
+    if _declaration(before) == _declaration(after):
+        return set()
+    keys = {Key(rt.plural, namespace, name), Key(ENGINES.plural, namespace, ENGINE)}
+    return keys | (_workflows(observed, namespace) if rt in (TOOLS, MODELS) else set())
+
+
+def all_keys(observed: Observed) -> set[Key]:
+    """Return every key there is, and the Engine of every namespace that has a Fairlead object."""
+    keys = set()
+    for rt in (WORKFLOWS, TOOLS, MODELS, POLICIES, ENGINES):
+        for namespace, name in observed.names(rt):
+            keys |= {Key(rt.plural, namespace, name), Key(ENGINES.plural, namespace, ENGINE)}
+    return keys
+
+
+def _owner(child: Object, namespace: str) -> set[Key]:
+    """Return the key of what a StatefulSet or Deployment was made for."""
+    labels = child["metadata"].get("labels") or {}
+    rt = _COMPONENTS.get(labels.get(COMPONENT, ""))
+    name = labels.get(OBJECT_NAME)
+    return {Key(rt.plural, namespace, name)} if rt is not None and name else set()
+
+
+def _workflows(observed: Observed, namespace: str) -> set[Key]:
+    return {Key(WORKFLOWS.plural, namespace, found["metadata"]["name"]) for found in observed.of(WORKFLOWS, namespace)}
+
+
+def _declaration(obj: Object | None) -> tuple[object, ...]:
+    """Return what tells whether a person changed the object."""
+    if obj is None:
+        return ()
+    metadata = obj["metadata"]
+    return (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"))
+
+
+def _readiness(obj: Object | None) -> tuple[object, ...]:
+    if obj is None:
+        return ()
+    ready = (condition for condition in conditions_of(obj) if condition.type == "Ready")
+    return (
+        obj["metadata"].get("generation"),
+        *((condition.status, condition.message, condition.observed_generation) for condition in ready),
+    )

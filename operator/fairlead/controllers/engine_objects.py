@@ -1,0 +1,207 @@
+"""What an Engine consists of: one pod with a volume, its accounts and rights, its addresses.
+
+Pure: from the Engine, the chart's image and the names of the Secrets to mount. `engine.py` decides when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fairlead.api.engine import EngineResources, EngineSpec, Storage
+from fairlead.controllers.children import (
+    ENGINE_COMPONENT,
+    RESTRICTED_CONTAINER,
+    RESTRICTED_POD,
+    SHORT_TOLERATIONS,
+    labels,
+    metadata,
+    owner,
+    selector,
+)
+from fairlead.controllers.plan import Object, Typed
+from fairlead.controllers.settings import EngineImage
+from fairlead.kube.types import (
+    CONFIG_MAPS,
+    ENGINES,
+    NETWORK_POLICIES,
+    ROLE_BINDINGS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    STATEFUL_SETS,
+)
+
+ENGINE = "default"
+ENGINE_NAME = "fairlead-engine"
+VIEWER_ACCOUNT = "fairlead-viewer"
+NO_RIGHTS_ACCOUNT = "fairlead-none"
+CA_CONFIG_MAP = "fairlead-engine-ca"
+DATA_PATH = "/var/lib/fairlead"
+SECRETS_PATH = "/var/run/fairlead/secrets"
+HTTPS_PORT = 8443
+HTTP_PORT = 8080
+_GRACE_SECONDS = 45
+_SECRET_VOLUME = "secret-"
+
+
+def engine_objects(
+    engine: Object, spec: EngineSpec, *, image: EngineImage, secrets: Iterable[str]
+) -> tuple[Typed, ...]:
+    """Return what is applied for an Engine, rights and addresses before the pod."""
+    namespace = engine["metadata"]["namespace"]
+
+    def head(name: str) -> Object:
+        return metadata(name, namespace, labels=labels(ENGINE_COMPONENT, ENGINE), owners=[owner(ENGINES, engine)])
+
+    accounts = tuple(
+        (SERVICE_ACCOUNTS, {"metadata": head(name), "automountServiceAccountToken": False})
+        for name in (ENGINE_NAME, VIEWER_ACCOUNT, NO_RIGHTS_ACCOUNT)
+    )
+    binding = {
+        "metadata": head(ENGINE_NAME),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ENGINE_NAME},
+        "subjects": [{"kind": "ServiceAccount", "name": ENGINE_NAME, "namespace": namespace}],
+    }
+    return (
+        *accounts,
+        (ROLE_BINDINGS, binding),
+        (NETWORK_POLICIES, {"metadata": head(ENGINE_NAME), "spec": _network_policy()}),
+        (SERVICES, {"metadata": head(ENGINE_NAME), "spec": _service()}),
+        (
+            STATEFUL_SETS,
+            {"metadata": head(ENGINE_NAME), "spec": _stateful_set(namespace, spec, image, sorted(set(secrets)))},
+        ),
+    )
+
+
+def ca_config_map(engine: Object) -> Typed:
+    """Return the empty ConfigMap that the engine puts its certificate authority into; never overwritten."""
+    return CONFIG_MAPS, {
+        "metadata": metadata(
+            CA_CONFIG_MAP,
+            engine["metadata"]["namespace"],
+            labels=labels(ENGINE_COMPONENT, ENGINE),
+            owners=[owner(ENGINES, engine)],
+        )
+    }
+
+
+def mounted_secrets(stateful_set: Object | None) -> frozenset[str]:
+    """Return the names of the Secrets that the StatefulSet mounts now."""
+    if stateful_set is None:
+        return frozenset()
+    volumes = stateful_set["spec"]["template"]["spec"].get("volumes", [])
+    return frozenset(volume["secret"]["secretName"] for volume in volumes if volume["name"].startswith(_SECRET_VOLUME))
+
+
+def _stateful_set(namespace: str, spec: EngineSpec, image: EngineImage, secrets: list[str]) -> Object:
+    return {
+        "replicas": 1,
+        "serviceName": ENGINE_NAME,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)},
+        # The journal outlives the engine: an Engine that is deleted and made again finds it.
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+        "volumeClaimTemplates": [_claim(spec.storage or Storage())],
+        "template": {
+            "metadata": {"labels": labels(ENGINE_COMPONENT, ENGINE)},
+            "spec": {
+                "serviceAccountName": ENGINE_NAME,
+                "automountServiceAccountToken": True,
+                "enableServiceLinks": False,
+                "securityContext": dict(RESTRICTED_POD),
+                "terminationGracePeriodSeconds": _GRACE_SECONDS,
+                "tolerations": [dict(toleration) for toleration in SHORT_TOLERATIONS],
+                "containers": [_container(namespace, spec, image, secrets)],
+                "volumes": [
+                    {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+                    *({"name": _volume(name), "secret": _optional_secret(name)} for name in secrets),
+                ],
+            },
+        },
+    }
+
+
+def _container(namespace: str, spec: EngineSpec, image: EngineImage, secrets: list[str]) -> Object:
+    resources = spec.resources or EngineResources()
+    env = [{"name": "FAIRLEAD_NAMESPACE", "value": namespace}, {"name": "FAIRLEAD_DATA", "value": DATA_PATH}]
+    if spec.telemetry is not None:
+        env.append({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": spec.telemetry.endpoint})
+    return {
+        "name": "engine",
+        "image": image.name,
+        "imagePullPolicy": image.pull_policy,
+        "command": ["python3", "-m", "fairlead.engine"],
+        "env": env,
+        "ports": [
+            {"name": "https", "containerPort": HTTPS_PORT, "protocol": "TCP"},
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+        ],
+        "resources": {
+            "requests": {"cpu": resources.cpu, "memory": resources.memory},
+            "limits": {"memory": resources.memory},
+        },
+        "securityContext": dict(RESTRICTED_CONTAINER),
+        "startupProbe": _probe("/livez", period_seconds=1, failures=120),
+        "livenessProbe": _probe("/livez", period_seconds=10, failures=3),
+        "readinessProbe": _probe("/readyz", period_seconds=2, failures=2),
+        "volumeMounts": [
+            {"name": "data", "mountPath": DATA_PATH},
+            {"name": "tmp", "mountPath": "/tmp"},
+            *({"name": _volume(name), "mountPath": f"{SECRETS_PATH}/{name}", "readOnly": True} for name in secrets),
+        ],
+    }
+
+
+def _claim(storage: Storage) -> Object:
+    spec: dict[str, Any] = {
+        "accessModes": ["ReadWriteOncePod"],
+        "resources": {"requests": {"storage": storage.size}},
+    }
+    if storage.storage_class_name is not None:
+        spec["storageClassName"] = storage.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "labels": selector(ENGINE_COMPONENT, ENGINE)},
+        "spec": spec,
+    }
+
+
+def _probe(path: str, *, period_seconds: int, failures: int) -> Mapping[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period_seconds,
+        "failureThreshold": failures,
+        "timeoutSeconds": 2,
+    }
+
+
+def _volume(secret: str) -> str:
+    """Return a volume's name: Secrets may have longer names, with dots."""
+    return _SECRET_VOLUME + hashlib.sha256(secret.encode()).hexdigest()[:16]
+
+
+def _optional_secret(name: str) -> Object:
+    return {"secretName": name, "optional": True, "defaultMode": 0o440}
+
+
+def _service() -> Object:
+    return {
+        "type": "ClusterIP",
+        "selector": selector(ENGINE_COMPONENT, ENGINE),
+        "ports": [
+            {"name": "https", "port": HTTPS_PORT, "targetPort": "https", "protocol": "TCP"},
+            {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"},
+        ],
+    }
+
+
+def _network_policy() -> Object:
+    return {
+        "podSelector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"ports": [{"protocol": "TCP", "port": HTTPS_PORT}, {"protocol": "TCP", "port": HTTP_PORT}]}],
+        "egress": [{}],
+    }

@@ -1,0 +1,95 @@
+"""The kopf side, kept thin: every event becomes keys in the queue, and kopf writes nothing.
+
+Only `on.event` handlers: kopf keeps no progress, no last-handled state and no finalizers, and posts no Events, so
+nothing that somebody writes into annotations can change what the operator does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import kopf
+
+from fairlead.controllers.affected import affected
+from fairlead.controllers.children import MANAGED_SELECTOR
+from fairlead.controllers.observed import Observed
+from fairlead.controllers.plan import Object
+from fairlead.controllers.queue import WorkQueue
+from fairlead.controllers.reconcile import CHILDREN, WATCHED
+from fairlead.kube.types import ResourceType
+
+CHUNK = 500
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Return settings under which kopf only watches."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.posting.loggers = False
+    settings.scanning.disabled = True
+    settings.networking.enforce_retry_after = True
+    settings.watching.chunk_size = CHUNK
+    settings.persistence.progress_storage = _NoProgress()
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    for rt in CHILDREN:
+        settings.watching.label_selectors[rt.group, rt.version, rt.plural] = MANAGED_SELECTOR
+    return settings
+
+
+def kopf_registry(observed: Observed, queue: WorkQueue) -> kopf.OperatorRegistry:
+    """Return a registry whose handlers remember what they see and enqueue whom it concerns."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(_login)
+    for rt in WATCHED:
+        kopf.on.event(rt.group, rt.version, rt.plural, registry=registry, id=rt.plural)(_handler(rt, observed, queue))
+    return registry
+
+
+def _handler(rt: ResourceType, observed: Observed, queue: WorkQueue) -> Any:
+    async def enqueue(event: Any, **_: Any) -> None:
+        seen: Object = dict(event["object"])
+        if event["type"] == "DELETED":
+            before, after = observed.drop(rt, seen["metadata"]["namespace"], seen["metadata"]["name"]), None
+        else:
+            before, after = observed.put(rt, seen), seen
+        for key in affected(rt, before, after, observed):
+            queue.add(key)
+
+    return enqueue
+
+
+async def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
+    """Use the pod's ServiceAccount, else the kubeconfig, as our own client does."""
+    found = await asyncio.to_thread(kopf.login_with_service_account, settings=settings)
+    return found or await asyncio.to_thread(kopf.login_with_kubeconfig, settings=settings)
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Remembers nothing: there are no handlers whose progress could matter."""
+
+    def fetch(self, *, key: Any, body: Any) -> None:
+        return None
+
+    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
+        return None
+
+    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
+        return None
+
+    def touch(self, *, body: Any, patch: Any, value: str | None) -> None:
+        return None
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Stores no last-handled state."""
+
+    def fetch(self, *, body: Any) -> None:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        return None

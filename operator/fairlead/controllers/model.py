@@ -1,0 +1,29 @@
+"""Models: is the endpoint well-formed, and does the server that was asked for run. Reachability is the engine's."""
+
+from __future__ import annotations
+
+from fairlead.api.model import Model
+from fairlead.api.reasons import ReadyReason
+from fairlead.controllers.plan import Object, Plan, Verdict, invalid, parse
+from fairlead.controllers.server import no_server, plan_server
+from fairlead.errors import InvalidSpec
+
+
+def plan(obj: Object, *, deployment: Object | None, pods: list[Object]) -> Plan:
+    """Return what a Model needs: its server, if it asks for one.
+
+    Args:
+        obj: the Model.
+        deployment: its Deployment as last seen.
+        pods: the Deployment's pods, while it is not available.
+    """
+    try:
+        model = parse(Model, obj)
+    except InvalidSpec as error:
+        return Plan(verdict=invalid(error))
+    if model.spec.server is not None:
+        return plan_server("model", obj, model.spec.server, deployment=deployment, pods=pods)
+    return Plan(
+        verdict=Verdict(True, ReadyReason.READY, "the endpoint is well-formed"),
+        delete=no_server("model", obj, exists=deployment is not None),
+    )

@@ -1,0 +1,143 @@
+"""What a reconciler decides, as data: objects that shall exist, objects that shall not, and what the status says.
+
+Every kind's module has a pure `plan(...)` that returns a `Plan`; `reconcile.py` carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from fairlead.api.conditions import find_condition, set_condition
+from fairlead.api.meta import Condition, Resource
+from fairlead.api.reasons import ReadyReason
+from fairlead.errors import InvalidSpec
+from fairlead.kube.types import ResourceType
+
+Object = dict[str, Any]
+Typed = tuple[ResourceType, Object]
+R = TypeVar("R", bound=Resource)
+
+MANAGER = "fairlead-operator"
+_SHOWN_PROBLEMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The `Ready` condition to be; `stalled` says that only a change of the object helps."""
+
+    ready: bool | None
+    reason: ReadyReason
+    message: str = ""
+    stalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """An object that shall not exist; with `uid` only this very one."""
+
+    type: ResourceType
+    name: str
+    namespace: str
+    uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do about one object.
+
+    Attributes:
+        verdict: what its status says when all of this was done; None: leave the status alone.
+        apply: objects that shall be so, in this order, by server-side apply.
+        create: objects that shall exist, whatever is in them.
+        delete: objects that shall not exist; done before anything is applied.
+        again_seconds: look again after this time even if nothing changes.
+    """
+
+    verdict: Verdict | None = None
+    apply: tuple[Typed, ...] = ()
+    create: tuple[Typed, ...] = ()
+    delete: tuple[Doomed, ...] = ()
+    again_seconds: float | None = None
+
+
+def parse(model: type[R], obj: Mapping[str, Any]) -> R:
+    """Return the object as a typed resource.
+
+    Raises:
+        InvalidSpec: with the path of the first field that is wrong; admission by an older CRD may have let it in.
+    """
+    try:
+        return model.model_validate({key: value for key, value in obj.items() if key != "status"})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise InvalidSpec(_field_path(first["loc"]), first["msg"]) from None
+
+
+def invalid(error: InvalidSpec) -> Verdict:
+    """Return the verdict on an object whose spec cannot be right."""
+    return Verdict(False, ReadyReason.INVALID_SPEC, str(error), stalled=True)
+
+
+def listed(problems: list[str]) -> str:
+    """Return the first problems as one message that says how many more there are."""
+    shown = "; ".join(problems[:_SHOWN_PROBLEMS])
+    more = len(problems) - _SHOWN_PROBLEMS
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def conditions_of(obj: Mapping[str, Any]) -> list[Condition]:
+    """Return the well-formed conditions of an object's status."""
+    found = []
+    for raw in obj.get("status", {}).get("conditions", []):
+        try:
+            found.append(Condition.model_validate(raw))
+        except ValidationError:
+            continue  # somebody else's; ours are rewritten below
+    return found
+
+
+def status_of(obj: Mapping[str, Any], verdict: Verdict, *, now: str) -> Object | None:
+    """Return the operator's part of the status, or None if it stands there already.
+
+    Args:
+        obj: the object as last seen.
+        verdict: what its `Ready` shall say.
+        now: RFC 3339, used where a condition changes.
+    """
+    generation = obj["metadata"].get("generation", 0)
+    before = [condition for condition in conditions_of(obj) if condition.type in ("Ready", "Stalled")]
+    ready = find_condition(before, "Ready")
+    after = set_condition(
+        [ready] if ready else [],
+        "Ready",
+        verdict.ready,
+        reason=verdict.reason,
+        message=verdict.message,
+        now=now,
+        observed_generation=generation,
+    )
+    if verdict.stalled:
+        stalled = find_condition(before, "Stalled")
+        after = set_condition(
+            [*after, stalled] if stalled else after,
+            "Stalled",
+            True,
+            reason=verdict.reason,
+            message=verdict.message,
+            now=now,
+            observed_generation=generation,
+        )
+    if before == after and obj.get("status", {}).get("observedGeneration") == generation:
+        return None
+    return {"observedGeneration": generation, "conditions": [condition.to_yaml_dict() for condition in after]}
+
+
+def _field_path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.lstrip(".")

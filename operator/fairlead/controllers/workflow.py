@@ -1,0 +1,59 @@
+"""Workflows: could a run of this be right at all. Nothing is built; the engine acts on `Ready` and the spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fairlead.api.conditions import find_condition
+from fairlead.api.reasons import ReadyReason
+from fairlead.api.workflow import Workflow
+from fairlead.controllers.children import is_reserved
+from fairlead.controllers.plan import Object, Plan, Verdict, conditions_of, invalid, listed, parse
+from fairlead.errors import InvalidSpec
+from fairlead.flow.checks import check_workflow
+
+
+def plan(obj: Object, *, models: Iterable[Object], tools: Iterable[Object], engine: Object | None) -> Plan:
+    """Return the verdict on a Workflow.
+
+    Args:
+        obj: the Workflow.
+        models: the Models of its namespace.
+        tools: the Tools of its namespace.
+        engine: the namespace's Engine, if it is there.
+    """
+    try:
+        workflow = parse(Workflow, obj)
+    except InvalidSpec as error:
+        return Plan(verdict=invalid(error))
+    account = workflow.spec.service_account_name
+    if account is not None and is_reserved(account):
+        message = f"spec.serviceAccountName: {account} never runs a Workflow; name another account"
+        return Plan(verdict=Verdict(False, ReadyReason.RESERVED_ACCOUNT, message, stalled=True))
+    findings = check_workflow(
+        workflow.spec,
+        models={model["metadata"]["name"] for model in models},
+        tools={tool["metadata"]["name"]: _functions(tool) for tool in tools},
+    )
+    if findings:
+        reason = next((f.reason for f in findings if f.reason == ReadyReason.INVALID_SPEC), findings[0].reason)
+        message = listed([f"{finding.path}: {finding.message}" for finding in findings])
+        return Plan(verdict=Verdict(False, ReadyReason(reason), message, stalled=True))
+    return Plan(verdict=_engine_verdict(engine))
+
+
+def _engine_verdict(engine: Object | None) -> Verdict:
+    """A Workflow that is right is Ready once there is an engine to run it."""
+    if engine is None:
+        return Verdict(False, ReadyReason.ENGINE_NOT_READY, "the namespace's engine is being made")
+    ready = find_condition(conditions_of(engine), "Ready")
+    current = ready is not None and ready.observed_generation == engine["metadata"].get("generation", 0)
+    if ready is None or not current:
+        return Verdict(False, ReadyReason.ENGINE_NOT_READY, "the operator has not looked at the Engine yet")
+    if ready.status != "True":
+        return Verdict(False, ReadyReason.ENGINE_NOT_READY, f"engine: {ready.message or ready.reason}")
+    return Verdict(True, ReadyReason.READY, "can run")
+
+
+def _functions(tool: Object) -> set[str]:
+    return {function["name"] for function in tool.get("spec", {}).get("functions", []) if "name" in function}
