@@ -34,7 +34,7 @@ spec:
   - name: answer
     when: steps.topic.output.choice == 'billing'
     timeoutSeconds: 30
-    retry: {limit: 1, on: [Timeout, ModelError]}
+    retry: {limit: 1, "on": [Timeout, ModelError]}
     onError: {action: Continue}
     agent:
       model: small
@@ -46,14 +46,17 @@ spec:
       output:
         schema: {type: object, properties: {text: {type: string}}}
         rules: [{expression: size(output.text) > 0, message: say something}]
-        judge: {model: small, criteria: Is it an answer?, minScorePercent: 50}
+        judge: {model: small, criteria: "Is it an answer?", minScorePercent: 50}
         revisions: 2
   - name: improve
     repeat: {until: output.score >= 80, maxIterations: 4, onExhausted: Continue}
     block: diagnose
   - name: checked
     onError: {block: diagnose}
-    validate: {value: $( steps.answer.output ), rules: [{expression: output != null, message: x}], onFailure: {action: Fail}}
+    validate:
+      value: $( steps.answer.output )
+      rules: [{expression: output != null, message: say something}]
+      onFailure: {action: Fail}
   - name: sum
     transform: {value: {number: 1, list: [a, $( input.message )], nothing: null}}
   - name: chat

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.cluster import Cluster, Unsuitable, why_not
 from tests.e2e.kubectl import Kubectl
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
-
 from tests.cluster import CommandFailed
 from tests.cluster.commands import run
 
