@@ -28,7 +28,7 @@ from fairlead.flow.journal import Entry, EntryKind, RunUid
 from fairlead.flow.journal import Path as RunPath
 
 OPEN = "Open"
-TERMINAL = "Terminal"
+"""The state of a run that goes on; afterwards it is the kind of the terminal entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class RunRow:
         namespace: where it is.
         name: the WorkflowRun's name.
         workflow: the Workflow's name.
-        open: False once the terminal entry stands.
+        state: OPEN, or the kind of the terminal entry.
         accepted_at: Unix ms of the acceptance (or rejection).
         wake_at: Unix ms at which a parked run goes on; None while it is not parked.
         sequence: the journal's last `seq`.
@@ -51,11 +51,16 @@ class RunRow:
     namespace: str
     name: str
     workflow: str
-    open: bool
+    state: str
     accepted_at: int
     wake_at: int | None
     sequence: int
     last_at: int
+
+    @property
+    def open(self) -> bool:
+        """Tell whether the run goes on."""
+        return self.state == OPEN
 
 
 @dataclass(slots=True)
@@ -67,7 +72,7 @@ class Batch:
     entries: list[Entry] = field(default_factory=list)
     payloads: dict[str, bytes] = field(default_factory=dict)
     refs: list[dict[str, Any]] = field(default_factory=list)
-    closed: list[RunUid] = field(default_factory=list)
+    closed: dict[RunUid, EntryKind] = field(default_factory=dict)
     wakes: dict[RunUid, int | None] = field(default_factory=dict)
     revisions: dict[str, bytes] = field(default_factory=dict)
     forgotten: list[RunUid] = field(default_factory=list)
@@ -148,6 +153,12 @@ class Database:
         """Return all runs, oldest first."""
         return self._run_rows(true())
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return how many runs there are by (Workflow, state)."""
+        workflow, state = schema.runs.c.workflow, schema.runs.c.state
+        rows = self._rows(select(workflow, state, func.count().label("runs")).group_by(workflow, state))
+        return {(row.workflow, row.state): row.runs for row in rows}
+
     def payload(self, run_uid: RunUid, digest: str) -> bytes | None:
         """Return a payload's canonical JSON if this run refers to it."""
         refs = schema.payload_refs.c
@@ -179,7 +190,10 @@ class Database:
             (insert(schema.payload_refs).on_conflict_do_nothing(), batch.refs),
             (insert(schema.entries), batch.rows),
             (by_uid.values(wake_at=bindparam("at")), [{"run": uid, "at": at} for uid, at in batch.wakes.items()]),
-            (by_uid.values(state=TERMINAL, wake_at=None), [{"run": uid} for uid in batch.closed]),
+            (
+                by_uid.values(state=bindparam("ended"), wake_at=None),
+                [{"run": uid, "ended": kind.value} for uid, kind in batch.closed.items()],
+            ),
         ):
             if rows:
                 self._connected.execute(statement, rows)
@@ -223,7 +237,7 @@ class Database:
                 row.namespace,
                 row.name,
                 row.workflow,
-                row.state == OPEN,
+                row.state,
                 row.accepted_at,
                 row.wake_at,
                 row.seq or 0,

@@ -174,7 +174,7 @@ class Store:
             batch.payloads |= bodies
             batch.refs += [{"run_uid": run_uid, "digest": digest} for digest in bodies]
             if draft.kind in TERMINAL:
-                batch.closed.append(run_uid)
+                batch.closed[run_uid] = draft.kind
                 del self._heads[run_uid]
                 head = None
         return entries
@@ -221,6 +221,10 @@ class Store:
     async def open_runs(self) -> list[RunRow]:
         """Return every run that has not ended, oldest first."""
         return await self._read(self._database.open_runs)
+
+    async def counts(self) -> dict[tuple[str, str], int]:
+        """Return how many runs there are by (Workflow, state)."""
+        return await self._read(self._database.counts)
 
     async def payload(self, run_uid: RunUid, digest: str) -> bytes | None:
         """Return a payload's canonical JSON, None if this run does not refer to it."""

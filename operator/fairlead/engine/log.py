@@ -1,0 +1,83 @@
+"""A run as the engine holds it while it is active: its plan, its state, and the way into its journal.
+
+The driver and the gate both write here. Every append folds at once, so that the next look at the state knows of it;
+what must not be lost before going on waits for `durable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fairlead.engine.store import Store
+from fairlead.flow.journal import Draft, RunUid
+from fairlead.flow.plan import Plan
+from fairlead.flow.state import RunState, apply
+
+
+class RunLog:
+    """One run's journal, open for appending.
+
+    Attributes:
+        uid: the WorkflowRun's UID.
+        namespace: where it runs.
+        name: the WorkflowRun's name.
+        account: the ServiceAccount that it acts as.
+        plan: the frozen revision.
+        state: the fold of everything that was appended.
+    """
+
+    def __init__(
+        self, store: Store, *, uid: RunUid, namespace: str, name: str, account: str, plan: Plan, state: RunState
+    ) -> None:
+        self.uid = uid
+        self.namespace = namespace
+        self.name = name
+        self.account = account
+        self.plan = plan
+        self.state = state
+        self._store = store
+        self._woken = asyncio.Event()
+        self._sealed = False
+
+    def append(self, *drafts: Draft) -> None:
+        """Stamp, fold, and wake the driver. Does nothing once the log is sealed or the run has ended.
+
+        Raises:
+            StoreError: the journal cannot be written.
+        """
+        if self._sealed:
+            return
+        for entry in self._store.append(self.uid, drafts):
+            self.state = apply(self.state, entry)
+        self.wake()
+
+    async def durable(self) -> None:
+        """Return when everything appended so far is committed.
+
+        Raises:
+            StoreError: it is not.
+        """
+        await self._store.durable()
+
+    def seal(self) -> None:
+        """Let nothing more in: what is cancelled from here on stays as it stands, for recovery to judge."""
+        self._sealed = True
+
+    def wake(self) -> None:
+        """Let the driver look again."""
+        self._woken.set()
+
+    def look(self) -> RunState:
+        """Return the state; only what is appended from here on wakes the driver again."""
+        self._woken.clear()
+        return self.state
+
+    async def woken(self, timeout_seconds: float | None) -> None:
+        """Wait until something was appended since the last look, or the time is over."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(timeout_seconds, self.wake) if timeout_seconds is not None else None
+        try:
+            await self._woken.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()

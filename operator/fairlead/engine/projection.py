@@ -1,0 +1,269 @@
+"""A run's status, computed from its state: the one place where a WorkflowRun's conditions are decided. Pure.
+
+The journal is the truth; this is the summary that fits into etcd (16 KiB at most, no prompts, no results but a small
+output). `status.py` decides when it is written, never before what it says is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fairlead.api.canonical import canonical_json, digest
+from fairlead.api.conditions import find_condition, set_condition
+from fairlead.api.meta import Condition
+from fairlead.api.reasons import AcceptedReason, RunReason, TracedReason
+from fairlead.engine.store.payloads import INLINE_BYTES
+from fairlead.flow.journal import EntryKind, Path
+from fairlead.flow.plan import Plan
+from fairlead.flow.state import RunState, StepState
+from fairlead.telemetry.export import TraceCounts
+from fairlead.telemetry.ids import span_id, trace_id
+
+STATUS_BYTES = 16_384
+STEP_ROWS = 50
+PATH_CHARACTERS = 512
+ROW_MESSAGE_CHARACTERS = 64
+MESSAGE_CHARACTERS = 1024
+
+_REFUSED = {
+    RunReason.WORKFLOW_NOT_FOUND.value: AcceptedReason.WORKFLOW_NOT_FOUND,
+    RunReason.DENIED.value: AcceptedReason.NOT_AUTHORIZED,
+}
+_OPEN = {
+    RunReason.QUEUED: "waits for a free place",
+    RunReason.EXECUTING: "steps are running",
+    RunReason.BACKING_OFF: "waits to try again",
+    RunReason.CLOSING: "comes to its end",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a status says beside the state of the run.
+
+    Attributes:
+        uid: the run's UID.
+        generation: the object's generation that was looked at.
+        previous: the status as it stands now; transition times are kept from it.
+        store_id: the store that knows this run.
+        now_ms: Unix ms.
+        trace: what became of its spans; None when tracing is off.
+        note: why an open run does not go on, "" when it does.
+    """
+
+    uid: str
+    generation: int
+    previous: Mapping[str, Any]
+    store_id: str
+    now_ms: int
+    trace: TraceCounts | None = None
+    note: str = ""
+
+
+def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[str, Any]:
+    """Return the whole status of a run, as it is sent: camelCase, without what is not known.
+
+    Args:
+        state: the fold of its journal.
+        plan: the frozen revision; None when the run was never accepted.
+        around: everything else.
+    """
+    status: dict[str, Any] = {
+        "conditions": _conditions(state, around),
+        "traceID": trace_id(around.uid),
+        "denials": state.denials,
+        "store": {"id": around.store_id, "sequence": state.seq},
+    }
+    accepted = state.accepted
+    if accepted is None:
+        return _remembered(around.previous) | status
+    status["workflow"] = {"revision": accepted.revision, "generation": accepted.generation}
+    status["startTime"] = timestamp(state.started_at)
+    status["usage"] = {
+        "modelCalls": state.usage.model_calls,
+        "toolCalls": state.usage.tool_calls,
+        "inputTokens": state.usage.input_tokens,
+        "outputTokens": state.usage.output_tokens,
+        "durationSeconds": max(0, (state.finished_at or around.now_ms) - state.started_at) // 1000,
+    }
+    if state.finished_at is not None:
+        status["completionTime"] = timestamp(state.finished_at)
+    if plan is not None:
+        status["progress"] = _progress(state, plan)
+    status |= _output(state)
+    return _with_rows(status, [_row(step, around.uid) for step in _ranked(state)])
+
+
+def project_waiting(reason: AcceptedReason, message: str, around: Surroundings) -> dict[str, Any]:
+    """Return the status of a run that is not accepted yet, and why."""
+    now, generation = timestamp(around.now_ms), around.generation
+    conditions: list[Condition] = _previous_conditions(around)
+    for type_, status, why, text in (
+        ("Accepted", None, reason.value, message),
+        ("Finished", False, RunReason.QUEUED.value, ""),
+        ("Succeeded", None, RunReason.QUEUED.value, message),
+    ):
+        conditions = set_condition(
+            conditions, type_, status, reason=why, message=text, now=now, observed_generation=generation
+        )
+    return {"conditions": _dumped(conditions), "traceID": trace_id(around.uid)}
+
+
+def timestamp(unix_ms: int) -> str:
+    """Return RFC 3339 in seconds, UTC."""
+    return datetime.fromtimestamp(unix_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _conditions(state: RunState, around: Surroundings) -> list[dict[str, Any]]:
+    now = timestamp(around.now_ms)
+    conditions = _previous_conditions(around)
+    for type_, (status, reason, message) in {
+        "Accepted": _accepted(state, conditions),
+        "Finished": _finished(state),
+        "Succeeded": _succeeded(state, around),
+        "Traced": _traced(around),
+    }.items():
+        conditions = set_condition(
+            conditions,
+            type_,
+            status,
+            reason=reason,
+            message=message[:MESSAGE_CHARACTERS],
+            now=now,
+            observed_generation=around.generation,
+        )
+    return _dumped(conditions)
+
+
+Verdict = tuple[bool | None, str, str]
+
+
+def _accepted(state: RunState, previous: list[Condition]) -> Verdict:
+    if state.accepted is not None:
+        return True, AcceptedReason.ACCEPTED, f"revision {state.accepted.revision}"
+    if state.terminal is not None and state.terminal.reason == RunReason.STATE_LOST:
+        before = find_condition(previous, "Accepted")
+        if before is not None:
+            return {"True": True, "False": False}.get(before.status), before.reason, before.message
+    reason = state.terminal.reason if state.terminal is not None else ""
+    message = state.terminal.message if state.terminal is not None else ""
+    return False, _REFUSED.get(reason, AcceptedReason.REJECTED), message
+
+
+def _finished(state: RunState) -> Verdict:
+    if state.terminal is None:
+        return False, _standing(state), ""
+    return True, state.terminal.reason, ""
+
+
+def _succeeded(state: RunState, around: Surroundings) -> Verdict:
+    terminal = state.terminal
+    if terminal is not None:
+        return terminal.kind is EntryKind.RUN_SUCCEEDED, terminal.reason, terminal.message
+    standing = _standing(state)
+    if around.note:
+        return None, standing, around.note
+    if standing is RunReason.CLOSING and state.closing is not None:
+        return None, standing, f"{state.closing.reason}: {state.closing.message}"
+    return None, standing, _OPEN[standing]
+
+
+def _standing(state: RunState) -> RunReason:
+    """Return what an open run is doing."""
+    if state.closing is not None:
+        return RunReason.CLOSING
+    phases = {step.phase for step in state.steps.values() if step.finished_at is None}
+    if not state.steps:
+        return RunReason.QUEUED
+    # A step that holds others (a block, a loop) runs while the one inside it backs off.
+    if "BackingOff" in phases and not state.open_calls:
+        return RunReason.BACKING_OFF
+    return RunReason.EXECUTING
+
+
+def _traced(around: Surroundings) -> Verdict:
+    trace = around.trace
+    if trace is None:
+        return None, TracedReason.DISABLED, "no OTLP endpoint is configured"
+    if trace.dropped:
+        return False, TracedReason.EXPORTER_UNREACHABLE, f"{trace.dropped} dropped"
+    if trace.pending or not trace.exported:
+        return None, TracedReason.EXPORTING, f"{trace.pending} on their way"
+    return True, TracedReason.EXPORTED, f"{trace.exported} spans"
+
+
+def _progress(state: RunState, plan: Plan) -> str:
+    steps = [state.steps.get(Path(name)) for name in plan.main.steps]
+    done = sum(step is not None and step.finished_at is not None for step in steps)
+    return f"{done}/{len(steps)}"
+
+
+def _output(state: RunState) -> dict[str, Any]:
+    if state.terminal is None or state.terminal.output is None:
+        return {}
+    body = canonical_json(state.terminal.output)
+    if len(body) <= INLINE_BYTES:
+        return {"output": state.terminal.output}
+    return {"outputRef": {"digest": digest(state.terminal.output), "bytes": len(body)}}
+
+
+def _ranked(state: RunState) -> list[StepState]:
+    """Return the steps that a reader looks for first: open, then failed, then the rest; each in order of their start.
+
+    Of more than fit, the rest loses its oldest.
+    """
+    steps = list(state.steps.values())
+    urgent = [step for step in steps if step.finished_at is None] + [step for step in steps if step.phase == "Failed"]
+    urgent = list({step.path: step for step in urgent}.values())[:STEP_ROWS]
+    shown = {step.path for step in urgent}
+    rest = [step for step in steps if step.path not in shown]
+    room = STEP_ROWS - len(urgent)
+    return urgent + (rest[-room:] if room else [])
+
+
+def _row(step: StepState, run_uid: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "path": step.path[:PATH_CHARACTERS],
+        "phase": "Waiting" if step.phase == "BackingOff" else step.phase,
+        "attempts": step.attempt,
+    }
+    if step.started_at:
+        row["startedAt"] = timestamp(step.started_at)
+    if step.finished_at is not None:
+        row["finishedAt"] = timestamp(step.finished_at)
+    if step.phase != "Skipped":
+        row["spanID"] = span_id(run_uid, step.path, 0, "step", "")
+    if step.error is not None and step.phase in ("Failed", "BackingOff"):
+        row["message"] = f"{step.error.reason}: {step.error.message}"[:ROW_MESSAGE_CHARACTERS]
+    if step.tokens:
+        row["tokens"] = step.tokens
+    return row
+
+
+def _with_rows(status: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the status with as many rows as it may hold; the last ones give way."""
+    room = STATUS_BYTES - len(canonical_json(status)) - len('"steps":[],')
+    fitting = []
+    for row in rows:
+        room -= len(canonical_json(row)) + 1
+        if room < 0:
+            break
+        fitting.append(row)
+    return status | {"steps": fitting}
+
+
+def _remembered(previous: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an earlier store had said: kept when the run ends here without being known (StateLost)."""
+    kept = ("workflow", "startTime", "progress", "steps", "usage")
+    return {key: previous[key] for key in kept if key in previous}
+
+
+def _previous_conditions(around: Surroundings) -> list[Condition]:
+    return [Condition.model_validate(condition) for condition in around.previous.get("conditions", [])]
+
+
+def _dumped(conditions: list[Condition]) -> list[dict[str, Any]]:
+    return [condition.model_dump(by_alias=True, exclude_none=True) for condition in conditions]
