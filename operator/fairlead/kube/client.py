@@ -71,7 +71,7 @@ class Kube:
         loader = await load_kube_config(
             config_file=os.environ.get("KUBECONFIG") or None, context=context, client_configuration=configuration
         )
-        namespace = loader.current_context["context"].safe_get("namespace")
+        namespace = loader.current_context["context"].get("namespace")
         return cls(configuration, namespace=namespace or "default")
 
     async def close(self) -> None:
