@@ -30,7 +30,8 @@ class Resources(Protocol):
     def address(self, kind: str, name: str) -> str:
         """Return the base URL of a Tool's or Model's server (`kind` is "Tool" or "Model").
 
-        That is its `url`, or the Service of the pod that the operator runs, or a local stand-in.
+        That is its `url`, or the Service of the pod that the operator runs, or a local stand-in; always with the
+        path (`/v1`, `/mcp`).
         """
         ...
 

@@ -1,0 +1,221 @@
+"""Tools as the gate calls them: one function call, one Outcome. A failure is an Outcome too, never an exception.
+
+What a failure means depends on the effect. A Read, or a call with an idempotency key, may be made again: it timed out
+or was unavailable. Any other call whose request may have arrived without a clear answer is OutcomeUnknown.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from fairlead.api.canonical import canonical_json
+from fairlead.api.reasons import ErrorClass
+from fairlead.api.tool import Function, Tool, ToolLimits
+from fairlead.engine.credentials import Destination, destination
+from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge
+from fairlead.engine.outcomes import failed, refused, retry_after_ms
+from fairlead.engine.seams import Resources
+from fairlead.engine.tools.jsonrpc import HttpStatus, Json, RpcError, Unreadable
+from fairlead.engine.tools.mcp import Connection, McpServer, NotConnected
+from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied, FairleadError, StepError
+from fairlead.flow.calls import Call, Outcome
+from fairlead.policy.decide import find_function
+
+RESERVED_HEADERS = frozenset(
+    {"accept", "accept-encoding", "connection", "content-length", "content-type", "cookie", "host", "last-event-id"}
+    | {"te", "trailer", "transfer-encoding", "upgrade", "user-agent", "authorization", "proxy-authorization"}
+)
+FAILURES = (EgressDenied, CredentialMissing, CredentialPending, DialError, TooLarge, HttpStatus, RpcError, Unreadable)
+_SPARE_BYTES = 64 * 1024  # an answer holds its result twice, as structure and as text, and some words around it
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What a server says about itself: the protocol's version, and the names of all functions that it lists."""
+
+    protocol_version: str
+    functions: tuple[str, ...]
+
+
+class ToolCaller:
+    """Calls functions on MCP servers. Knows each server's protocol and session until its address changes."""
+
+    def __init__(self, dialer: Dialer, resources: Resources) -> None:
+        self._dialer = dialer
+        self._resources = resources
+        self._servers: dict[str, McpServer] = {}
+
+    async def call(
+        self,
+        name: str,
+        tool: Tool,
+        call: Call,
+        *,
+        timeout_seconds: float,
+        idempotency_key: str | None,
+        trace_parent: str,
+    ) -> Outcome:
+        """Call one function once and return what came of it.
+
+        Args:
+            name: the Tool's name.
+            tool: the Tool.
+            call: a call of kind Tool, to a function of the contract.
+            timeout_seconds: for everything, connecting included.
+            idempotency_key: goes where the contract says; None without `idempotency`.
+            trace_parent: goes into `_meta`, so that the server's spans join the run's trace.
+        """
+        function = find_function(tool, call.function)
+        if function is None:
+            return failed(ErrorClass.INVALID, f"{call.function} is not in the contract of Tool {name}")
+        if _is_taken(tool, function):
+            return failed(ErrorClass.INVALID, "idempotency.header has another meaning already")
+        limits = tool.spec.limits or ToolLimits()
+        started = time.perf_counter()
+        request = _request(call, function, idempotency_key, trace_parent)
+        try:
+            server = self._server(name, destination(self._resources, tool))
+            result = await _ask(server, request, started + timeout_seconds, limits.max_result_bytes)
+        except NotConnected as error:
+            return _failure(error.cause, name, repeatable=True, started=started)  # the call itself was not sent
+        except FAILURES as error:
+            repeatable = function.effect == "Read" or idempotency_key is not None
+            return _failure(error, name, repeatable=repeatable, started=started)
+        return _outcome(result, name, limits.max_result_bytes, started)
+
+    async def discover(self, name: str, tool: Tool) -> Discovery:
+        """Ask the server which protocol it speaks and which functions it has.
+
+        Raises:
+            EgressDenied, CredentialMissing, CredentialPending: the server may not be asked.
+            StepError: it did not answer, or not as MCP says.
+        """
+        timeout_seconds = (tool.spec.limits or ToolLimits()).timeout_seconds
+        server = self._server(name, destination(self._resources, tool))
+        try:
+            connection = await server.connect(timeout_seconds, anew=True)
+            functions = await server.list_tools(connection, timeout_seconds)
+        except NotConnected as error:
+            if isinstance(error.cause, EgressDenied):
+                raise error.cause from error
+            raise StepError(ErrorClass.UNAVAILABLE, f"Tool {name}: {error.cause}") from error
+        except (DialError, TooLarge, HttpStatus, RpcError, Unreadable) as error:
+            raise StepError(ErrorClass.UNAVAILABLE, f"Tool {name}: {error}") from error
+        return Discovery(connection.version, tuple(str(function["name"]) for function in functions))
+
+    def _server(self, name: str, to: Destination) -> McpServer:
+        known = self._servers.get(name)
+        if known is None or (known.to.url, known.to.private) != (to.url, to.private):
+            known = self._servers[name] = McpServer(self._dialer, to)
+        known.to = to  # a rotated credential
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A function call in MCP's terms."""
+
+    function: str
+    arguments: Json
+    headers: Json
+    meta: Json
+
+
+def _request(call: Call, function: Function, key: str | None, trace_parent: str) -> _Request:
+    """Put the key where the contract says. A token that the caller gave stays: its request is recorded with it."""
+    arguments = dict(call.request.get("arguments") or {})
+    headers = {}
+    if key is not None and function.idempotency is not None:
+        if function.idempotency.argument is not None:
+            arguments[function.idempotency.argument] = arguments.get(function.idempotency.argument) or key
+        if function.idempotency.header is not None:
+            headers[function.idempotency.header] = key
+    return _Request(function.name, arguments, headers, {"traceparent": trace_parent})
+
+
+def _is_taken(tool: Tool, function: Function) -> bool:
+    header = (function.idempotency.header or "").lower() if function.idempotency else ""
+    credential = tool.spec.credential.header.lower() if tool.spec.credential else ""
+    return header in RESERVED_HEADERS or header.startswith("mcp-") or bool(header and header == credential)
+
+
+async def _ask(server: McpServer, request: _Request, end: float, max_result_bytes: int) -> Json:
+    """Call on a connected server; once more if it says that it does not know the session or version any more."""
+
+    async def send(connection: Connection) -> Json:
+        return await server.call_tool(
+            connection,
+            request.function,
+            request.arguments,
+            headers=request.headers,
+            meta=request.meta,
+            timeout_seconds=end - time.perf_counter(),
+            max_bytes=_SPARE_BYTES + 4 * max_result_bytes,
+        )
+
+    connection = await server.connect(end - time.perf_counter())
+    try:
+        return await send(connection)
+    except (HttpStatus, RpcError) as error:
+        if not server.lost(connection, error):
+            raise
+    return await send(await server.connect(end - time.perf_counter()))
+
+
+def _outcome(result: Json, name: str, max_bytes: int, started: float) -> Outcome:
+    """Read a CallToolResult: the structured content, else {text}. Media are left out."""
+    if result.get("resultType", "complete") != "complete":
+        message = f"Tool {name} asked for input, which is refused"
+        return failed(ErrorClass.TOOL_ERROR, message, reason="InputRequired", started=started)
+    structured = result.get("structuredContent")
+    value = structured if structured is not None else {"text": _text(result.get("content"))}
+    if len(canonical_json(value)) > max_bytes:
+        message = f"Tool {name}: the result is larger than {max_bytes} bytes"
+        return failed(ErrorClass.TOOL_ERROR, message, reason="TooLarge", started=started)
+    if result.get("isError"):
+        return replace(failed(ErrorClass.TOOL_ERROR, f"Tool {name} reported an error", started=started), result=value)
+    return Outcome(value, duration_ms=int((time.perf_counter() - started) * 1000))
+
+
+def _text(content: object) -> str:
+    parts = content if isinstance(content, list) else []
+    return "\n".join(
+        str(part.get("text", "")) for part in parts if isinstance(part, dict) and part.get("type") == "text"
+    )
+
+
+def _failure(error: FairleadError, name: str, *, repeatable: bool, started: float) -> Outcome:
+    """Say what an exchange that brought no result means.
+
+    Args:
+        error: what went wrong.
+        name: the Tool's name.
+        repeatable: whether the call may be made again although it may have arrived.
+        started: `time.perf_counter()` at the start.
+    """
+    message, unknown = f"Tool {name}: {error}", ErrorClass.OUTCOME_UNKNOWN
+    match error:
+        case DialError(reached=Reached.NOTHING):
+            return failed(ErrorClass.UNAVAILABLE, message, started=started)
+        case DialError(timed_out=timed_out):
+            error_class = ErrorClass.TIMEOUT if timed_out else ErrorClass.UNAVAILABLE
+            return failed(error_class if repeatable else unknown, message, started=started)
+        case TooLarge():
+            return failed(ErrorClass.TOOL_ERROR, message, reason="TooLarge", started=started)
+        case HttpStatus(status=429):
+            return failed(ErrorClass.RATE_LIMITED, message, started=started, after_ms=retry_after_ms(error.answer))
+        case HttpStatus(status=status) if status >= 500:  # a proxy may say so after the request has passed it
+            error_class = ErrorClass.UNAVAILABLE if repeatable else unknown
+            return failed(error_class, message, started=started, after_ms=retry_after_ms(error.answer))
+        case HttpStatus():
+            return failed(ErrorClass.TOOL_ERROR, message, started=started)
+        case RpcError(text=text):
+            return replace(failed(ErrorClass.TOOL_ERROR, message, started=started), result={"text": text[:4096]})
+        case Unreadable():
+            return failed(ErrorClass.TOOL_ERROR if repeatable else unknown, message, started=started)
+        case _:
+            return refused(error)
+
+
+__all__ = ["Discovery", "ToolCaller"]

@@ -1,0 +1,166 @@
+"""JSON-RPC over streamable HTTP, the one exchange that MCP needs: a POST with a request, an answer as JSON or as SSE.
+
+Written here instead of using the SDK's client, because only this way one dialer guards every byte that leaves, the
+result is capped while it is read, it is known whether a request was sent, and a call costs a fifth of the CPU time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from fairlead.engine.credentials import Destination
+from fairlead.engine.dialer import Answer, Dialer
+from fairlead.errors import FairleadError
+
+Json = dict[str, Any]
+
+ACCEPT = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+MAX_ERROR_BYTES = 64 * 1024
+
+
+class Unreadable(FairleadError):
+    """The server answered with something that is no answer to the request. Its message holds no content."""
+
+    reason = "Unreadable"
+
+
+class HttpStatus(FairleadError):
+    """The server answered with an error status and no JSON-RPC error."""
+
+    reason = "HttpStatus"
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"answered {answer.status}")
+        self.status = answer.status
+        self.answer = answer
+
+
+class RpcError(FairleadError):
+    """The server answered with a JSON-RPC error. `text` is the server's and may hold content."""
+
+    reason = "RpcError"
+
+    def __init__(self, code: int, text: str, data: Any = None, *, status: int = 200) -> None:
+        super().__init__(f"answered with error {code}")
+        self.code = code
+        self.text = text
+        self.data = data
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The result of a request, and the headers that came with it."""
+
+    result: Json
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+async def ask(
+    dialer: Dialer,
+    to: Destination,
+    message: Json,
+    *,
+    headers: Mapping[str, str],
+    timeout_seconds: float,
+    max_bytes: int,
+) -> Reply:
+    """Send a request and return its result.
+
+    Args:
+        dialer: the process's dialer.
+        to: the MCP endpoint; its credential goes with the request and cannot be replaced by `headers`.
+        message: the JSON-RPC request, with an id; or a notification, without one, whose result is empty.
+        headers: the protocol's own.
+        timeout_seconds: for everything.
+        max_bytes: how much is read at most.
+
+    Raises:
+        EgressDenied, DialError, TooLarge: as the dialer says.
+        HttpStatus: an error status (or a redirect, which is not followed).
+        RpcError: a JSON-RPC error.
+        Unreadable: anything else that is not the answer.
+    """
+    async with dialer.exchange(
+        "POST",
+        to.url,
+        private=to.private,
+        headers={**headers, **ACCEPT, **to.headers},
+        body=orjson.dumps(message),
+        timeout_seconds=timeout_seconds,
+    ) as answer:
+        if answer.status >= 300:
+            await _raise_error(answer)
+        if "id" not in message:
+            return Reply({}, answer.headers)
+        kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return Reply(_result(_load(await answer.read(max_bytes))), answer.headers)
+        if kind == "text/event-stream":
+            async for event in _events(answer, max_bytes):
+                if (response := _response_to(event, message["id"])) is not None:
+                    return Reply(_result(response), answer.headers)
+            raise Unreadable("the event stream ended without an answer")
+        raise Unreadable("the answer is neither JSON nor an event stream")
+
+
+async def _raise_error(answer: Answer) -> None:
+    if answer.headers.get("Content-Type", "").lower().startswith("application/json"):
+        try:
+            _result(_load(await answer.read(MAX_ERROR_BYTES)))
+        except RpcError as error:
+            raise RpcError(error.code, error.text, error.data, status=answer.status) from None
+        except Unreadable:
+            pass
+    raise HttpStatus(answer)
+
+
+async def _events(answer: Answer, max_bytes: int) -> AsyncIterator[Json]:
+    """Yield the JSON of each server-sent event."""
+    rest, data = b"", []
+    async for chunk in answer.chunks(max_bytes):
+        *lines, rest = (rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif not line and data:
+                if any(data):
+                    yield _load(b"\n".join(data))
+                data = []
+
+
+def _response_to(event: Json, request_id: int) -> Json | None:
+    """Return the event if it answers the request; None for a notification.
+
+    Raises:
+        Unreadable: the server asks something of us (sampling, elicitation), which is refused.
+    """
+    if "method" in event:
+        if "id" in event:
+            raise Unreadable("the server asked for something in return, which is refused")
+        return None
+    return event if event.get("id") == request_id else None
+
+
+def _result(response: Json) -> Json:
+    error, result = response.get("error"), response.get("result")
+    if isinstance(error, dict):
+        code = error.get("code")
+        raise RpcError(code if isinstance(code, int) else 0, str(error.get("message", "")), error.get("data"))
+    if not isinstance(result, dict):
+        raise Unreadable("the answer is no JSON-RPC response")
+    return result
+
+
+def _load(content: bytes) -> Json:
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise Unreadable("the answer is not JSON") from None
+    if not isinstance(value, dict):
+        raise Unreadable("the answer is not a JSON object")
+    return value
