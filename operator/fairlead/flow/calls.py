@@ -61,7 +61,8 @@ class Call:
         target: the Model's or Tool's name.
         function: the Tool's function; empty for models.
         request: Chat: {messages: [{role, content, tool_calls?, tool_call_id?}], tools?: [{name, description, schema}],
-            schema?, parameters: {maxOutputTokens?, temperature?, seed?}}. Embed: {texts: [...]}. Tool: {arguments: {...}}.
+            schema?, parameters: {maxOutputTokens?, temperature?, seed?}}. Embed: {texts: [...]}.
+            Tool: {arguments: {...}}.
         offered: False when a model asked for something that its step does not offer: the gate denies it.
         deadline_ms: Unix ms after which the call is a Timeout; 0 for none of its own.
     """

@@ -1,4 +1,4 @@
-"""The plan: a Workflow as the engine runs it - frozen, indexed, with every expression found and parsed.
+"""The plan: a Workflow as the engine runs it - frozen, indexed, with the defaults filled in.
 
 `compile_plan` turns a frozen revision's spec into a Plan once per revision; `next.py` walks it.
 """
@@ -7,31 +7,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from fairlead.api.workflow import Block, Defaults, Limits, Step, WorkflowSpec
+from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, WorkflowSpec
+
+CONTAINERS = ("block",)
+"""Kinds that call nothing themselves: the Workflow's defaults hold for the steps within, not for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step of a list: its definition and what it waits for."""
+    """One step of a list.
+
+    Attributes:
+        spec: the definition.
+        kind: `generate`, `tool`, ...: the name in YAML.
+        definition: what stands under that name.
+        needs: the steps of the same list that it waits for.
+        join: All, Any or AllDone of them.
+        retry: how often and when a failed attempt is followed by another.
+        timeout_seconds: of one attempt; 0 for none.
+    """
 
     spec: Step
     kind: str
+    definition: Any
     needs: tuple[str, ...]
     join: str
+    retry: Retry
+    timeout_seconds: int
+
+    @property
+    def name(self) -> str:
+        """Return the step's name."""
+        return self.spec.name
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A list of steps with an output: the Workflow's own (name "") or a block's."""
+    """A list of steps with an output: the Workflow's own (name "") or a block's. `sequence` is as it was written."""
 
     name: str
-    steps: tuple[StepPlan, ...]
-    output: object
+    order: str
+    steps: Mapping[str, StepPlan]
+    sequence: tuple[StepPlan, ...]
+    output: Any
 
     def step(self, name: str) -> StepPlan:
         """Return the step of this name."""
-        return next(step for step in self.steps if step.spec.name == name)
+        return self.steps[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +76,25 @@ def compile_plan(name: str, revision: str, spec: WorkflowSpec) -> Plan:
 
     In a Sequence each step needs the one before it; in a Graph what it says.
     """
+    defaults = spec.defaults or Defaults()
     return Plan(
         name=name,
         revision=revision,
-        main=_body("", spec.order, spec.steps, spec.output),
-        blocks={block.name: _block(block) for block in spec.blocks},
+        main=_body("", spec, defaults),
+        blocks={block.name: _body(block.name, block, defaults) for block in spec.blocks},
         limits=spec.limits or Limits(),
-        defaults=spec.defaults or Defaults(),
+        defaults=defaults,
         input_schema=spec.input.schema_ if spec.input else None,
     )
 
 
 def step_kind(step: Step) -> str:
     """Return the one kind that is set, by its name in YAML."""
-    kinds = {
+    return next(kind for kind, definition in _definitions(step).items() if definition is not None)
+
+
+def _definitions(step: Step) -> dict[str, Any]:
+    return {
         "generate": step.generate,
         "agent": step.agent,
         "tool": step.tool,
@@ -74,16 +103,25 @@ def step_kind(step: Step) -> str:
         "transform": step.transform,
         "block": step.block,
     }
-    return next(kind for kind, value in kinds.items() if value is not None)
 
 
-def _block(block: Block) -> Body:
-    return _body(block.name, block.order, block.steps, block.output)
-
-
-def _body(name: str, order: str, steps: list[Step], output: object) -> Body:
+def _body(name: str, given: WorkflowSpec | Block, defaults: Defaults) -> Body:
     plans = []
-    for position, step in enumerate(steps):
-        before = (steps[position - 1].name,) if order == "Sequence" and position else ()
-        plans.append(StepPlan(step, step_kind(step), tuple(step.needs or ()) or before, step.join or "All"))
-    return Body(name, tuple(plans), output)
+    for position, step in enumerate(given.steps):
+        before = (given.steps[position - 1].name,) if given.order == "Sequence" and position else ()
+        plans.append(_step(step, tuple(step.needs or ()) or before, defaults))
+    return Body(name, given.order, {plan.name: plan for plan in plans}, tuple(plans), given.output)
+
+
+def _step(step: Step, needs: tuple[str, ...], defaults: Defaults) -> StepPlan:
+    kind = step_kind(step)
+    default = Defaults() if kind in CONTAINERS else defaults
+    return StepPlan(
+        spec=step,
+        kind=kind,
+        definition=_definitions(step)[kind],
+        needs=needs,
+        join=step.join or "All",
+        retry=step.retry or default.retry or Retry(),
+        timeout_seconds=step.timeout_seconds or default.timeout_seconds or 0,
+    )

@@ -1,0 +1,40 @@
+"""Evaluates what a step says at its place in the run: the state, a frame and the expressions brought together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairlead.api.workflow import OutputRule
+from fairlead.flow.expressions import evaluate_bool
+from fairlead.flow.scope import Frame, scope_of
+from fairlead.flow.state import RunState
+from fairlead.flow.template import render, render_text
+
+
+class PlaceEvaluator:
+    """Evaluates at one place. All of it raises ExpressionError."""
+
+    def __init__(self, state: RunState, frame: Frame, **more: Any) -> None:
+        self._state = state
+        self._frame = frame
+        self._more = more
+
+    def render(self, value: Any) -> Any:
+        """Return a JSON value with its `$( )` segments evaluated; None stays None."""
+        return render(value, self._scope())
+
+    def text(self, template: str) -> str:
+        """Return a text with its `$( )` segments filled in."""
+        return render_text(template, self._scope())
+
+    def holds(self, expression: str) -> bool:
+        """Return whether a bare expression is true."""
+        return evaluate_bool(expression, self._scope())
+
+    def broken_rules(self, rules: list[OutputRule], output: Any) -> list[str]:
+        """Return the messages of the rules that do not hold for this output."""
+        scope = self._scope() | {"output": output} if rules else {}
+        return [rule.message for rule in rules if not evaluate_bool(rule.expression, scope)]
+
+    def _scope(self) -> dict[str, Any]:
+        return scope_of(self._state, self._frame) | self._more

@@ -1,0 +1,36 @@
+"""After a restart: what is unknown becomes known to be unknown, before anything else happens."""
+
+from __future__ import annotations
+
+from fairlead.api.reasons import ErrorClass
+from fairlead.flow.calls import CallError
+from fairlead.flow.journal import Draft, EntryKind, Path
+from fairlead.flow.state import CallState, RunState
+
+
+def recover(state: RunState) -> tuple[Draft, ...]:
+    """Return what to append before a run goes on.
+
+    An intent without outcome may or may not have taken effect. If it neither only reads nor carries an idempotency
+    key, it must not be made again: it ends as OutcomeUnknown. The others `what_next` simply asks for again.
+    """
+    return tuple(
+        outcome_unknown(path, state.steps[path].attempt, call)
+        for path, call in open_calls(state)
+        if call.effect != "Read" and not call.keyed
+    )
+
+
+def open_calls(state: RunState) -> list[tuple[Path, CallState]]:
+    """Return the intents without outcome, in order."""
+    return [(path, state.steps[path].calls[index]) for path, index in state.open_calls]
+
+
+def outcome_unknown(path: Path, attempt: int, call: CallState) -> Draft:
+    """Return the outcome of a call of which nobody knows whether it took effect."""
+    name = f"{call.target}.{call.function}" if call.function else call.target
+    error = CallError(
+        ErrorClass.OUTCOME_UNKNOWN, ErrorClass.OUTCOME_UNKNOWN, f"it is unknown whether {name} took effect"
+    )
+    data = {"index": call.index, "status": "Failed", "error": error.as_data(), "durationMs": 0}
+    return Draft(EntryKind.CALL_OUTCOME, path, attempt, data)

@@ -1,0 +1,467 @@
+"""The state of a run: the fold of its journal, one entry at a time.
+
+`apply` knows the journal's vocabulary but not the plan. `next.py` reads the state and proposes what comes next. Both
+look only at what is open: finished steps keep their output, finished bodies cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fairlead.api.reasons import DecisionReason, ErrorClass
+from fairlead.flow.calls import Call, CallError, CallKind, Outcome
+from fairlead.flow.journal import TERMINAL, Entry, EntryKind, Path, RunUid
+
+Phase = Literal["Running", "BackingOff", "Succeeded", "Failed", "Skipped"]
+
+_CLASS_OF_DENIAL = {
+    DecisionReason.BUDGET_EXCEEDED: ErrorClass.BUDGET_EXCEEDED,
+    DecisionReason.RATE_LIMITED: ErrorClass.RATE_LIMITED,
+    DecisionReason.AUTHORIZER_UNAVAILABLE: ErrorClass.UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What was frozen when the run was accepted. `created_at` and `deadline` are Unix ms."""
+
+    workflow: str
+    namespace: str
+    name: str
+    revision: str
+    generation: int
+    semantics: int
+    input: Any
+    account: str
+    created_at: int
+    deadline: int
+    requested_by: str | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the run used. Calls count from their intent, tokens from their outcome."""
+
+    model_calls: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """No new intents from here on. `at` is Unix ms."""
+
+    reason: str
+    message: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """How the run ended."""
+
+    kind: EntryKind
+    reason: str
+    message: str
+    output: Any = None
+    error: CallError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A value as it was evaluated once, or why it could not be."""
+
+    value: Any = None
+    error: CallError | None = None
+
+
+@dataclass(slots=True)
+class CallState:
+    """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where)."""
+
+    index: str
+    kind: CallKind
+    target: str
+    function: str = ""
+    digest: str = ""
+    effect: str = ""
+    keyed: bool = False
+    outcome: Outcome | None = None
+    denied: CallError | None = None
+    stage: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether nothing more will come of it."""
+        return self.outcome is not None or self.denied is not None
+
+    @property
+    def error(self) -> CallError | None:
+        """Return how it failed or why it was denied; None when it succeeded or is open."""
+        return self.denied or (self.outcome.error if self.outcome else None)
+
+    @property
+    def result(self) -> Any:
+        """Return what a successful call brought."""
+        return self.outcome.result if self.outcome else None
+
+
+@dataclass(slots=True)
+class StepState:
+    """One step, or one iteration of a repeat (`draft#2`).
+
+    Attributes:
+        path: where it stands.
+        phase: Running also while its onError block runs (then `handling`).
+        attempt: counts from 1 and only grows.
+        tries: attempts since it was last opened: what `retry.limit` is compared with.
+        started_at: Unix ms of the first attempt's start.
+        finished_at: Unix ms, None while open.
+        deadline: Unix ms after which the attempt is a Timeout; 0 for none.
+        output: of a Succeeded step; else None.
+        error: of the last failed attempt.
+        handling: its onError block runs.
+        wake_at: Unix ms at which the next attempt starts; None unless the back-off timer is set.
+        iteration: of a repeat: the last one that was started.
+        inputs: evaluated once, kept by all attempts.
+        choice: of a route, kept by all attempts.
+        until: of an iteration.
+        findings: of this attempt's answers, by the index of the call that brought them.
+        calls: of this attempt, by index, in order of their intents; emptied when the step is over.
+        tokens: of all attempts.
+    """
+
+    path: Path
+    phase: Phase = "Running"
+    attempt: int = 0
+    tries: int = 0
+    started_at: int = 0
+    finished_at: int | None = None
+    deadline: int = 0
+    output: Any = None
+    error: CallError | None = None
+    handling: bool = False
+    wake_at: int | None = None
+    iteration: int = 0
+    inputs: Evaluation | None = None
+    choice: Evaluation | None = None
+    until: Evaluation | None = None
+    findings: dict[str, list[str]] = field(default_factory=dict)
+    calls: dict[str, CallState] = field(default_factory=dict)
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class BodyState:
+    """One run of a list of steps, keyed by the prefix of its steps' paths: `` (the Workflow's), `topic/`, `reply!/`.
+
+    Step names, in order: `open` ones run or back off, `settled` ones are done with, `failed` ones among these end it.
+    """
+
+    open: dict[str, None] = field(default_factory=dict)
+    settled: dict[str, None] = field(default_factory=dict)
+    failed: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RunState:
+    """Everything that the journal says about a run. Callers read; only `apply` writes."""
+
+    run_uid: RunUid
+    seq: int = 0
+    started_at: int = 0
+    finished_at: int | None = None
+    accepted: Accepted | None = None
+    steps: dict[Path, StepState] = field(default_factory=dict)
+    bodies: dict[str, BodyState] = field(default_factory=dict)
+    whens: dict[Path, Evaluation] = field(default_factory=dict)
+    open_calls: dict[tuple[Path, str], None] = field(default_factory=dict)
+    steps_started: int = 0
+    usage: Usage = field(default_factory=Usage)
+    denials: int = 0
+    closing: Closing | None = None
+    terminal: Terminal | None = None
+
+
+def new_state() -> RunState:
+    """Return the state of a run of which nothing is known."""
+    return RunState(RunUid(""))
+
+
+def apply(state: RunState, entry: Entry) -> RunState:
+    """Return the state after one more entry. It is the same object, changed: never keep the old one.
+
+    An outcome for a call that has one, or for an attempt that is over, changes nothing; nor does anything after the
+    terminal entry.
+    """
+    if state.terminal is None:
+        _FOLDS[entry.kind](state, entry)
+    state.run_uid, state.seq = entry.run_uid, entry.seq
+    return state
+
+
+def repeats_of(state: RunState, call: Call) -> int:
+    """Return how often this very function call was recorded in the call's attempt already, itself not counted."""
+    step = state.steps.get(call.id.path)
+    if call.kind is not CallKind.TOOL or step is None or step.attempt != call.id.attempt:
+        return 0
+    own, digest = str(call.id.index), call.digest
+    return sum(other.digest == digest and index != own for index, other in step.calls.items())
+
+
+def place_of(path: Path) -> tuple[str, str, int]:
+    """Return where a path stands: its body's prefix, its step's name, its iteration (0: the step itself)."""
+    cut = path.rfind("/") + 1
+    name, _, iteration = path[cut:].partition("#")
+    return path[:cut], name, int(iteration or 0)
+
+
+def _accepted(state: RunState, entry: Entry) -> None:
+    data = entry.data
+    state.started_at = entry.at
+    state.accepted = Accepted(
+        workflow=data["workflow"],
+        namespace=data["namespace"],
+        name=data["name"],
+        revision=data["revision"],
+        generation=data["generation"],
+        semantics=data["semantics"],
+        input=data["input"],
+        account=data["account"],
+        created_at=data["createdAt"],
+        deadline=data["deadline"],
+        requested_by=data.get("requestedBy"),
+    )
+
+
+def _step_started(state: RunState, entry: Entry) -> None:
+    prefix, name, iteration = place_of(entry.path)
+    step = state.steps.get(entry.path)
+    if step is None:
+        step = state.steps[entry.path] = StepState(entry.path, started_at=entry.at)
+        state.whens.pop(entry.path, None)
+        state.steps_started += iteration != 1
+    if iteration:
+        state.steps[Path(prefix + name)].iteration = iteration
+    else:
+        _body(state, prefix).open[name] = None
+    step.phase, step.attempt, step.tries = "Running", entry.attempt, step.tries + 1
+    step.deadline, step.wake_at, step.finished_at, step.handling = entry.data.get("deadline", 0), None, None, False
+    step.calls, step.findings = {}, {}
+    if entry.attempt > 1:
+        _reopen_beneath(state, step, entry.at)
+
+
+def _reopen_beneath(state: RunState, step: StepState, at: int) -> None:
+    """Make what failed beneath start again with the new attempt; what succeeded there never runs again."""
+    for prefix in (f"{step.path}/", f"{step.path}!/"):
+        if body := state.bodies.get(prefix):
+            for name in body.failed:
+                del body.settled[name]
+                body.open[name] = None
+                _back_off_until(state.steps[Path(prefix + name)], at)
+            body.failed.clear()
+    last = state.steps.get(Path(f"{step.path}#{step.iteration}"))
+    if last is not None and last.phase == "Failed":
+        _back_off_until(last, at)
+
+
+def _back_off_until(step: StepState, at: int) -> None:
+    step.phase, step.wake_at, step.tries, step.finished_at = "BackingOff", at, 0, None
+
+
+def _evaluated(state: RunState, entry: Entry) -> None:
+    purpose, error = entry.data["purpose"], entry.data.get("error")
+    value = Evaluation(entry.data.get("value"), CallError.from_data(error) if error else None)
+    step = state.steps.get(entry.path)
+    match purpose:
+        case "When":
+            state.whens[entry.path] = value
+        case "Inputs" if step:
+            step.inputs = value
+        case "Choice" if step:
+            step.choice = value
+        case "Until" if step:
+            step.until = value
+        case "Findings" if step and step.attempt == entry.attempt:
+            step.findings[entry.data["index"]] = value.value
+        case _:
+            pass
+
+
+def _call_intent(state: RunState, entry: Entry) -> None:
+    step, data = _current(state, entry), entry.data
+    if step is None or data["index"] in step.calls:
+        return
+    kind = CallKind(data["kind"])
+    step.calls[data["index"]] = CallState(
+        index=data["index"],
+        kind=kind,
+        target=data["target"],
+        function=data.get("function", ""),
+        digest=data["digest"],
+        effect=data["effect"],
+        keyed="key" in data,
+    )
+    state.open_calls[(entry.path, data["index"])] = None
+    if kind is CallKind.TOOL:
+        state.usage.tool_calls += 1
+    else:
+        state.usage.model_calls += 1
+
+
+def _call_outcome(state: RunState, entry: Entry) -> None:
+    step, data = _current(state, entry), entry.data
+    call = step.calls.get(data["index"]) if step else None
+    if step is None or call is None or call.settled:
+        return
+    usage, error = data.get("usage") or {}, data.get("error")
+    call.outcome = Outcome(
+        result=data.get("result"),
+        error=CallError.from_data(error) if error else None,
+        input_tokens=usage.get("inputTokens", 0),
+        output_tokens=usage.get("outputTokens", 0),
+        duration_ms=data.get("durationMs", 0),
+    )
+    state.usage.input_tokens += call.outcome.input_tokens
+    state.usage.output_tokens += call.outcome.output_tokens
+    step.tokens += call.outcome.input_tokens + call.outcome.output_tokens
+    state.open_calls.pop((entry.path, call.index), None)
+
+
+def _call_denied(state: RunState, entry: Entry) -> None:
+    state.denials += 1
+    step, data = _current(state, entry), entry.data
+    if step is None:
+        return
+    call = step.calls.setdefault(
+        data["index"],
+        CallState(
+            index=data["index"],
+            kind=CallKind(data["kind"]),
+            target=data["target"],
+            function=data.get("function", ""),
+            digest=data.get("digest", ""),
+        ),
+    )
+    if not call.settled:
+        error_class = _CLASS_OF_DENIAL.get(data["reason"], ErrorClass.DENIED)
+        call.denied = CallError(error_class.value, data["reason"], data.get("message", ""))
+        call.stage = str(data.get("stage", ""))
+        state.open_calls.pop((entry.path, call.index), None)
+
+
+def _step_succeeded(state: RunState, entry: Entry) -> None:
+    _settle(state, entry, phase="Succeeded").output = entry.data.get("output")
+
+
+def _step_skipped(state: RunState, entry: Entry) -> None:
+    state.whens.pop(entry.path, None)
+    state.steps.setdefault(entry.path, StepState(entry.path, started_at=entry.at))
+    _settle(state, entry, phase="Skipped")
+
+
+def _step_failed(state: RunState, entry: Entry) -> None:
+    error = CallError.from_data(entry.data["error"])
+    then = entry.data.get("onError")
+    # A `when` that cannot be evaluated fails a step that never started.
+    state.whens.pop(entry.path, None)
+    step = state.steps.setdefault(entry.path, StepState(entry.path, started_at=entry.at))
+    step.error = error
+    if entry.data["final"]:
+        _settle(state, entry, phase="Failed", ends_body=then != "Continue")
+    elif then == "Block":
+        step.handling = True
+        prefix, name, _ = place_of(entry.path)
+        _body(state, prefix).open[name] = None
+        step.calls, step.findings = {}, {}
+    else:
+        step.phase, step.wake_at = "BackingOff", None
+
+
+def _settle(state: RunState, entry: Entry, *, phase: Phase, ends_body: bool = False) -> StepState:
+    step = state.steps[entry.path]
+    step.phase, step.finished_at, step.handling, step.wake_at = phase, entry.at, False, None
+    for index in step.calls:
+        state.open_calls.pop((entry.path, index), None)
+    step.calls, step.findings = {}, {}
+    prefix, name, iteration = place_of(entry.path)
+    if not iteration:
+        body = _body(state, prefix)
+        body.open.pop(name, None)
+        body.settled[name] = None
+        if ends_body:
+            body.failed[name] = None
+    return step
+
+
+def _timer_set(state: RunState, entry: Entry) -> None:
+    state.steps[entry.path].wake_at = entry.data["wakeAt"]
+
+
+def _closing(state: RunState, entry: Entry) -> None:
+    state.closing = state.closing or Closing(entry.data["reason"], entry.data.get("message", ""), entry.at)
+
+
+def _ended(state: RunState, entry: Entry) -> None:
+    data, error = entry.data, entry.data.get("error")
+    reason = {EntryKind.RUN_SUCCEEDED: "Completed", EntryKind.RUN_CANCELLED: "Cancelled"}.get(entry.kind)
+    state.terminal = Terminal(
+        kind=entry.kind,
+        reason=reason or data["reason"],
+        message=data.get("message", ""),
+        output=data.get("output"),
+        error=CallError.from_data(error) if error else None,
+    )
+    state.finished_at = entry.at
+    state.open_calls.clear()
+    cancelled = CallError(ErrorClass.CANCELLED, "Cancelled", "the run ended")
+    for step in state.steps.values():
+        if step.finished_at is None:
+            step.phase, step.finished_at, step.wake_at = "Failed", entry.at, None
+            step.error = step.error or cancelled
+
+
+def _body(state: RunState, prefix: str) -> BodyState:
+    return state.bodies.setdefault(prefix, BodyState())
+
+
+def _current(state: RunState, entry: Entry) -> StepState | None:
+    """Return the step whose running attempt the entry speaks of; None when that attempt is over."""
+    step = state.steps.get(entry.path)
+    return step if step and step.attempt == entry.attempt and step.phase == "Running" else None
+
+
+_FOLDS: Mapping[EntryKind, Callable[[RunState, Entry], None]] = {
+    EntryKind.RUN_ACCEPTED: _accepted,
+    EntryKind.STEP_STARTED: _step_started,
+    EntryKind.EVALUATED: _evaluated,
+    EntryKind.CALL_INTENT: _call_intent,
+    EntryKind.CALL_OUTCOME: _call_outcome,
+    EntryKind.CALL_DENIED: _call_denied,
+    EntryKind.STEP_SUCCEEDED: _step_succeeded,
+    EntryKind.STEP_SKIPPED: _step_skipped,
+    EntryKind.STEP_FAILED: _step_failed,
+    EntryKind.TIMER_SET: _timer_set,
+    EntryKind.CLOSING: _closing,
+    **dict.fromkeys(TERMINAL, _ended),
+}
+
+__all__ = [
+    "Accepted",
+    "BodyState",
+    "CallState",
+    "Closing",
+    "Evaluation",
+    "RunState",
+    "StepState",
+    "Terminal",
+    "Usage",
+    "apply",
+    "new_state",
+    "place_of",
+    "repeats_of",
+]

@@ -1,0 +1,194 @@
+"""What a step kind works with: one attempt of one step, as far as it has come, and the ways it can go on.
+
+A kind is two pure functions in a module of its own. `inputs` evaluates everything the step needs, once. `advance`
+looks at what was recorded of the attempt and says what is next: it either returns a result, or None after it has
+asked for calls whose outcomes it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fairlead.api.model import Model
+from fairlead.api.reasons import ErrorClass
+from fairlead.api.tool import Tool
+from fairlead.api.workflow import OutputRule, Step
+from fairlead.errors import FairleadError
+from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
+from fairlead.flow.journal import Draft, EntryKind, Path
+from fairlead.flow.state import CallState, StepState
+
+
+class ResourceView(Protocol):
+    """The declared resources that planning looks at: what a model can do, which functions a Tool has."""
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Return the namespace's Models by name."""
+        ...
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """Return the namespace's Tools by name."""
+        ...
+
+
+class Nondeterminism(FairleadError):
+    """What is asked now differs from what was recorded under the same call id: the run cannot be continued."""
+
+    reason = "Nondeterminism"
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The attempt is done."""
+
+    output: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt has failed."""
+
+    error: CallError
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Run a block; `wrap` makes the step's output of the block's, `error` is what the block sees as `error`."""
+
+    block: str
+    wrap: Callable[[Any], Any]
+    error: CallError | None = None
+
+
+Result = Succeeded | Failed | Enter
+
+
+class Evaluator(Protocol):
+    """Evaluates what a step says at its place in the run. All of it raises ExpressionError."""
+
+    def render(self, value: Any) -> Any:
+        """Return a JSON value with its `$( )` segments evaluated; None stays None."""
+        ...
+
+    def text(self, template: str) -> str:
+        """Return a text with its `$( )` segments filled in."""
+        ...
+
+    def holds(self, expression: str) -> bool:
+        """Return whether a bare expression is true."""
+        ...
+
+    def broken_rules(self, rules: list[OutputRule], output: Any) -> list[str]:
+        """Return the messages of the rules that do not hold for this output."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a step's inputs depend on beside its own definition; read once, when the inputs are evaluated."""
+
+    default_model: str
+    resources: ResourceView
+
+    def model(self, name: str | None) -> str:
+        """Return the Model to call; the empty string when neither step nor Workflow names one: the gate denies it."""
+        return name or self.default_model
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt of one step.
+
+    Attributes:
+        spec: the step's definition.
+        state: what was recorded of it.
+        path: where it stands.
+        deadline_ms: the calls' deadline: the earliest of its own and all enclosing ones.
+        evaluator: for the rules that look at an output.
+        wanted: the calls that should be in flight.
+        records: what is to be journaled before it goes on.
+    """
+
+    spec: Step
+    state: StepState
+    path: Path
+    deadline_ms: int
+    evaluator: Evaluator
+    wanted: list[Call] = field(default_factory=list)
+    records: list[Draft] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> Any:
+        """Return what `inputs` evaluated."""
+        return self.state.inputs.value if self.state.inputs else None
+
+    def recorded(self, index: CallIndex) -> CallState | None:
+        """Return a call that has an intent, an outcome or a denial already."""
+        return self.state.calls.get(str(index))
+
+    def replayed(self, index: CallIndex) -> CallState | None:
+        """Return a settled call that a later one was built upon: the later one's digest covers it."""
+        known = self.recorded(index)
+        if known is None or not known.settled:
+            return None
+        last = CallIndex.parse(next(reversed(self.state.calls)))
+        return known if (last.turn, last.repair) > (index.turn, index.repair) else None
+
+    def ask(
+        self,
+        kind: CallKind,
+        target: str,
+        request: Mapping[str, Any],
+        *,
+        index: CallIndex | None = None,
+        function: str = "",
+        offered: bool = True,
+    ) -> CallState | None:
+        """Return the settled call, or None after asking for it.
+
+        Raises:
+            Nondeterminism: something else was recorded under this index.
+        """
+        index = index or CallIndex()
+        call = Call(
+            id=CallId(self.path, self.state.attempt, index),
+            kind=kind,
+            target=target,
+            function=function,
+            request=request,
+            offered=offered,
+            deadline_ms=self.deadline_ms,
+        )
+        known = self.recorded(index)
+        if known is not None and known.digest and known.digest != call.digest:
+            raise Nondeterminism(f"{self.path}: call {index} differs from the recorded one")
+        if known is not None and known.settled:
+            return known
+        self.wanted.append(call)
+        return None
+
+    def findings(self, index: CallIndex, check: Callable[[], list[str]], *, again: bool = True) -> list[str]:
+        """Return what is wrong with the answer of a call. It is checked once; what was found is journaled.
+
+        Without `again`, that nothing is wrong is not journaled: the step then ends with this answer anyway.
+        """
+        found = self.state.findings.get(str(index))
+        if found is None:
+            found = check()
+            if found or again:
+                self.record("Findings", found, index=str(index))
+        return found
+
+    def record(self, purpose: str, value: Any, **data: Any) -> None:
+        """Journal a value that later steps of the attempt read."""
+        data = {"purpose": purpose, "value": value, **data}
+        self.records.append(Draft(EntryKind.EVALUATED, self.path, self.state.attempt, data))
+
+
+def failed(error_class: ErrorClass, message: str, *, reason: str = "") -> Failed:
+    """Return a failure; the reason is the class unless it says more."""
+    return Failed(CallError(error_class.value, reason or error_class.value, message))

@@ -1,0 +1,35 @@
+"""The step kinds by their name in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fairlead.flow.plan import StepPlan
+from fairlead.flow.steps import agent, block, generate, route, tool, transform, validate
+from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting
+
+
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """The two functions of a kind; `attempt.py` says what they do."""
+
+    inputs: Callable[[Any, Evaluator, Setting], Any]
+    advance: Callable[[Any, Attempt], Result | None]
+
+
+_KINDS: Mapping[str, StepKind] = {
+    "generate": StepKind(generate.inputs, generate.advance),
+    "agent": StepKind(agent.inputs, agent.advance),
+    "tool": StepKind(tool.inputs, tool.advance),
+    "route": StepKind(route.inputs, route.advance),
+    "validate": StepKind(validate.inputs, validate.advance),
+    "transform": StepKind(transform.inputs, transform.advance),
+    "block": StepKind(block.inputs, block.advance),
+}
+
+
+def of(plan: StepPlan) -> StepKind:
+    """Return the kind of a step."""
+    return _KINDS[plan.kind]

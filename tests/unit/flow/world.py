@@ -1,0 +1,240 @@
+"""A small deterministic world for the functional core: it answers calls, keeps a journal, and can stop anywhere.
+
+It stands in for engine and gate: decisions are reduced to `offered`, loops and a table; a call's answer is a function
+of the call alone; time passes only when nothing else can happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairlead.api.model import Model
+from fairlead.api.tool import Tool
+from fairlead.api.workflow import WorkflowSpec
+from fairlead.flow.calls import Call, CallError, CallKind, Outcome
+from fairlead.flow.journal import SEMANTICS, Draft, Entry, EntryKind, Path, RunUid
+from fairlead.flow.next import what_next
+from fairlead.flow.plan import Plan, compile_plan
+from fairlead.flow.recover import recover
+from fairlead.flow.state import RunState, StepState, apply, new_state, repeats_of
+
+UID = RunUid("5b0c7f5e-0000-4000-8000-000000000001")
+START_MS = 1_000_000
+
+Answer = Callable[[Call], Any]
+
+
+class Stopped(Exception):
+    """The process died after the entry that it was told to die after."""
+
+
+@dataclass
+class Journal:
+    """What survives a stop: the entries, and the time."""
+
+    entries: list[Entry] = field(default_factory=list)
+    now_ms: int = START_MS
+
+    def append(self, draft: Draft) -> Entry:
+        entry = Entry(UID, len(self.entries) + 1, self.now_ms, draft.kind, draft.path, draft.attempt, draft.data)
+        self.entries.append(entry)
+        return entry
+
+    def fold(self) -> RunState:
+        state = new_state()
+        for entry in self.entries:
+            state = apply(state, entry)
+        return state
+
+    def of(self, kind: EntryKind, path: str | None = None) -> list[Entry]:
+        return [entry for entry in self.entries if entry.kind is kind and path in (None, entry.path)]
+
+
+@dataclass
+class World:
+    """What there is and how it answers.
+
+    `answer` returns the result of a call, or a CallError. `denied` names the functions that are not granted.
+    """
+
+    answer: Answer = lambda call: {"text": "ok"}
+    models: Mapping[str, Model] = field(default_factory=dict)
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    denied: Mapping[str, str] = field(default_factory=dict)
+    call_ms: int = 10
+    performed: list[Call] = field(default_factory=list)
+
+    def decide(self, state: RunState, call: Call) -> str | None:
+        """Return why a call is denied."""
+        if not call.offered:
+            return "Invalid"
+        if repeats_of(state, call) >= 2:
+            return "LoopDetected"
+        return self.denied.get(f"{call.target}.{call.function}" if call.function else call.target)
+
+    def perform(self, call: Call) -> Outcome:
+        self.performed.append(call)
+        answer = self.answer(call)
+        if isinstance(answer, CallError):
+            return Outcome(error=answer, duration_ms=self.call_ms)
+        tokens = 0 if call.kind is CallKind.TOOL else 7
+        return Outcome(result=answer, input_tokens=tokens, output_tokens=tokens, duration_ms=self.call_ms)
+
+    def effect(self, call: Call) -> tuple[str, bool]:
+        if call.kind is not CallKind.TOOL:
+            return "Read", False
+        functions = self.tools[call.target].spec.functions if call.target in self.tools else []
+        function = next((function for function in functions if function.name == call.function), None)
+        return (function.effect, function.idempotency is not None) if function else ("Irreversible", False)
+
+    def effects(self) -> list[tuple[str, str, str]]:
+        """Return the calls that were performed and do more than read: path, index, function."""
+        return sorted(
+            (call.id.path, f"{call.id.attempt}/{call.id.index}", f"{call.target}.{call.function}")
+            for call in self.performed
+            if self.effect(call)[0] != "Read"
+        )
+
+
+@dataclass
+class Driver:
+    """The loop around `what_next`: one process's life."""
+
+    plan: Plan
+    world: World
+    journal: Journal
+    stop_after: int | None = None
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.state = self.journal.fold()
+
+    def append(self, draft: Draft) -> None:
+        self.state = apply(self.state, self.journal.append(draft))
+        if self.stop_after is not None and len(self.journal.entries) >= self.stop_after:
+            raise Stopped
+
+    def run(self, *, until_ms: int | None = None) -> RunState:
+        for draft in recover(self.state):
+            self.append(draft)
+        while self.state.terminal is None:
+            following = what_next(self.plan, self.state, self.journal.now_ms, self.world)
+            self.asked += 1
+            for draft in following.records:
+                self.append(draft)
+            if following.records:
+                continue
+            if following.calls:
+                self._call(following.calls)
+            elif following.wake_at_ms is None or (until_ms is not None and following.wake_at_ms > until_ms):
+                return self.state
+            else:
+                self.journal.now_ms = max(self.journal.now_ms, following.wake_at_ms)
+        return self.state
+
+    def _call(self, calls: tuple[Call, ...]) -> None:
+        """Pass the gate with every call, then let the first one answer."""
+        undecided = [call for call in calls if self.open(call) is None]
+        for call in undecided:
+            self._decide(call)
+        call = next((call for call in calls if self.open(call) == "open"), None)
+        if call is None:
+            return
+        outcome = self.world.perform(call)
+        late = call.deadline_ms and self.journal.now_ms + self.world.call_ms > call.deadline_ms
+        self.journal.now_ms += self.world.call_ms
+        self.append(outcome_of(call, Outcome(error=CallError("Timeout", "Timeout", "too late")) if late else outcome))
+
+    def open(self, call: Call) -> str | None:
+        step = self.state.steps[call.id.path]
+        known = step.calls.get(str(call.id.index))
+        return None if known is None else "settled" if known.settled else "open"
+
+    def _decide(self, call: Call) -> None:
+        reason = self.world.decide(self.state, call)
+        named = {
+            "index": str(call.id.index),
+            "kind": call.kind.value,
+            "target": call.target,
+            "function": call.function,
+            "digest": call.digest,
+        }
+        if reason is not None:
+            data = named | {"reason": reason, "stage": "5", "message": "no"}
+            self.append(Draft(EntryKind.CALL_DENIED, call.id.path, call.id.attempt, data))
+            return
+        effect, keyed = self.world.effect(call)
+        data = named | {"effect": effect} | ({"key": call.id.idempotency_key(UID)} if keyed else {})
+        self.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
+
+
+def outcome_of(call: Call, outcome: Outcome) -> Draft:
+    data: dict[str, Any] = {
+        "index": str(call.id.index),
+        "status": "Failed" if outcome.error else "Succeeded",
+        "durationMs": outcome.duration_ms,
+        "usage": {"inputTokens": outcome.input_tokens, "outputTokens": outcome.output_tokens},
+    }
+    data |= {"error": outcome.error.as_data()} if outcome.error else {"result": outcome.result}
+    return Draft(EntryKind.CALL_OUTCOME, call.id.path, call.id.attempt, data)
+
+
+def plan_of(steps: list[dict[str, Any]], **spec: Any) -> Plan:
+    return compile_plan("flow", "sha256:" + "0" * 64, WorkflowSpec.model_validate({"steps": steps, **spec}))
+
+
+def accepted(plan: Plan, given: Any = None, *, timeout_seconds: int = 86_400) -> Journal:
+    journal = Journal()
+    data = {
+        "workflow": plan.name,
+        "namespace": "team",
+        "name": "run",
+        "revision": plan.revision,
+        "generation": 1,
+        "semantics": SEMANTICS,
+        "input": given,
+        "account": "robot",
+        "createdAt": START_MS,
+        "deadline": START_MS + timeout_seconds * 1000,
+    }
+    journal.append(Draft(EntryKind.RUN_ACCEPTED, data=data))
+    return journal
+
+
+def drive(plan: Plan, world: World, given: Any = None, *, timeout_seconds: int = 86_400) -> Driver:
+    """Run to the end."""
+    driver = Driver(plan, world, accepted(plan, given, timeout_seconds=timeout_seconds))
+    driver.run()
+    return driver
+
+
+def run_steps(steps: list[dict[str, Any]], answer: Answer | None = None, given: Any = None, **spec: Any) -> Driver:
+    """Run a workflow of these steps to the end."""
+    return drive(plan_of(steps, **spec), World(answer=answer) if answer else World(), given)
+
+
+def step(state: RunState, path: str) -> StepState:
+    return state.steps[Path(path)]
+
+
+def model(*capabilities: str, api: str = "OpenAIChat") -> Model:
+    endpoint = {"api": api, "url": "http://models.example", "model": "m"}
+    spec = {"endpoint": endpoint, "capabilities": list(capabilities)}
+    return Model.model_validate({"metadata": {"name": "m"}, "spec": spec})
+
+
+def tool(*functions: dict[str, Any]) -> Tool:
+    spec = {"mcp": {"url": "http://tools.example/mcp"}, "functions": list(functions)}
+    return Tool.model_validate({"metadata": {"name": "t"}, "spec": spec})
+
+
+def chat(content: str = "", *calls: tuple[str, str]) -> dict[str, Any]:
+    """Return a model's answer: text, or calls as (name, arguments)."""
+    asked = [{"id": f"c{n}", "name": name, "arguments": arguments} for n, (name, arguments) in enumerate(calls)]
+    return {"content": content, "toolCalls": asked}
+
+
+def error(error_class: str, reason: str = "", *, retry_after_ms: int = 0) -> CallError:
+    return CallError(error_class, reason or error_class, "it went wrong", retry_after_ms)
