@@ -112,9 +112,10 @@ async def test_cancelling_reaches_reads_at_once_and_lets_effects_tell_how_they_w
     flow = [tool_step("a", "send"), tool_step("b")]
     bench = Bench(store, clock, *flow)
     bench.log.plan = compile_plan("w", REVISION, workflow(*flow, order="Graph").spec)
-    driving = asyncio.create_task(bench.drive(FakeGate(answer)))
+    gate = FakeGate(answer)
+    driving = asyncio.create_task(bench.drive(gate))
     await sent.wait()
-    while len(bench.log.state.open_calls) < 2:
+    while len(gate.dispatched) < 2:
         await asyncio.sleep(0)
     bench.log.append(Draft(EntryKind.CLOSING, data={"reason": "Cancelled", "message": "asked to"}))
     assert await asyncio.wait_for(driving, 10) is None

@@ -1,0 +1,122 @@
+"""May a run begin? The rules of acceptance, as one pure function; `runs.py` does what it says.
+
+A run waits for its Workflow to exist, to be Ready at its current generation and to be Authorized - the last two
+usually for milliseconds. What cannot become right ends the run before it begins: RunRejected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairlead.api.canonical import canonical_json
+from fairlead.api.conditions import find_condition
+from fairlead.api.reasons import AcceptedReason, ReadyReason, RunReason
+from fairlead.api.run import WorkflowRunSpec
+from fairlead.api.workflow import Workflow
+from fairlead.flow.journal import Draft, EntryKind
+from fairlead.flow.schema import findings
+from fairlead.policy.decision import Authorization
+
+GRACE_MS = 30_000
+"""How long a run waits for a Workflow that does not exist or is not authorized."""
+
+INPUT_BYTES = 262_144
+"""A larger input does not fit into a WorkflowRun."""
+
+_PASSING = (ReadyReason.ENGINE_NOT_READY, ReadyReason.PROGRESSING, ReadyReason.SERVER_NOT_READY)
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The run begins with this Workflow as it stands now."""
+
+    workflow: Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet. Look again when something changed, or at `until_ms` (Unix) at the latest."""
+
+    reason: AcceptedReason
+    message: str
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Never: the run's first and last entry."""
+
+    draft: Draft
+
+
+def judge(
+    spec: WorkflowRunSpec,
+    workflow: Workflow | None,
+    authorization: Authorization | None,
+    *,
+    seen_at_ms: int,
+    now_ms: int,
+    grace_ms: int = GRACE_MS,
+) -> Accept | Wait | Refuse:
+    """Decide about one run.
+
+    Args:
+        spec: what is to run.
+        workflow: the Workflow of that name, None if there is none.
+        authorization: whether the Workflow's account has every permission that it names; None while not known.
+        seen_at_ms: when the engine first saw the run.
+        now_ms: Unix ms.
+        grace_ms: how long to wait for what may still come.
+    """
+    until_ms = seen_at_ms + grace_ms
+    if spec.desired_state == "Cancelled":
+        return Refuse(Draft(EntryKind.RUN_CANCELLED, data={"message": "cancelled before it was accepted"}))
+    if workflow is None:
+        message = f"there is no Workflow {spec.workflow}"
+        if now_ms >= until_ms:
+            return refuse(RunReason.WORKFLOW_NOT_FOUND, message)
+        return Wait(AcceptedReason.WORKFLOW_NOT_FOUND, message, until_ms)
+    return (
+        _not_ready(workflow)
+        or _bad_input(spec, workflow)
+        or _not_authorized(authorization, until_ms if now_ms < until_ms else None)
+        or Accept(workflow)
+    )
+
+
+def refuse(reason: RunReason, message: str) -> Refuse:
+    """Return the end of a run that never began."""
+    return Refuse(Draft(EntryKind.RUN_REJECTED, data={"reason": reason.value, "message": message}))
+
+
+def _not_ready(workflow: Workflow) -> Wait | Refuse | None:
+    name, generation = workflow.metadata.name, workflow.metadata.generation
+    ready = find_condition(workflow.status.conditions if workflow.status else (), "Ready")
+    if ready is None or ready.observed_generation != generation or ready.status == "Unknown":
+        return Wait(AcceptedReason.WORKFLOW_NOT_READY, f"Workflow {name} is not checked at generation {generation} yet")
+    if ready.status == "True":
+        return None
+    if ready.reason in _PASSING:
+        return Wait(AcceptedReason.WORKFLOW_NOT_READY, f"Workflow {name}: {ready.reason}: {ready.message}")
+    return refuse(RunReason.INVALID_WORKFLOW, f"Workflow {name}: {ready.reason}: {ready.message}")
+
+
+def _bad_input(spec: WorkflowRunSpec, workflow: Workflow) -> Refuse | None:
+    value = spec.input or {}
+    size = len(canonical_json(value))
+    if size > INPUT_BYTES:
+        return refuse(RunReason.INVALID_INPUT, f"the input has {size} bytes; at most {INPUT_BYTES} are allowed")
+    schema = workflow.spec.input.schema_ if workflow.spec.input else None
+    problems = findings(schema, value) if schema is not None else []
+    return refuse(RunReason.INVALID_INPUT, "; ".join(problems)) if problems else None
+
+
+def _not_authorized(authorization: Authorization | None, until_ms: int | None) -> Wait | Refuse | None:
+    if authorization is None or authorization.verdict == "Unavailable":
+        message = authorization.message if authorization else "permissions are being looked up"
+        return Wait(AcceptedReason.NOT_AUTHORIZED, message)
+    if authorization.verdict == "Allowed":
+        return None
+    if until_ms is None:
+        return refuse(RunReason.DENIED, authorization.message)
+    return Wait(AcceptedReason.NOT_AUTHORIZED, authorization.message, until_ms)
