@@ -150,8 +150,8 @@ class _Inliner:
                 name: self._property(name, value, schema, f"{path}.{name}" if path else name, inside)
                 for name, value in schema["properties"].items()
             }
-        if "items" in schema:
-            schema["items"] = self.convert(schema["items"], f"{path}[]", inside)
+        if schema.get("type") == "array":
+            schema["items"] = self.convert(schema.get("items", {}), f"{path}[]", inside)
             _check_list(schema, path)
         if isinstance(schema.get("additionalProperties"), Mapping):
             schema["additionalProperties"] = self.convert(schema["additionalProperties"], f"{path}.*", inside)
@@ -165,6 +165,8 @@ class _Inliner:
         schema = self.convert(emitted, path, inside)
         if not schema.get("description"):
             raise SchemaProblem(path, "no description: `kubectl explain` would say nothing")
+        if name in parent.get("required", ()):
+            schema.pop("nullable", None)
         return schema
 
     def _without_null(self, schema: Schema, path: str) -> Schema:
@@ -213,9 +215,6 @@ def _check_type(schema: Schema, path: str) -> None:
         case "integer":
             small = schema.get("minimum", -_INT32_MAX - 1) >= -_INT32_MAX and schema.get("maximum", 2**32) <= _INT32_MAX
             schema.setdefault("format", "int32" if small else "int64")
-        case "array":
-            if "items" not in schema:
-                raise SchemaProblem(path, "a list of anything, or a tuple")
         case "object":
             if not schema.keys() & {"properties", "additionalProperties", _PRESERVE}:
                 schema["properties"] = {}
@@ -223,7 +222,7 @@ def _check_type(schema: Schema, path: str) -> None:
                 raise SchemaProblem(path, "a map without maxProperties")
             if "additionalProperties" in schema and "properties" in schema:
                 raise SchemaProblem(path, "properties and a map at once")
-        case "boolean":
+        case "boolean" | "array":
             pass
         case None if _PRESERVE in schema or "x-kubernetes-int-or-string" in schema:
             pass

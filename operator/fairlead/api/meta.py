@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+
+def _given(value: Any) -> Any:
+    """Refuse null where a value is required, as the API server does: to it, null is the same as nothing."""
+    if value is None:
+        raise ValueError("a value is required; for null write $( null )")
+    return value
+
 
 LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 IDENTIFIER = r"^[a-z][a-zA-Z0-9]{0,39}$"
@@ -30,6 +38,7 @@ Quantity = Annotated[str, Field(pattern=QUANTITY, max_length=32)]
 Decimal = Annotated[str, Field(pattern=DECIMAL, max_length=14)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 JsonObject = dict[str, Any]
+JsonValue = Annotated[Any, AfterValidator(_given)]
 Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 ObservedGeneration = Annotated[
     int, Field(ge=0, description="The metadata.generation that was looked at last; below it, this is old news.")

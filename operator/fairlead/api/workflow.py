@@ -18,6 +18,7 @@ from fairlead.api.meta import (
     FunctionName,
     Identifier,
     JsonObject,
+    JsonValue,
     Kind,
     ObjectName,
     ObservedGeneration,
@@ -267,7 +268,7 @@ class Validate(ApiModel):
             "has(self.schema) || has(self.rules) || has(self.judge)", "set at least one of schema, rules and judge"
         ),
     )
-    value: Annotated[Any, Field(description="The value; usually `$( steps.x.output )`.")]
+    value: Annotated[JsonValue, Field(description="The value; usually `$( steps.x.output )`.")]
     schema_: Annotated[SchemaObject | None, Field(alias="schema")] = None
     rules: Rules | None = None
     judge: Judge | None = None
@@ -277,7 +278,9 @@ class Validate(ApiModel):
 class Transform(ApiModel):
     """Compute a value with CEL. Output: the value."""
 
-    value: Annotated[Any, Field(description="Any JSON; strings may hold `$( )`, one whole segment keeps its type.")]
+    value: Annotated[
+        JsonValue, Field(description="Any JSON; strings may hold `$( )`, one whole segment keeps its type.")
+    ]
 
 
 class Step(ApiModel):
