@@ -115,7 +115,7 @@ async def test_apply_is_server_side() -> None:
     asked = await sent(lambda kube: kube.apply(CONFIG_MAPS, obj, manager="me"))
     assert (asked.method, asked.path) == ("PATCH", f"{PATH}/a")
     assert asked.headers["Content-Type"] == "application/apply-patch+yaml"
-    assert asked.query == {"fieldManager": "me", "force": "true", "fieldValidation": "Strict"}
+    assert asked.query == {"fieldManager": "me", "force": "true"}
     assert asked.body == {"apiVersion": "v1", "kind": "ConfigMap", **obj}
 
 
