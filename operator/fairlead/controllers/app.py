@@ -18,7 +18,7 @@ from typing import Any
 
 import kopf
 
-from fairlead.controllers.handlers import kopf_registry, kopf_settings
+from fairlead.controllers.handlers import enqueue_affected, kopf_registry, kopf_settings
 from fairlead.controllers.observed import Observed
 from fairlead.controllers.probes import probe_application, probe_server
 from fairlead.controllers.queue import Key, WorkQueue
@@ -54,6 +54,7 @@ class App:
         self._resync = Resync(kube, self._observed, self._queue, self._reconciler, clock=clock)
         self._lease = Lease(kube, name=LEASE, namespace=settings.namespace, identity=settings.identity)
         self._stopping = asyncio.Event()
+        enqueue_affected(self._observed, self._queue)
 
     async def run(self) -> None:
         """Serve probes, and lead whenever it is this process' turn, until SIGTERM.
@@ -110,7 +111,7 @@ class App:
 
     async def _watch(self, watching: asyncio.Event) -> None:
         await kopf.operator(
-            registry=kopf_registry(self._observed, self._queue),
+            registry=kopf_registry(self._observed),
             settings=kopf_settings(),
             standalone=True,
             clusterwide=True,

@@ -1,4 +1,4 @@
-"""The kopf side, kept thin: every event becomes keys in the queue, and kopf writes nothing.
+"""The kopf side, kept thin: events go into `Observed`, changes become keys in the queue, kopf writes nothing.
 
 Only `on.event` handlers: kopf keeps no progress, no last-handled state and no finalizers, and posts no Events, so
 nothing that somebody writes into annotations can change what the operator does.
@@ -38,26 +38,34 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def kopf_registry(observed: Observed, queue: WorkQueue) -> kopf.OperatorRegistry:
-    """Return a registry whose handlers remember what they see and enqueue whom it concerns."""
-    registry = kopf.OperatorRegistry()
-    kopf.on.login(registry=registry)(_login)
-    for rt in WATCHED:
-        kopf.on.event(rt.group, rt.version, rt.plural, registry=registry, id=rt.plural)(_handler(rt, observed, queue))
-    return registry
+def enqueue_affected(observed: Observed, queue: WorkQueue) -> None:
+    """Have whatever a change concerns reconciled."""
 
-
-def _handler(rt: ResourceType, observed: Observed, queue: WorkQueue) -> Any:
-    async def enqueue(event: Any, **_: Any) -> None:
-        seen: Object = dict(event["object"])
-        if event["type"] == "DELETED":
-            before, after = observed.drop(rt, seen["metadata"]["namespace"], seen["metadata"]["name"]), None
-        else:
-            before, after = observed.put(rt, seen), seen
+    def enqueue(rt: ResourceType, before: Object | None, after: Object | None) -> None:
         for key in affected(rt, before, after, observed):
             queue.add(key)
 
-    return enqueue
+    observed.subscribe(enqueue)
+
+
+def kopf_registry(observed: Observed) -> kopf.OperatorRegistry:
+    """Return a registry whose handlers remember what they see."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(_login)
+    for rt in WATCHED:
+        kopf.on.event(rt.group, rt.version, rt.plural, registry=registry, id=rt.plural)(_handler(rt, observed))
+    return registry
+
+
+def _handler(rt: ResourceType, observed: Observed) -> Any:
+    async def remember(event: Any, **_: Any) -> None:
+        seen: Object = dict(event["object"])
+        if event["type"] == "DELETED":
+            observed.drop(rt, seen["metadata"]["namespace"], seen["metadata"]["name"])
+        else:
+            observed.put(rt, seen)
+
+    return remember
 
 
 async def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:

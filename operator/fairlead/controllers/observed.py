@@ -1,7 +1,8 @@
 """What the cluster looked like when last seen: the one cache that handlers fill and reconcilers read.
 
 kopf reports changes, but after a gap in a watch nobody reports what was deleted meanwhile; so everything is listed
-again now and then (`refresh`), and what the list no longer has is gone.
+again now and then (`refresh`), and what the list no longer has is gone. Whichever way a change comes to be known - an
+event, a list, or the answer to a write of our own - it is told once to whoever subscribed.
 """
 
 from __future__ import annotations
@@ -13,15 +14,21 @@ from fairlead.controllers.plan import Object
 from fairlead.kube.types import ResourceType
 
 Name = tuple[str, str]
+Listener = Callable[[ResourceType, Object | None, Object | None], None]
 
 
 class Observed:
     """Objects by type, namespace and name. Nobody changes what is handed out."""
 
     def __init__(self) -> None:
+        self._listeners: list[Listener] = []
         self._objects: dict[ResourceType, dict[str, dict[str, Object]]] = {}
         # What changed while its type is being listed: the list may be older than that.
         self._touched: dict[ResourceType, set[Name]] = {}
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener(type, before, after)` for every change from now on; None stands for no object."""
+        self._listeners.append(listener)
 
     def get(self, rt: ResourceType, namespace: str, name: str) -> Object | None:
         """Return one object as last seen."""
@@ -37,7 +44,10 @@ class Observed:
         return [(namespace, name) for namespace, found in self._objects.get(rt, {}).items() for name in found]
 
     def put(self, rt: ResourceType, obj: Mapping[str, Any]) -> Object | None:
-        """Remember an object and return what it was before."""
+        """Remember an object and return what it was before; what is older than what is known is not believed."""
+        known = self.get(rt, obj["metadata"]["namespace"], obj["metadata"]["name"])
+        if known is not None and _is_older(obj, known):
+            return known
         return self._set(rt, obj["metadata"]["namespace"], obj["metadata"]["name"], _slim(rt, obj))
 
     def drop(self, rt: ResourceType, namespace: str, name: str) -> Object | None:
@@ -67,7 +77,20 @@ class Observed:
             found[name] = obj
         elif not found:
             del self._objects[rt][namespace]
+        if _version(before) != _version(obj):
+            for listener in self._listeners:
+                listener(rt, before, obj)
         return before
+
+
+def _is_older(obj: Mapping[str, Any], known: Object) -> bool:
+    """Tell whether an answer to a write was overtaken: an event of before it may arrive after it."""
+    ours, theirs = known["metadata"], obj["metadata"]
+    return ours["uid"] == theirs["uid"] and int(ours["resourceVersion"]) > int(theirs["resourceVersion"])
+
+
+def _version(obj: Object | None) -> tuple[str, str] | None:
+    return None if obj is None else (obj["metadata"]["uid"], obj["metadata"]["resourceVersion"])
 
 
 def _slim(rt: ResourceType, obj: Mapping[str, Any]) -> Object:

@@ -103,7 +103,7 @@ class Reconciler:
             await self._write_status(rt, obj, Verdict(False, ReadyReason.RECONCILE_FAILED, error.message))
             raise
         if not settled:
-            return 0.0  # the verdict is about what stood there before
+            return None  # the verdict is about what stood there before; the change brings the key back
         if plan.verdict is not None:
             await self._write_status(rt, obj, plan.verdict)
         return plan.again_seconds
