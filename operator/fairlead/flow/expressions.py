@@ -39,6 +39,8 @@ _FAILURES = (
     (r"Iteration budget exceeded", "the loops take more than 10,000 iterations"),
     (r"_\+_\(map, list\)", "map and filter take a list; a map has no order"),
     (r"<jump_condition>", "a condition is neither true nor false"),
+    (r"<iter_range>", "a loop runs over what is neither a list nor a map"),
+    (r"found : size\((\w+)\)$", r"a list is needed, but this is \1"),
     (r"No matching overloads found : ([^\"']{1,120})$", r"there is no \1"),
     (
         r"Applying SELECT to non-message type",

@@ -1,0 +1,306 @@
+"""The static checks of a Workflow: what can be known to be wrong before anything runs, and what would be right.
+
+The operator shows the findings in `Ready=False`, `fairlead lint` prints them, the engine refuses what has any.
+The rules that the API server checks by CEL are checked here too, so that a file is judged the same without a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairlead.api.meta import ApiModel
+from fairlead.api.reasons import ReadyReason
+from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, OutputContract, Step, WorkflowSpec
+from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
+from fairlead.flow.schema import check_schema
+from fairlead.flow.shapes import did_you_mean
+from fairlead.flow.sites import Site, block_calls, sites_of
+from fairlead.flow.template import expressions_in
+from fairlead.flow.visibility import Place, Reader, places
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: the field path, what would be right, and a ReadyReason."""
+
+    path: str
+    message: str
+    reason: str = ReadyReason.INVALID_SPEC.value
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+def check_workflow(
+    spec: WorkflowSpec, *, models: Container[str] | None, tools: Mapping[str, Container[str]] | None
+) -> list[Finding]:
+    """Return everything that is known to be wrong, in the order of the checks; empty when it can run.
+
+    Args:
+        spec: the definition.
+        models: the names of the Models that exist; None when that is not known.
+        tools: the functions of each Tool that exists; None when that is not known.
+    """
+    blocks = {block.name: block for block in spec.blocks}
+    order, calls = _call_order(spec, blocks)
+    found = [*_rules(spec, "spec"), *_names(spec), *calls]
+    for place in places(spec, order):
+        found += _order(place)
+        for index, step, scope in place.scopes():
+            path = f"{place.path}.steps[{index}]"
+            found += _route(step, path)
+            found += _references(step, path, spec, models, tools)
+            for site in sites_of(step, path, blocks):
+                found += _site(site, Reader(spec, place, scope.adding(site.adds)))
+        output = Site(f"{place.path}.output", place.body.output)
+        found += _site(output, Reader(spec, place, place.after()))
+    found += _schemas(spec)
+    if spec.defaults is not None and spec.defaults.model is not None:
+        found += _model("spec.defaults.model", spec.defaults.model, models)
+    return list(dict.fromkeys(found))
+
+
+# Names and structure.
+
+
+def _rules(model: ApiModel, path: str) -> Iterator[Finding]:
+    """Check what the API server checks: the CEL rules that stand beside the fields. `_order` is more exact on needs."""
+    written = model.to_yaml_dict() if type(model).cel else {}
+    for rule in type(model).cel:
+        if rule is not NEEDS_ONLY_IN_A_GRAPH and "oldSelf" not in rule.rule and not _holds(rule.rule, written):
+            yield Finding(f"{path}{rule.field_path or ''}", rule.message)
+    for name, field in type(model).model_fields.items():
+        value, here = getattr(model, name), f"{path}.{field.alias or name}"
+        if isinstance(value, ApiModel):
+            yield from _rules(value, here)
+        for index, item in enumerate(value if isinstance(value, list) else []):
+            if isinstance(item, ApiModel):
+                yield from _rules(item, f"{here}[{index}]")
+
+
+def _holds(rule: str, written: Mapping[str, Any]) -> bool:
+    try:
+        return evaluate_bool(rule, {"self": written})
+    except ExpressionError:  # what cannot be read cannot be right: the API server refuses it as well
+        return False
+
+
+def _names(spec: WorkflowSpec) -> Iterator[Finding]:
+    yield from _duplicates("spec.steps", spec.steps)
+    yield from _duplicates("spec.blocks", spec.blocks)
+    for path, step in _steps(spec):
+        if step.route is not None:
+            yield from _duplicates(f"{path}.route.choices", step.route.choices)
+    for index, block in enumerate(spec.blocks):
+        yield from _duplicates(f"spec.blocks[{index}].steps", block.steps)
+
+
+def _duplicates(path: str, items: Sequence[Any]) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for index, item in enumerate(items):
+        if item.name in first:
+            yield Finding(f"{path}[{index}].name", f"'{item.name}' is also the name of {path}[{first[item.name]}]")
+        first.setdefault(item.name, index)
+
+
+def _steps(spec: WorkflowSpec) -> Iterator[tuple[str, Step]]:
+    for index, step in enumerate(spec.steps):
+        yield f"spec.steps[{index}]", step
+    for number, block in enumerate(spec.blocks):
+        for index, step in enumerate(block.steps):
+            yield f"spec.blocks[{number}].steps[{index}]", step
+
+
+def _order(place: Place) -> Iterator[Finding]:
+    """Check `needs` and `join` of one list."""
+    steps = place.body.steps
+    names = [step.name for step in steps]
+    for index, step in enumerate(steps):
+        path = f"{place.path}.steps[{index}]"
+        if place.body.order == "Sequence":
+            for field, value in (("needs", step.needs), ("join", step.join)):
+                if value is not None:
+                    yield Finding(f"{path}.{field}", f"a Sequence has no {field}; set order: Graph beside steps")
+            continue
+        for number, need in enumerate(step.needs or []):
+            if need not in names:
+                others = [name for name in names if name != step.name]
+                hint = did_you_mean(need, others, "the list has")
+                yield Finding(f"{path}.needs[{number}]", f"there is no step '{need}' in this list; {hint}")
+    if place.body.order == "Graph":
+        edges = {
+            step.name: [need for need in step.needs or [] if need in names and need != step.name] for step in steps
+        }
+        for cycle in _cycles(edges)[1]:
+            path = f"{place.path}.steps[{names.index(cycle[0])}].needs"
+            yield Finding(path, f"the steps wait for each other: {' -> '.join(cycle)}")
+
+
+def _call_order(spec: WorkflowSpec, blocks: Mapping[str, Block]) -> tuple[list[str], list[Finding]]:
+    """Return the blocks that are used, callers first, and what is wrong with the calls."""
+    found: list[Finding] = []
+    edges: dict[str, list[str]] = {name: [] for name in ("", *blocks)}
+    lists = [("spec", "", spec.steps)]
+    lists += [(f"spec.blocks[{index}]", block.name, block.steps) for index, block in enumerate(spec.blocks)]
+    for path, name, steps in lists:
+        for index, step in enumerate(steps):
+            for call in block_calls(step, f"{path}.steps[{index}]", blocks):
+                if call.block in blocks:
+                    edges[name].append(call.block)
+                else:
+                    hint = did_you_mean(call.block, blocks, "the blocks are")
+                    found.append(Finding(call.path, f"there is no block '{call.block}'; {hint}"))
+    finished, cycles = _cycles(edges)
+    indexes = {block.name: index for index, block in enumerate(spec.blocks)}
+    for cycle in cycles:
+        path = f"spec.blocks[{indexes[cycle[0]]}]"
+        found.append(Finding(path, f"the block runs itself: {' -> '.join(cycle)}; a loop is written with repeat"))
+    used = _reachable(edges, "")
+    unused = [name for name in blocks if name not in used]
+    found += [Finding(f"spec.blocks[{indexes[name]}]", f"block '{name}' is never used") for name in unused]
+    return [name for name in reversed(finished) if name and name in used], found
+
+
+def _cycles(edges: Mapping[str, Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return the nodes, each after all that it points to, and one cycle for every edge that closes one."""
+    finished: dict[str, None] = {}
+    cycles: list[list[str]] = []
+    for start in edges:
+        trail: dict[str, Iterator[str]] = {} if start in finished else {start: iter(edges[start])}
+        while trail:
+            node = next(reversed(trail))
+            following = next(trail[node], None)
+            if following is None:
+                finished[node] = None
+                del trail[node]
+            elif following in trail:
+                nodes = list(trail)
+                cycles.append([*nodes[nodes.index(following) :], following])
+            elif following not in finished:
+                trail[following] = iter(edges[following])
+    return list(finished), cycles
+
+
+def _reachable(edges: Mapping[str, Iterable[str]], start: str) -> set[str]:
+    found, waiting = {start}, [start]
+    while waiting:
+        further = [node for node in edges[waiting.pop()] if node not in found]
+        found.update(further)
+        waiting += further
+    return found
+
+
+def _route(step: Step, path: str) -> Iterator[Finding]:
+    if step.route is None:
+        return
+    if step.route.model is None:
+        for index, choice in enumerate(step.route.choices):
+            if choice.when is None and choice.name != step.route.otherwise:
+                yield Finding(
+                    f"{path}.route.choices[{index}]",
+                    f"'{choice.name}' can never be chosen: give it when, make it otherwise, or set route.model",
+                )
+
+
+# Expressions.
+
+
+def _site(site: Site, reader: Reader) -> Iterator[Finding]:
+    for path, value in [(site.path, site.value)] if site.bare else _texts(site.path, site.value):
+        try:
+            for text in [value] if site.bare else expressions_in(value):
+                for problem in reader.problems(compile_expression(text)):
+                    yield Finding(path, problem)
+        except ExpressionError as error:
+            yield Finding(path, error.message)
+
+
+def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    match value:
+        case str():
+            yield path, value
+        case Mapping():
+            for key, item in value.items():
+                yield from _texts(f"{path}.{key}", item)
+        case list():
+            for index, item in enumerate(value):
+                yield from _texts(f"{path}[{index}]", item)
+
+
+# Schemas, models and tools.
+
+
+def _schemas(spec: WorkflowSpec) -> Iterator[Finding]:
+    if spec.input is not None:
+        yield from _schema("spec.input.schema", spec.input.schema_)
+    for path, step in _steps(spec):
+        for kind, contract in _contracts(step):
+            yield from _schema(f"{path}.{kind}.output.schema", contract.schema_)
+        if step.validate_ is not None:
+            yield from _schema(f"{path}.validate.schema", step.validate_.schema_)
+
+
+def _schema(path: str, schema: Any) -> Iterator[Finding]:
+    for problem in check_schema(schema) if schema is not None else []:
+        yield Finding(path, problem)
+
+
+def _contracts(step: Step) -> Iterator[tuple[str, OutputContract]]:
+    for kind, definition in (("generate", step.generate), ("agent", step.agent)):
+        if definition is not None and definition.output is not None:
+            yield kind, definition.output
+
+
+def _references(
+    step: Step,
+    path: str,
+    spec: WorkflowSpec,
+    models: Container[str] | None,
+    tools: Mapping[str, Container[str]] | None,
+) -> Iterator[Finding]:
+    default = spec.defaults.model if spec.defaults else None
+    judges: list[tuple[str, Judge | None]] = [(f"{kind}.output.judge", c.judge) for kind, c in _contracts(step)]
+    judges += [("validate.judge", step.validate_.judge)] if step.validate_ else []
+    asked = [(f"{kind}.model", d.model) for kind, d in (("generate", step.generate), ("agent", step.agent)) if d]
+    asked += [(f"{where}.model", judge.model) for where, judge in judges if judge is not None]
+    for where, name in asked:
+        if name is None and default is None:
+            yield Finding(f"{path}.{where}", "no model is named: set it here or in spec.defaults.model")
+        elif name is not None:
+            yield from _model(f"{path}.{where}", name, models)
+    if step.route is not None and step.route.model is not None:
+        yield from _model(f"{path}.route.model", step.route.model, models)
+    if step.tool is not None:
+        yield from _tool(f"{path}.tool", step.tool.tool, {".function": step.tool.function}, tools)
+    for index, offered in enumerate(step.agent.tools if step.agent else []):
+        functions = {f".functions[{number}]": name for number, name in enumerate(offered.functions or [])}
+        yield from _tool(f"{path}.agent.tools[{index}]", offered.tool, functions, tools)
+
+
+def _model(path: str, name: str, models: Container[str] | None) -> Iterator[Finding]:
+    if models is not None and name not in models:
+        yield Finding(path, f"there is no Model '{name}'{_hint(name, models)}", ReadyReason.UNKNOWN_REFERENCE.value)
+
+
+def _tool(
+    path: str, name: str, functions: Mapping[str, str], tools: Mapping[str, Container[str]] | None
+) -> Iterator[Finding]:
+    if tools is None:
+        return
+    unknown = ReadyReason.UNKNOWN_REFERENCE.value
+    if name not in tools:
+        yield Finding(f"{path}.tool", f"there is no Tool '{name}'{_hint(name, tools)}", unknown)
+        return
+    for field, function in functions.items():
+        if function not in tools[name]:
+            hint = _hint(function, tools[name])
+            yield Finding(f"{path}{field}", f"Tool '{name}' has no function '{function}'{hint}", unknown)
+
+
+def _hint(name: str, known: Container[str]) -> str:
+    """Return the nearest of the known names, or all of them, if they can be listed."""
+    if not isinstance(known, Iterable):
+        return ""
+    return "; " + did_you_mean(name, sorted(known), "there are:")

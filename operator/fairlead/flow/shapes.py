@@ -1,0 +1,104 @@
+"""What is known, before anything runs, of the values that expressions read: their shape as a JSON Schema.
+
+`checks.py` follows member paths through it. `{}` stands for "not known"; what is not known is never a finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+from fairlead.api.workflow import Block, OutputContract, Step
+from fairlead.flow.expressions import ExpressionError
+from fairlead.flow.template import Segment, parse
+
+Shape: TypeAlias = Mapping[str, Any]
+
+UNKNOWN: Shape = {}
+_COMBINED = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties")
+
+
+def closed(**members: Shape) -> Shape:
+    """Return the shape of an object that has these members and no others."""
+    return {"type": "object", "properties": members, "additionalProperties": False}
+
+
+TEXT: Shape = {"type": "string"}
+NUMBER: Shape = {"type": "integer"}
+ERROR = closed(**{"class": TEXT, "reason": TEXT, "message": TEXT})
+RUN = closed(name=TEXT, uid=TEXT, createdAt=TEXT)
+WORKFLOW = closed(name=TEXT)
+
+
+def step_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] = frozenset()) -> Shape:
+    """Return the shape of `steps.<name>`; `inside` are the blocks that are being looked into already."""
+    output = UNKNOWN if step.on_error and step.on_error.block else output_shape(step, blocks, inside)
+    return closed(output=output, phase=TEXT, error=ERROR, attempts=NUMBER)
+
+
+def output_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] = frozenset()) -> Shape:
+    """Return the shape of a step's own output."""
+    if step.generate is not None:
+        return _contract_shape(step.generate.output)
+    if step.agent is not None:
+        return _contract_shape(step.agent.output)
+    if step.route is not None:
+        return closed(choice=TEXT, output=UNKNOWN)
+    if step.validate_ is not None:
+        return closed(passed={"type": "boolean"}, findings={"type": "array"})
+    if step.transform is not None:
+        return value_shape(step.transform.value)
+    if step.block is not None and step.block in blocks and step.block not in inside:
+        block = blocks[step.block]
+        if block.output is not None:
+            return value_shape(block.output)
+        return output_shape(block.steps[-1], blocks, inside | {step.block})
+    return UNKNOWN
+
+
+def value_shape(value: Any) -> Shape:
+    """Return the shape of a JSON value whose strings may hold `$( )`."""
+    match value:
+        case Mapping():
+            return closed(**{key: value_shape(item) for key, item in value.items()})
+        case list():
+            return {"type": "array"}
+        case str():
+            try:
+                parts = parse(value)
+            except ExpressionError:
+                return UNKNOWN
+            return UNKNOWN if len(parts) == 1 and isinstance(parts[0], Segment) else TEXT
+    return UNKNOWN
+
+
+def missing(shape: Shape, name: str, members: Sequence[str]) -> str | None:
+    """Return what is wrong with reading `members` of a value called `name`, None when nothing is known to be."""
+    for member in members:
+        if any(word in shape for word in _COMBINED):
+            return None
+        types = shape.get("type")
+        types = [types] if isinstance(types, str) else types
+        if isinstance(types, list) and "object" not in types:
+            return f"'{name}' is of type {' or '.join(map(str, types))} and has no members"
+        properties = shape.get("properties")
+        properties = properties if isinstance(properties, Mapping) else {}
+        others = shape.get("additionalProperties", UNKNOWN)
+        if member not in properties and others is False:
+            return f"'{name}' has no '{member}'; {did_you_mean(member, properties, 'it has')}"
+        below = properties.get(member, others)
+        shape = below if isinstance(below, Mapping) else UNKNOWN
+        name = f"{name}.{member}"
+    return None
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Return `did you mean 'x'?` for the nearest known word, else `otherwise` and all of them."""
+    words = list(known)
+    near = get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else f"{otherwise} {', '.join(words) or 'none'}"
+
+
+def _contract_shape(contract: OutputContract | None) -> Shape:
+    return contract.schema_ if contract is not None and contract.schema_ is not None else closed(text=TEXT)
