@@ -24,9 +24,9 @@ def backoff_ms(retry: Retry, *, tries: int, key: str, retry_after_ms: int = 0) -
     longest = retry.max_backoff_seconds * 1000
     wait = retry.backoff_seconds * 1000
     for _ in range(tries - 1):
-        if wait >= longest or retry.factor == 1:
+        if wait in (0, longest) or retry.factor == 1:
             break
-        wait *= retry.factor
+        wait = min(wait * retry.factor, longest)
     wait = min(wait, longest)
     share = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) / 2**32
     return max(int(wait * (0.5 + share / 2)), retry_after_ms)

@@ -218,7 +218,7 @@ class Walk:
             self._advance(frame, plan, step, deadline_ms=_earliest(step.deadline, deadline_ms), drain=drain)
 
     def _advance(self, frame: Frame, plan: StepPlan, step: StepState, *, deadline_ms: int, drain: bool) -> None:
-        attempt = Attempt(plan.spec, step, step.path, deadline_ms, PlaceEvaluator(self.state, frame))
+        attempt = Attempt(step, step.path, deadline_ms, PlaceEvaluator(self.state, frame))
         try:
             result = kinds.of(plan).advance(plan.definition, attempt)
         except StepError as error:

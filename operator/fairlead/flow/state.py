@@ -126,7 +126,7 @@ class StepState:
         handling: its onError block runs.
         wake_at: Unix ms at which the next attempt starts; None unless the back-off timer is set.
         iteration: of a repeat: the last one that was started.
-        inputs: evaluated once, kept by all attempts.
+        inputs: evaluated once, kept by all attempts until one succeeds.
         choice: of a route, kept by all attempts.
         until: of an iteration.
         findings: of this attempt's answers, by the index of the call that brought them.
@@ -261,12 +261,21 @@ def _reopen_beneath(state: RunState, step: StepState, at: int) -> None:
         if body := state.bodies.get(prefix):
             for name in body.failed:
                 del body.settled[name]
-                body.open[name] = None
-                _back_off_until(state.steps[Path(prefix + name)], at)
+                _reopen(state, body, Path(prefix + name), at)
             body.failed.clear()
     last = state.steps.get(Path(f"{step.path}#{step.iteration}"))
     if last is not None and last.phase == "Failed":
         _back_off_until(last, at)
+
+
+def _reopen(state: RunState, body: BodyState, path: Path, at: int) -> None:
+    step = state.steps[path]
+    if step.attempt:
+        body.open[place_of(path)[1]] = None
+        _back_off_until(step, at)
+    else:  # its `when` failed: it is as if it had never been looked at
+        _reopen_beneath(state, step, at)
+        del state.steps[path]
 
 
 def _back_off_until(step: StepState, at: int) -> None:
@@ -355,7 +364,8 @@ def _call_denied(state: RunState, entry: Entry) -> None:
 
 
 def _step_succeeded(state: RunState, entry: Entry) -> None:
-    _settle(state, entry, phase="Succeeded").output = entry.data.get("output")
+    step = _settle(state, entry, phase="Succeeded")
+    step.output, step.inputs, step.choice = entry.data.get("output"), None, None
 
 
 def _step_skipped(state: RunState, entry: Entry) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from fairlead.api.model import Model
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.tool import Tool
-from fairlead.api.workflow import OutputRule, Step
+from fairlead.api.workflow import OutputRule
 from fairlead.errors import FairleadError
 from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
@@ -104,7 +104,6 @@ class Attempt:
     """One attempt of one step.
 
     Attributes:
-        spec: the step's definition.
         state: what was recorded of it.
         path: where it stands.
         deadline_ms: the calls' deadline: the earliest of its own and all enclosing ones.
@@ -113,7 +112,6 @@ class Attempt:
         records: what is to be journaled before it goes on.
     """
 
-    spec: Step
     state: StepState
     path: Path
     deadline_ms: int
