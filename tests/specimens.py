@@ -1,4 +1,4 @@
-"""One valid object of each kind that uses every field, for tests that break one thing at a time."""
+"""One valid object of each kind that uses every field, and its status, for tests that break one thing at a time."""
 
 from __future__ import annotations
 
@@ -132,6 +132,63 @@ spec:
   telemetry: {endpoint: "http://otel-collector:4318"}
   security: {allowedPrivateHosts: ["10.0.0.7:8080"]}
 """
+
+_STATUSES = """
+Workflow:
+  observedGeneration: 2
+  conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
+  runs: {active: 1, waiting: 0, queued: 2, succeeded: 3, failed: 4}
+  revision: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+WorkflowRun:
+  conditions:
+  - {type: Accepted, status: "True", reason: Accepted, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}
+  - type: Succeeded
+    status: Unknown
+    reason: Executing
+    message: topic is running
+    lastTransitionTime: "2026-01-01T00:00:00.123456Z"
+    observedGeneration: 1
+  workflow: {revision: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", generation: 4}
+  startTime: "2026-01-01T00:00:00Z"
+  completionTime: "2026-01-01T00:00:09.5Z"
+  traceID: 7f0c0123456789abcdef0123456789ab
+  progress: 5/6
+  steps:
+  - path: answer
+    phase: Succeeded
+    attempts: 2
+    startedAt: "2026-01-01T00:00:00Z"
+    finishedAt: "2026-01-01T00:00:01Z"
+    spanID: 0123456789abcdef
+    message: tried twice
+    tokens: 812
+  - {path: improve/2/logs, phase: Waiting, attempts: 0}
+  usage: {modelCalls: 4, toolCalls: 1, inputTokens: 5120, outputTokens: 644, durationSeconds: 9}
+  output: {answer: [1, null, {a: b}]}
+  outputRef: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", bytes: 5000}
+  denials: 0
+  store: {id: store-1, sequence: 88}
+Tool:
+  observedGeneration: 2
+  conditions: [{type: Ready, status: "False", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
+  protocolVersion: "2025-11-25"
+  functions: [{name: search, contract: Listed}, {name: drop, contract: Unlisted}]
+Model:
+  observedGeneration: 2
+  conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
+Policy:
+  observedGeneration: 2
+  conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
+Engine:
+  observedGeneration: 2
+  conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
+"""
+
+
+def status_of(kind: str) -> dict[str, Any]:
+    """A valid status of this kind."""
+    found: dict[str, Any] = yaml.safe_load(_STATUSES)[kind]
+    return found
 
 
 def specimen(kind: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.e2e.kubectl import Kubectl
-from tests.specimens import REMOVED, changed, specimen
+from tests.specimens import REMOVED, changed, specimen, status_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crds")]
 
@@ -37,6 +37,15 @@ def test_an_object_that_uses_every_field_is_accepted_and_kept_whole(administrato
     obj = specimen(kind)
     stored = administrator.create(obj, "--dry-run=server")
     assert stored["spec"] == obj["spec"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_status_that_uses_every_field_is_accepted_and_kept_whole(kubectl: Kubectl, kind: str) -> None:
+    obj = kubectl.create(specimen(kind))
+    patch = yaml.safe_dump({"status": status_of(kind)})
+    where = (f"{kind.lower()}.fairlead.dev", obj["metadata"]["name"])
+    kubectl("patch", *where, "--subresource=status", "--type=merge", f"-p={patch}")
+    assert kubectl.get(*where)["status"] == status_of(kind)
 
 
 @pytest.mark.parametrize("obj", example_objects())
@@ -175,6 +184,12 @@ def test_an_engine_cannot_change_its_volume(kubectl: Kubectl, storage: Mapping[s
 def test_an_engine_without_storage_may_say_the_default(kubectl: Kubectl) -> None:
     kubectl.create(changed(specimen("Engine"), {"spec.storage": REMOVED}))
     kubectl("patch", "engine", "default", "--type=merge", '-p={"spec":{"storage":{"size":"10Gi"}}}')
+
+
+@pytest.mark.parametrize("prefix", ["triage-", "x" * 62 + "-"])
+def test_a_generated_name_of_a_run_fits(kubectl: Kubectl, prefix: str) -> None:
+    run = kubectl.create({**specimen("WorkflowRun"), "metadata": {"generateName": prefix}})
+    assert run["metadata"]["name"].startswith(prefix[:50])
 
 
 def test_status_is_written_only_through_its_own_door(kubectl: Kubectl) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
-from tests.specimens import changed, specimen
+from tests.specimens import changed, specimen, status_of
 
 from fairlead.api.crd import crd
 from fairlead.api.crds import KINDS
@@ -21,6 +21,15 @@ def test_an_object_says_the_same_after_reading_and_writing(kind: type[Resource])
     obj = specimen(kind.crd.kind)
     read = kind.model_validate(copy.deepcopy(obj))
     assert yaml.safe_load(yaml.safe_dump(read.spec.to_yaml_dict())) == obj["spec"]
+
+
+@pytest.mark.parametrize("kind", DECLARED, ids=lambda kind: kind.crd.kind)
+def test_a_status_says_the_same_after_reading_and_writing(kind: type[Resource]) -> None:
+    status = status_of(kind.crd.kind)
+    read = kind.model_validate({**specimen(kind.crd.kind), "status": copy.deepcopy(status)})
+    assert read.status.to_yaml_dict() == status
+    schema = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    assert set(paths(schema)) - set(used(schema, status)) <= {"conditions.observedGeneration"}
 
 
 @pytest.mark.parametrize("kind", DECLARED, ids=lambda kind: kind.crd.kind)
