@@ -67,7 +67,8 @@ def destination(resources: Resources, target: Tool | Model) -> Destination:
 def known_secrets(resources: Resources) -> frozenset[str]:
     """Return every secret that any Tool or Model of the namespace uses and that is mounted."""
     found = set()
-    for target in (*resources.tools.values(), *resources.models.values()):
+    targets: list[Tool | Model] = [*resources.tools.values(), *resources.models.values()]
+    for target in targets:
         if target.spec.credential is not None:
             try:
                 found.add(_value(resources, target.spec.credential))

@@ -227,7 +227,8 @@ class Gate:
             data = _named(call) | {"digest": call.digest, "effect": admitted.effect}
             key = {"key": admitted.key} if admitted.key is not None else {}
             log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data | key))
-        return admitted
+        # A log that takes nothing more (the engine ends) leaves no record: no record, no action.
+        return admitted if _recorded(log, call) is not None else None
 
     # Stages 11 to 13
 

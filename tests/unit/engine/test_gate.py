@@ -229,6 +229,14 @@ async def test_an_intent_that_cannot_be_stored_is_not_carried_out() -> None:
     assert world.dispatched == [] and world.log.kinds() == ["CallIntent"]
 
 
+@pytest.mark.requirement("G3")
+async def test_a_log_that_takes_nothing_more_lets_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    monkeypatch.setattr(world.log, "append", lambda *drafts: None)
+    await world.make(tool_call())
+    assert world.dispatched == [] and world.log.kinds() == []
+
+
 def close(world: World) -> None:
     world.log.append(Draft(EntryKind.CLOSING, data={"reason": "Cancelled", "message": ""}))
 
