@@ -17,6 +17,7 @@ from fairlead.flow.expressions import ExpressionError, compile_expression, evalu
 from fairlead.flow.schema import check_schema
 from fairlead.flow.shapes import did_you_mean
 from fairlead.flow.sites import Site, block_calls, sites_of
+from fairlead.flow.syntax import MAX_ITEMS
 from fairlead.flow.template import expressions_in
 from fairlead.flow.visibility import Place, Reader, places
 
@@ -67,7 +68,7 @@ def check_workflow(
 
 def _rules(model: ApiModel, path: str) -> Iterator[Finding]:
     """Check what the API server checks: the CEL rules that stand beside the fields. `_order` is more exact on needs."""
-    written = model.to_yaml_dict() if type(model).cel else {}
+    written = _outline(model.to_yaml_dict()) if type(model).cel else {}
     for rule in type(model).cel:
         if rule is not NEEDS_ONLY_IN_A_GRAPH and "oldSelf" not in rule.rule and not _holds(rule.rule, written):
             yield Finding(f"{path}{rule.field_path or ''}", rule.message)
@@ -80,10 +81,22 @@ def _rules(model: ApiModel, path: str) -> Iterator[Finding]:
                 yield from _rules(item, f"{here}[{index}]")
 
 
+def _outline(value: Any, levels: int = 4) -> Any:
+    """Return what the rules look at - names, enums, presence - without content that CEL could not take."""
+    match value:
+        case Mapping() if levels:
+            return {key: _outline(item, levels - 1) for key, item in value.items()}
+        case list() if levels:
+            return [_outline(item, levels - 1) for item in value[:MAX_ITEMS]]
+        case str():
+            return value if value.isprintable() else ""
+    return True
+
+
 def _holds(rule: str, written: Mapping[str, Any]) -> bool:
     try:
         return evaluate_bool(rule, {"self": written})
-    except ExpressionError:  # what cannot be read cannot be right: the API server refuses it as well
+    except ExpressionError:  # what cannot be judged is not right
         return False
 
 

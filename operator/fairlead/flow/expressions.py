@@ -41,7 +41,7 @@ _FAILURES = (
     (r"<jump_condition>", "a condition is neither true nor false"),
     (r"<iter_range>", "a loop runs over what is neither a list nor a map"),
     (r"found : size\((\w+)\)$", r"a list is needed, but this is \1"),
-    (r"No matching overloads found : ([^\"']{1,120})$", r"there is no \1"),
+    (r"^UNKNOWN: No matching overloads found : ([^\"']{1,120})$", r"there is no \1"),
     (
         r"Applying SELECT to non-message type",
         "a member is read of something that is no object; get() gives null instead",
@@ -52,7 +52,7 @@ _FAILURES = (
     (r"invalid regular expression", "a regular expression is invalid"),
     (r"(cannot convert|conversion failed)", "a conversion failed"),
     (r"invalid base64", "the text is not base64"),
-    (r"OUT_OF_RANGE: ((?:toJson|fromJson|an? \w+) .*)$", r"\1"),  # what functions.py and values.py raise
+    (r"^OUT_OF_RANGE: ((?:toJson|fromJson|an? \w+) .*)$", r"\1"),  # what functions.py and values.py raise
 )
 _NOISE = re.compile(r" expecting \{.*| \(in container ''\)| \[INVALID_ARGUMENT\]$")
 _MISSING_KEY = re.compile(r'Key not found in map : "([^"]*)"$')
