@@ -1,0 +1,97 @@
+"""Who reads: a token of the namespace's `fairlead-viewer`, made for this engine and nothing else.
+
+The API server's service proxy strips `Authorization`, so readers send the token as `X-Fairlead-Token`. It is verified
+here with the cluster's public keys: signature, issuer, audience, subject, expiry. Whoever may create a token of
+`fairlead-viewer` may read runs in that namespace; nothing else is looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from fairlead.errors import FairleadError
+
+VIEWER = "fairlead-viewer"
+ALGORITHMS = ("RS256", "ES256")
+REFRESH_SECONDS = 10.0
+
+
+class Unauthenticated(FairleadError):
+    """The token does not prove that its bearer may read. The reason stays in the log."""
+
+    reason = "Unauthenticated"
+
+
+def audience(namespace: str) -> str:
+    """Return the audience that a reader's token must be made for."""
+    return f"https://engine.{namespace}.fairlead.dev/view"
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who signs the cluster's tokens: the issuer's name and its public keys by id."""
+
+    name: str
+    keys: Mapping[str, jwt.PyJWK]
+
+    @classmethod
+    def parse(cls, configuration: Mapping[str, Any], key_set: Mapping[str, Any]) -> Issuer:
+        """Read what `/.well-known/openid-configuration` and `/openid/v1/jwks` answer."""
+        keys = (jwt.PyJWK.from_dict(key) for key in key_set["keys"])
+        return cls(configuration["issuer"], {key.key_id: key for key in keys if key.key_id})
+
+
+class Tokens:
+    """Verifies readers' tokens of one namespace."""
+
+    def __init__(
+        self, fetch: Callable[[], Awaitable[Issuer]], namespace: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take how the issuer is asked for; `clock` gives seconds and bounds how often it is."""
+        self._fetch = fetch
+        self._audience = audience(namespace)
+        self._subject = f"system:serviceaccount:{namespace}:{VIEWER}"
+        self._clock = clock
+        self._issuer: Issuer | None = None
+        self._fetched_at = float("-inf")
+
+    async def verify(self, token: str) -> None:
+        """Return if the token proves it.
+
+        Raises:
+            Unauthenticated: it does not.
+            KubeError: the cluster's keys could not be had.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            key = await self._key(str(header.get("kid", "")))
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[key.algorithm_name],
+                audience=self._audience,
+                issuer=self._issuer.name if self._issuer else "",
+                options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+            )
+        except (jwt.PyJWTError, UnicodeError) as error:
+            raise Unauthenticated(type(error).__name__) from error
+        if claims["sub"] != self._subject:
+            raise Unauthenticated("the token is another account's")
+
+    async def _key(self, key_id: str) -> jwt.PyJWK:
+        if (self._issuer is None or key_id not in self._issuer.keys) and self._may_fetch():
+            self._fetched_at = self._clock()
+            self._issuer = await self._fetch()
+        key = self._issuer.keys.get(key_id) if self._issuer else None
+        if key is None or key.algorithm_name not in ALGORITHMS:
+            raise Unauthenticated("the token is signed by nobody we know")
+        return key
+
+    def _may_fetch(self) -> bool:
+        """Tell whether the keys may be asked for again: strangers' tokens must not become a load on the API server."""
+        return self._issuer is None or self._clock() - self._fetched_at >= REFRESH_SECONDS
