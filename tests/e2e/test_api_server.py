@@ -14,6 +14,7 @@ import pytest
 import yaml
 from tests.e2e.kubectl import Kubectl
 from tests.specimens import REMOVED, changed, specimen, status_of
+from tests.wrong_objects import WRONG
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crds")]
 
@@ -52,73 +53,6 @@ def test_a_status_that_uses_every_field_is_accepted_and_kept_whole(kubectl: Kube
 def test_every_example_is_accepted(administrator: Kubectl, obj: Mapping[str, Any]) -> None:
     metadata = {key: value for key, value in obj["metadata"].items() if key != "namespace"}
     administrator.create({**obj, "metadata": metadata}, "--dry-run=server")
-
-
-GENERATE = {"prompt": "Hello"}
-TRANSFORM = {"value": 1}
-ENDPOINT = {"api": "OpenAIChat", "url": "http://models.example", "model": "m"}
-WRONG: list[tuple[str, str, dict[str, Any], str]] = [
-    # what is wrong, kind, changes, words of the answer
-    ("no kind in a step", "Workflow", {"spec.steps.4.transform": REMOVED}, "a step has exactly one of generate, agent"),
-    ("two kinds in a step", "Workflow", {"spec.steps.4.generate": GENERATE}, "a step has exactly one of generate"),
-    (
-        "two kinds in a step of a block",
-        "Workflow",
-        {"spec.blocks.0.steps.1.transform": TRANSFORM},
-        "a step has exactly one of generate",
-    ),
-    ("a dash in a step's name", "Workflow", {"spec.steps.4.name": "a-b"}, "spec.steps[4].name in body should match"),
-    ("a step called null", "Workflow", {"spec.steps.4.name": "null"}, "mean something else in expressions"),
-    ("a block called in", "Workflow", {"spec.blocks.0.name": "in"}, "mean something else in expressions"),
-    ("a choice called true", "Workflow", {"spec.steps.0.route.choices.0.name": "true"}, "mean something else"),
-    (
-        "two steps of one name",
-        "Workflow",
-        {"spec.steps.6": {"name": "sum", "transform": TRANSFORM}},
-        'spec.steps[6]: Duplicate value: {"name":"sum"}',
-    ),
-    ("needs in a Sequence", "Workflow", {"spec.steps.5.needs": ["sum"]}, "needs and join are for `order: Graph`"),
-    (
-        "needs in a block that is a Sequence by default",
-        "Workflow",
-        {"spec.blocks.0.order": REMOVED},
-        "needs and join are for `order: Graph`",
-    ),
-    ("a step that needs itself", "Workflow", {"spec.blocks.0.steps.2.needs": ["both"]}, "a step cannot need itself"),
-    ("join without needs", "Workflow", {"spec.blocks.0.steps.2.needs": REMOVED}, "which is missing"),
-    ("otherwise is no choice", "Workflow", {"spec.steps.0.route.otherwise": "none"}, "the name of one of the choices"),
-    ("a score without a model", "Workflow", {"spec.steps.0.route.model": REMOVED}, "minScorePercent is a score of"),
-    ("action and block at once", "Workflow", {"spec.steps.1.onError.block": "diagnose"}, "exactly one of action"),
-    ("prompt and messages", "Workflow", {"spec.steps.5.generate.prompt": "x"}, "exactly one of prompt and messages"),
-    ("nothing to validate with", "Workflow", {"spec.steps.3.validate.rules": REMOVED}, "at least one of schema, rules"),
-    ("null as a value", "Workflow", {"spec.steps.4.transform.value": None}, "transform.value: Required value"),
-    ("a loop without a bound", "Workflow", {"spec.steps.2.repeat.maxIterations": REMOVED}, "maxIterations: Required"),
-    ("retry of what never is", "Workflow", {"spec.steps.1.retry.on.0": "Denied"}, 'Unsupported value: "Denied"'),
-    ("a number", "Workflow", {"spec.steps.1.agent.parameters.temperature": 0.2}, "must be of type string"),
-    ("no steps", "Workflow", {"spec.steps": []}, "spec.steps in body should have at least 1 items"),
-    ("an unknown field", "Workflow", {"spec.steps.4.forEach": {}}, 'unknown field "spec.steps[4].forEach"'),
-    ("a status in disguise", "Workflow", {"spec.budget": {"costUSD": "1"}}, 'unknown field "spec.budget"'),
-    ("a long name", "Workflow", {"metadata.name": "x" * 41}, "a name has at most 40 characters and no dots"),
-    ("a dot in a name", "Tool", {"metadata.name": "a.b"}, "a name has at most 40 characters and no dots"),
-    ("a long name of a run", "WorkflowRun", {"metadata.name": "x" * 64}, "a name has at most 63 characters"),
-    ("an unknown state", "WorkflowRun", {"spec.desiredState": "Paused"}, 'Unsupported value: "Paused"'),
-    ("a run without a workflow", "WorkflowRun", {"spec.workflow": REMOVED}, "spec.workflow: Required value"),
-    ("url and server", "Tool", {"spec.mcp.server": {"image": "x"}}, "set exactly one of url and server"),
-    ("neither url nor server", "Tool", {"spec.mcp.url": REMOVED}, "set exactly one of url and server"),
-    ("a password in a URL", "Tool", {"spec.mcp.url": "https://me:pw@x.example"}, "a URL holds no user or password"),
-    ("a file as URL", "Tool", {"spec.mcp.url": "file:///etc/passwd"}, "spec.mcp.url in body should match"),
-    ("an unknown effect", "Tool", {"spec.functions.0.effect": "Write"}, 'Unsupported value: "Write"'),
-    ("two keys", "Tool", {"spec.functions.1.idempotency.argument": "key"}, "exactly one of header and argument"),
-    ("the hosts as credential", "Tool", {"spec.credential.secretRef.key": "allowed-hosts"}, "is no credential"),
-    ("endpoint and server", "Model", {"spec.endpoint": ENDPOINT}, "exactly one of endpoint and server"),
-    ("a price", "Model", {"spec.price": {"inputUSDPerMTok": "1"}}, 'unknown field "spec.price"'),
-    ("a port of root", "Model", {"spec.server.port": 80}, "should be greater than or equal to 1024"),
-    ("a second Engine", "Engine", {"metadata.name": "second"}, "a namespace has one Engine, and its name is default"),
-    ("a private host without port", "Engine", {"spec.security.allowedPrivateHosts.0": "10.0.0.7"}, "should match"),
-    ("grants to nobody", "Policy", {"spec.grants.serviceAccounts": []}, "should have at least 1 items"),
-    ("an account twice", "Policy", {"spec.grants.serviceAccounts.1": "triage"}, "Duplicate value"),
-    ("no function of a tool", "Policy", {"spec.grants.tools.0.functions": []}, "should have at least 1 items"),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "changes", "words"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
