@@ -1,0 +1,153 @@
+"""What the engine answers: probes and metrics over plain HTTP, and reads of its journal over HTTPS.
+
+Readers come through the API server's service proxy with a viewer's token (tokens.py). Every refusal looks the same.
+There is no way to change anything here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fairlead.api.canonical import canonical_json
+from fairlead.engine.store import RunRow, Store
+from fairlead.engine.tokens import Tokens, Unauthenticated
+from fairlead.errors import KubeError
+from fairlead.flow.journal import Entry, RunUid
+from fairlead.telemetry.spans import Span, SpanFold
+
+TOKEN_HEADER = "x-fairlead-token"
+
+log = logging.getLogger(__name__)
+
+
+def probes(*, alive: Callable[[], bool], ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Starlette:
+    """Return the app of the plain port: /healthz, /readyz, /metrics.
+
+    Args:
+        alive: False when the process should be restarted.
+        ready: True once recovery is complete.
+        metrics: the text exposition.
+    """
+
+    def answer(good: bool) -> Response:
+        return PlainTextResponse("ok" if good else "not yet", 200 if good else 503)
+
+    async def healthz(_: Request) -> Response:
+        return answer(alive())
+
+    async def readyz(_: Request) -> Response:
+        return answer(ready())
+
+    async def exposition(_: Request) -> Response:
+        return Response(metrics(), media_type="text/plain; version=0.0.4")
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", exposition)])
+
+
+def readers(store: Store, tokens: Tokens) -> Starlette:
+    """Return the app of the TLS port: runs, journals, spans and payloads, for bearers of a viewer's token."""
+
+    async def runs(_: Request) -> Response:
+        return _json({"runs": [_row(row) for row in await store.runs()]})
+
+    async def journal(request: Request) -> Response:
+        entries = await store.load(_uid(request))
+        return _json({"entries": [_entry(entry) for entry in entries]}) if entries else _not_found()
+
+    async def spans(request: Request) -> Response:
+        uid = _uid(request)
+        fold = SpanFold(uid)
+        found = [span for entry in await store.load(uid) for span in fold.add(entry)]
+        return _json({"spans": [_span(span) for span in found]}) if found else _not_found()
+
+    async def payload(request: Request) -> Response:
+        body = await store.payload(_uid(request), request.path_params["digest"])
+        return Response(body, media_type="application/json") if body is not None else _not_found()
+
+    return Starlette(
+        routes=[
+            Route("/v1/runs", runs),
+            Route("/v1/runs/{uid}/journal", journal),
+            Route("/v1/runs/{uid}/spans", spans),
+            Route("/v1/runs/{uid}/payloads/{digest}", payload),
+        ],
+        middleware=[Middleware(_Authenticated, verify=tokens.verify)],
+    )
+
+
+class _Authenticated:
+    """Lets nothing in without a valid token, not even to learn which paths exist."""
+
+    def __init__(self, app: ASGIApp, verify: Callable[[str], Awaitable[None]]) -> None:
+        self._app = app
+        self._verify = verify
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._verify(Request(scope).headers.get(TOKEN_HEADER, ""))
+        except Unauthenticated as error:
+            log.info("a reader was refused", extra={"why": str(error)})
+            await _json({"error": "Unauthenticated"}, 401)(scope, receive, send)
+        except KubeError as error:
+            log.warning("readers cannot be verified", extra={"why": str(error)})
+            await _json({"error": "Unavailable"}, 503)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _uid(request: Request) -> RunUid:
+    return RunUid(request.path_params["uid"])
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(canonical_json(value), status, media_type="application/json")
+
+
+def _not_found() -> Response:
+    return _json({"error": "NotFound"}, 404)
+
+
+def _row(row: RunRow) -> dict[str, object]:
+    return {
+        "uid": row.uid,
+        "name": row.name,
+        "workflow": row.workflow,
+        "state": row.state,
+        "acceptedAt": row.accepted_at,
+        "sequence": row.sequence,
+    }
+
+
+def _entry(entry: Entry) -> dict[str, object]:
+    return {
+        "seq": entry.seq,
+        "at": entry.at,
+        "kind": entry.kind.value,
+        "path": entry.path,
+        "attempt": entry.attempt,
+        "data": dict(entry.data),
+    }
+
+
+def _span(span: Span) -> dict[str, object]:
+    return {
+        "traceID": span.trace_id,
+        "spanID": span.span_id,
+        "parentID": span.parent_id,
+        "name": span.name,
+        "start": span.start_ms,
+        "end": span.end_ms,
+        "attributes": dict(span.attributes),
+        "error": span.error,
+    }

@@ -1,0 +1,85 @@
+"""Readers get journals for a viewer's token and the same refusal for anything else; probes need none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fairlead.engine.endpoints import probes, readers
+from fairlead.engine.store import Store
+from fairlead.engine.tokens import Unauthenticated
+from fairlead.errors import Unreachable
+from fairlead.flow.journal import Draft, EntryKind, RunUid
+
+UID = RunUid("7f0c6c1e-0000-4000-8000-000000000001")
+
+
+class Tokens:
+    async def verify(self, token: str) -> None:
+        if token == "away":
+            raise Unreachable(503, "no answer")
+        if token != "good":
+            raise Unauthenticated("no")
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    store = await Store.open(tmp_path / "journal.db", clock=lambda: 1000)
+    store.begin(UID, namespace="team", name="w-1", workflow="w")
+    store.append(
+        UID,
+        [
+            Draft(EntryKind.RUN_ACCEPTED, data={"workflow": "w", "name": "w-1"}),
+            Draft(EntryKind.RUN_SUCCEEDED, data={"output": "x" * 5000}),
+        ],
+    )
+    app = readers(store, Tokens())  # type: ignore[arg-type]  # only verify() is used
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://engine") as found:
+        yield found
+    await store.close()
+
+
+async def get(client: httpx.AsyncClient, path: str, token: str = "good") -> httpx.Response:
+    return await client.get(path, headers={"X-Fairlead-Token": token})
+
+
+async def test_a_reader_gets_the_journal_with_payloads_put_back(client: httpx.AsyncClient) -> None:
+    entries = (await get(client, f"/v1/runs/{UID}/journal")).json()["entries"]
+    assert [entry["kind"] for entry in entries] == ["RunAccepted", "RunSucceeded"]
+    assert entries[1]["data"]["output"] == "x" * 5000
+
+
+async def test_a_reader_gets_runs_and_spans(client: httpx.AsyncClient) -> None:
+    runs = (await get(client, "/v1/runs")).json()["runs"]
+    assert [(run["uid"], run["state"]) for run in runs] == [(UID, "RunSucceeded")]
+    spans = (await get(client, f"/v1/runs/{UID}/spans")).json()["spans"]
+    assert [span["name"] for span in spans] == ["run started", "invoke_workflow w"]
+
+
+@pytest.mark.requirement("A06")
+@pytest.mark.parametrize("path", ["/v1/runs", f"/v1/runs/{UID}/journal", "/v1/nothing", "/"])
+@pytest.mark.parametrize("token", ["", "nothing"])
+async def test_without_the_token_every_path_says_the_same(client: httpx.AsyncClient, path: str, token: str) -> None:
+    answer = await get(client, path, token)
+    assert (answer.status_code, answer.json()) == (401, {"error": "Unauthenticated"})
+
+
+async def test_when_nobody_can_verify_nobody_reads(client: httpx.AsyncClient) -> None:
+    assert (await get(client, f"/v1/runs/{UID}/journal", "away")).status_code == 503
+
+
+async def test_an_unknown_run_is_not_found(client: httpx.AsyncClient) -> None:
+    assert (await get(client, "/v1/runs/none/journal")).status_code == 404
+
+
+@pytest.mark.parametrize(("state", "status"), [(True, 200), (False, 503)])
+async def test_probes_say_what_holds(state: bool, status: int) -> None:
+    app = probes(alive=lambda: state, ready=lambda: state, metrics=lambda: b"fairlead_runs 1\n")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://engine") as client:
+        assert (await client.get("/healthz")).status_code == status
+        assert (await client.get("/readyz")).status_code == status
+        assert (await client.get("/metrics")).text == "fairlead_runs 1\n"
