@@ -50,6 +50,8 @@ class Kube:
     ) -> None:
         self.namespace = namespace
         self._configuration = configuration
+        # Python 3.13 wants extensions that many clusters' own CAs lack; the chain and the name are verified as ever.
+        configuration.disable_strict_ssl_verification = True
         self._rest = RESTClientObject(configuration)
         self._writes = writes or TokenBucket(per_second=50, burst=100)
         self._timeout_seconds = timeout_seconds
