@@ -32,6 +32,7 @@ def demo(count: int) -> int:
                 cluster.load(IMAGES / f"{name}.tar")
     with stage("helm install fairlead"):
         _run("helm", "upgrade", "--install", "fairlead", str(ROOT / "charts/fairlead"), "--namespace", SYSTEM,
+             "--set", "image.name=localhost/fairlead:dev",
              "--create-namespace", "--wait", "--timeout", "180s")  # fmt: skip
     with stage("The example: a Workflow, two Models, a Tool, a Policy"):
         _apply(cluster)
