@@ -32,8 +32,8 @@ class Secrets:
 
 def wanted_secrets(users: Iterable[Object]) -> frozenset[str]:
     """Return the names of the Secrets that these Tools and Models take their credentials from."""
-    names = (user.get("spec", {}).get("credential", {}).get("secretRef", {}).get("name") for user in users)
-    return frozenset(name for name in names if name)
+    credentials = (user.get("spec", {}).get("credential") or {} for user in users)
+    return frozenset(credential["secretRef"]["name"] for credential in credentials if credential.get("secretRef"))
 
 
 def gather_secrets(wanted: frozenset[str], *, stateful_set: Object | None, changed_seconds_ago: float) -> Secrets:

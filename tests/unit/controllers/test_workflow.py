@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.controllers.declared import Object, declared, ready
+
+from fairlead.api.reasons import ReadyReason
+from fairlead.controllers.plan import Plan
+from fairlead.controllers.workflow import plan
+
+ENGINE = ready(declared("Engine", "default"))
+MODELS = [declared("Model", "small"), declared("Model", "embedder")]
+TOOLS = [declared("Tool", "tickets")]
+
+
+def planned(changes: dict[str, Any] | None = None, *, engine: Object | None = ENGINE, **others: list[Object]) -> Plan:
+    world = {"models": MODELS, "tools": TOOLS} | others
+    return plan(declared("Workflow", changes=changes), engine=engine, **world)
+
+
+def test_a_workflow_that_is_right_is_ready_and_needs_nothing_built() -> None:
+    verdict = planned().verdict
+    assert verdict is not None
+    assert (verdict.ready, verdict.stalled, verdict.message) == (True, False, "can run")
+    assert planned().apply == planned().create == planned().delete == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "path"),
+    [
+        ({"spec.steps.0.route.choices": []}, ReadyReason.INVALID_SPEC, "spec.steps[0].route.choices"),
+        ({"spec.steps.1.when": "1 +"}, ReadyReason.INVALID_SPEC, "spec.steps[1].when"),
+        ({"spec.steps.1.agent.model": "none"}, ReadyReason.UNKNOWN_REFERENCE, "spec.steps[1].agent.model"),
+        (
+            {"spec.blocks.0.steps.0.tool.function": "nope"},
+            ReadyReason.UNKNOWN_REFERENCE,
+            "spec.blocks[0].steps[0].tool",
+        ),
+    ],
+)
+def test_what_cannot_be_right_is_stalled_and_named_by_its_field(
+    changes: dict[str, Any], reason: ReadyReason, path: str
+) -> None:
+    verdict = planned(changes).verdict
+    assert verdict is not None
+    assert (verdict.ready, verdict.reason, verdict.stalled) == (False, reason, True)
+    assert path in verdict.message
+
+
+def test_a_reference_is_looked_up_among_what_is_declared_now() -> None:
+    verdict = planned(models=[]).verdict
+    assert verdict is not None
+    assert verdict.reason == ReadyReason.UNKNOWN_REFERENCE
+    assert "small" in verdict.message
+
+
+@pytest.mark.parametrize("account", ["default", "fairlead-engine", "fairlead-none"])
+def test_a_reserved_account_never_runs_a_workflow_even_where_admission_let_it_in(account: str) -> None:
+    verdict = planned({"spec.serviceAccountName": account}).verdict
+    assert verdict is not None
+    assert (verdict.reason, verdict.stalled) == (ReadyReason.RESERVED_ACCOUNT, True)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        None,
+        declared("Engine", "default"),
+        ready(declared("Engine", "default"), status="False", message="ImagePullBackOff"),
+        ready(declared("Engine", "default"), generation=0),
+    ],
+    ids=["missing", "not looked at", "not ready", "ready at an older generation"],
+)
+def test_a_workflow_waits_for_an_engine_that_is_ready_at_its_current_generation(engine: Object | None) -> None:
+    verdict = planned(engine=engine).verdict
+    assert verdict is not None
+    assert (verdict.ready, verdict.reason, verdict.stalled) == (False, ReadyReason.ENGINE_NOT_READY, False)
