@@ -103,7 +103,7 @@ class Dialer:
         By default servers are verified against the roots in `SSL_CERT_FILE`, else the system's and Mozilla's.
         """
         self._resolver = resolver
-        self._tls = tls
+        self._tls = tls or _trusted_roots()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
@@ -165,7 +165,7 @@ class Dialer:
             connector = aiohttp.TCPConnector(
                 resolver=resolver if private else PublicResolver(resolver),
                 socket_factory=None if private else public_socket,
-                ssl=self._tls or _trusted_roots(),
+                ssl=self._tls,
                 limit=CONNECTIONS,
                 keepalive_timeout=KEEP_ALIVE_SECONDS,
             )

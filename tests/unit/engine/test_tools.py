@@ -243,6 +243,35 @@ async def test_a_server_that_speaks_another_version_after_a_restart_is_asked_ane
         assert len(old.calls) == 1
 
 
+@pytest.mark.requirement("F31")
+async def test_a_read_survives_a_change_of_version() -> None:
+    old = OldServer()
+    use_old = False
+
+    async def either(scope: Any, receive: Any, send: Any) -> None:
+        await (old.app if use_old else new)(scope, receive, send)
+
+    new = answering(lambda message: JSONResponse({"jsonrpc": "2.0", "id": message["id"], "result": {"content": []}}))
+    async with served(either) as url, calling(f"{url}/mcp") as caller:
+        await caller.call("read")
+        use_old = True
+        assert (await caller.call("read")).result == {"text": "done"}
+
+
+async def test_wrong_arguments_are_an_answer_and_cost_no_new_connection() -> None:
+    requests: list[str] = []
+
+    def respond(message: dict[str, Any]) -> Response:
+        requests.append(message["method"])
+        error = {"code": -32602, "message": "query is missing"}
+        return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "error": error}, 400)
+
+    async with served(answering(respond)) as url, calling(f"{url}/mcp") as caller:
+        outcome = await caller.call("read")
+    assert class_of(outcome) == "ToolError" and outcome.result == {"text": "query is missing"}
+    assert requests == ["tools/call"]
+
+
 async def test_discovery_names_the_protocol_and_all_functions(tmp_path: File) -> None:
     async with ledger_tool(tmp_path) as (caller, _, __):
         found = await caller.caller.discover("ledger", caller.tool)

@@ -17,7 +17,7 @@ from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge
 from fairlead.engine.outcomes import failed, refused, retry_after_ms
 from fairlead.engine.seams import Resources
 from fairlead.engine.tools.jsonrpc import HttpStatus, Json, RpcError, Unreadable
-from fairlead.engine.tools.mcp import Connection, McpServer, NotConnected
+from fairlead.engine.tools.mcp import FAILURES, McpServer, NotConnected
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied, FairleadError, StepError
 from fairlead.flow.calls import Call, Outcome
 from fairlead.policy.decide import find_function
@@ -26,7 +26,6 @@ RESERVED_HEADERS = frozenset(
     {"accept", "accept-encoding", "connection", "content-length", "content-type", "cookie", "host", "last-event-id"}
     | {"te", "trailer", "transfer-encoding", "upgrade", "user-agent", "authorization", "proxy-authorization"}
 )
-FAILURES = (EgressDenied, CredentialMissing, CredentialPending, DialError, TooLarge, HttpStatus, RpcError, Unreadable)
 _SPARE_BYTES = 64 * 1024  # an answer holds its result twice, as structure and as text, and some words around it
 
 
@@ -73,14 +72,21 @@ class ToolCaller:
             return failed(ErrorClass.INVALID, "idempotency.header has another meaning already")
         limits = tool.spec.limits or ToolLimits()
         started = time.perf_counter()
-        request = _request(call, function, idempotency_key, trace_parent)
+        repeatable = function.effect == "Read" or idempotency_key is not None
+        arguments, headers = _with_key(call, function, idempotency_key)
         try:
-            server = self._server(name, destination(self._resources, tool))
-            result = await _ask(server, request, started + timeout_seconds, limits.max_result_bytes)
+            result = await self._server(name, destination(self._resources, tool)).call_tool(
+                function.name,
+                arguments,
+                headers=headers,
+                meta={"traceparent": trace_parent},
+                end=started + timeout_seconds,
+                max_bytes=_SPARE_BYTES + 4 * limits.max_result_bytes,
+                repeatable=repeatable,
+            )
         except NotConnected as error:
             return _failure(error.cause, name, repeatable=True, started=started)  # the call itself was not sent
-        except FAILURES as error:
-            repeatable = function.effect == "Read" or idempotency_key is not None
+        except (*FAILURES, CredentialMissing, CredentialPending) as error:
             return _failure(error, name, repeatable=repeatable, started=started)
         return _outcome(result, name, limits.max_result_bytes, started)
 
@@ -91,18 +97,16 @@ class ToolCaller:
             EgressDenied, CredentialMissing, CredentialPending: the server may not be asked.
             StepError: it did not answer, or not as MCP says.
         """
-        timeout_seconds = (tool.spec.limits or ToolLimits()).timeout_seconds
+        end = time.perf_counter() + (tool.spec.limits or ToolLimits()).timeout_seconds
         server = self._server(name, destination(self._resources, tool))
         try:
-            connection = await server.connect(timeout_seconds, anew=True)
-            functions = await server.list_tools(connection, timeout_seconds)
-        except NotConnected as error:
-            if isinstance(error.cause, EgressDenied):
-                raise error.cause from error
-            raise StepError(ErrorClass.UNAVAILABLE, f"Tool {name}: {error.cause}") from error
-        except (DialError, TooLarge, HttpStatus, RpcError, Unreadable) as error:
-            raise StepError(ErrorClass.UNAVAILABLE, f"Tool {name}: {error}") from error
-        return Discovery(connection.version, tuple(str(function["name"]) for function in functions))
+            version, functions = await server.list_tools(end=end)
+        except (NotConnected, *FAILURES) as error:
+            cause = error.cause if isinstance(error, NotConnected) else error
+            if isinstance(cause, EgressDenied):
+                raise cause from None
+            raise StepError(ErrorClass.UNAVAILABLE, f"Tool {name}: {cause}") from error
+        return Discovery(version, tuple(str(function["name"]) for function in functions))
 
     def _server(self, name: str, to: Destination) -> McpServer:
         known = self._servers.get(name)
@@ -112,55 +116,23 @@ class ToolCaller:
         return known
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A function call in MCP's terms."""
+def _with_key(call: Call, function: Function, key: str | None) -> tuple[Json, dict[str, str]]:
+    """Return arguments and headers with the key where the contract wants it.
 
-    function: str
-    arguments: Json
-    headers: Json
-    meta: Json
-
-
-def _request(call: Call, function: Function, key: str | None, trace_parent: str) -> _Request:
-    """Put the key where the contract says. A token that the caller gave stays: its request is recorded with it."""
-    arguments = dict(call.request.get("arguments") or {})
-    headers = {}
-    if key is not None and function.idempotency is not None:
-        if function.idempotency.argument is not None:
-            arguments[function.idempotency.argument] = arguments.get(function.idempotency.argument) or key
-        if function.idempotency.header is not None:
-            headers[function.idempotency.header] = key
-    return _Request(function.name, arguments, headers, {"traceparent": trace_parent})
+    A token that the caller gave stays: the recorded request holds it, so that it is the same whenever it is sent.
+    """
+    arguments: Json = dict(call.request.get("arguments") or {})
+    if key is None or function.idempotency is None:
+        return arguments, {}
+    if function.idempotency.argument is not None:
+        arguments[function.idempotency.argument] = arguments.get(function.idempotency.argument) or key
+    return arguments, {function.idempotency.header: key} if function.idempotency.header is not None else {}
 
 
 def _is_taken(tool: Tool, function: Function) -> bool:
     header = (function.idempotency.header or "").lower() if function.idempotency else ""
     credential = tool.spec.credential.header.lower() if tool.spec.credential else ""
     return header in RESERVED_HEADERS or header.startswith("mcp-") or bool(header and header == credential)
-
-
-async def _ask(server: McpServer, request: _Request, end: float, max_result_bytes: int) -> Json:
-    """Call on a connected server; once more if it says that it does not know the session or version any more."""
-
-    async def send(connection: Connection) -> Json:
-        return await server.call_tool(
-            connection,
-            request.function,
-            request.arguments,
-            headers=request.headers,
-            meta=request.meta,
-            timeout_seconds=end - time.perf_counter(),
-            max_bytes=_SPARE_BYTES + 4 * max_result_bytes,
-        )
-
-    connection = await server.connect(end - time.perf_counter())
-    try:
-        return await send(connection)
-    except (HttpStatus, RpcError) as error:
-        if not server.lost(connection, error):
-            raise
-    return await send(await server.connect(end - time.perf_counter()))
 
 
 def _outcome(result: Json, name: str, max_bytes: int, started: float) -> Outcome:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fairlead import __version__
 from fairlead.engine.credentials import Destination
@@ -30,9 +31,14 @@ MODERN_META = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 UNSUPPORTED_VERSION = -32022
+INVALID_PARAMS = -32602
 MAX_LISTING_BYTES = 4 * 1024 * 1024
 MAX_PAGES = 50
 MAX_FUNCTIONS = 1000
+FAILURES = (EgressDenied, DialError, TooLarge, HttpStatus, RpcError, Unreadable)
+"""What an exchange with a server can end with."""
+
+Result = TypeVar("Result")
 
 
 class NotConnected(FairleadError):
@@ -72,63 +78,94 @@ class McpServer:
         self._ids = itertools.count(1)
         self._connecting = asyncio.Lock()
 
-    async def connect(self, timeout_seconds: float, *, anew: bool = False) -> Connection:
-        """Find out what the server speaks, unless that is known.
-
-        Raises:
-            NotConnected: it did not say; holds what `jsonrpc.ask` raised.
-        """
-        if self._connection is not None and not anew:
-            return self._connection
-        try:
-            async with self._connecting:
-                if anew or self._connection is None:
-                    self._connection = await self._discover(timeout_seconds) or await self._initialize(timeout_seconds)
-                return self._connection
-        except (EgressDenied, DialError, TooLarge, HttpStatus, RpcError, Unreadable) as error:
-            raise NotConnected(error) from error
-
-    def lost(self, connection: Connection, error: HttpStatus | RpcError) -> bool:
-        """Tell whether the server has refused a request because it does not know this session or version any more.
-
-        MCP has two ways to say so, both before anything is done. Any other refusal of this kind may be meant so too,
-        so that the next request connects anew, but this one is not sent twice for it.
-        """
-        unknown_session = error.status == 404 and bool(connection.session)
-        unknown_version = isinstance(error, RpcError) and error.code == UNSUPPORTED_VERSION
-        if self._connection is connection and (error.status in (400, 404) or unknown_version):
-            self._connection = None
-        return unknown_session or unknown_version
-
     async def call_tool(
         self,
-        connection: Connection,
         name: str,
         arguments: Json,
         *,
         headers: Mapping[str, str],
         meta: Json,
-        timeout_seconds: float,
+        end: float,
         max_bytes: int,
+        repeatable: bool,
     ) -> Json:
-        """Call a function and return the raw CallToolResult. Raises what `jsonrpc.ask` raises."""
-        params = {"name": name, "arguments": arguments, "_meta": meta}
-        reply = await self._ask(
-            connection, "tools/call", params, timeout_seconds=timeout_seconds, max_bytes=max_bytes, headers=headers
-        )
-        return reply.result
+        """Call a function and return the raw CallToolResult.
 
-    async def list_tools(self, connection: Connection, timeout_seconds: float) -> list[Json]:
-        """Return all functions that the server lists, page by page. Raises what `jsonrpc.ask` raises.
+        Args:
+            name: the function.
+            arguments: its arguments.
+            headers: beside the protocol's own.
+            meta: goes into `_meta`.
+            end: `time.perf_counter()` at which the time is over.
+            max_bytes: how much of the answer is read at most.
+            repeatable: the call may be made twice.
+
+        Raises:
+            NotConnected: the call was not sent.
+            FairleadError: what `jsonrpc.ask` raises.
+        """
+        params = {"name": name, "arguments": arguments, "_meta": meta}
+
+        async def send(connection: Connection) -> Json:
+            reply = await self._ask(connection, "tools/call", params, end=end, max_bytes=max_bytes, headers=headers)
+            return reply.result
+
+        return await self._connected(send, end, repeatable=repeatable)
+
+    async def list_tools(self, *, end: float) -> tuple[str, list[Json]]:
+        """Return the protocol's version and all functions that the server lists. Raises as `call_tool` does.
 
         Raises:
             Unreadable: not a listing, or one without end.
         """
+
+        async def send(connection: Connection) -> tuple[str, list[Json]]:
+            return connection.version, await self._list(connection, end)
+
+        return await self._connected(send, end, repeatable=True)
+
+    async def _connected(
+        self, send: Callable[[Connection], Awaitable[Result]], end: float, *, repeatable: bool
+    ) -> Result:
+        """Send over a connection; once more over a new one if the server says that it does not know the old one."""
+        connection = await self._connect(end)
+        try:
+            return await send(connection)
+        except (HttpStatus, RpcError) as error:
+            if not self._lost(connection, error, repeatable=repeatable):
+                raise
+        return await send(await self._connect(end))
+
+    async def _connect(self, end: float) -> Connection:
+        if self._connection is not None:
+            return self._connection
+        try:
+            async with self._connecting:
+                if self._connection is None:
+                    self._connection = await self._discover(end) or await self._initialize(end)
+                return self._connection
+        except FAILURES as error:
+            raise NotConnected(error) from error
+
+    def _lost(self, connection: Connection, error: HttpStatus | RpcError, *, repeatable: bool) -> bool:
+        """Tell whether a refused request is to be sent again over a new connection.
+
+        MCP has two ways to say that a session or version is unknown, both before anything is done. Any other refusal
+        may be meant so too: then the next request connects anew, but only a repeatable one is sent twice for it.
+        """
+        code = error.code if isinstance(error, RpcError) else 0
+        surely = code == UNSUPPORTED_VERSION or (error.status == 404 and bool(connection.session))
+        perhaps = error.status in (400, 404) and code != INVALID_PARAMS
+        if (surely or perhaps) and self._connection is connection:
+            self._connection = None
+        return surely or (perhaps and repeatable)
+
+    async def _list(self, connection: Connection, end: float) -> list[Json]:
         found: list[Json] = []
         cursor: Any = None
         for _ in range(MAX_PAGES):
             params = {"cursor": cursor} if cursor is not None else {}
-            reply = await self._ask(connection, "tools/list", params, timeout_seconds=timeout_seconds)
+            reply = await self._ask(connection, "tools/list", params, end=end)
             tools, cursor = reply.result.get("tools"), reply.result.get("nextCursor")
             if not isinstance(tools, list):
                 raise Unreadable("the answer is no listing")
@@ -139,11 +176,11 @@ class McpServer:
                 break
         raise Unreadable("the listing has no end")
 
-    async def _discover(self, timeout_seconds: float) -> Connection | None:
+    async def _discover(self, end: float) -> Connection | None:
         """Ask for the versions. An older server does not know the question, in whatever words it says so: None."""
         modern = Connection(MODERN)
         try:
-            reply = await self._ask(modern, "server/discover", {}, timeout_seconds=timeout_seconds)
+            reply = await self._ask(modern, "server/discover", {}, end=end)
         except RpcError as error:
             if error.code == UNSUPPORTED_VERSION and not _shared(error.data):
                 raise
@@ -157,16 +194,14 @@ class McpServer:
         versions = reply.result.get("supportedVersions")
         return modern if isinstance(versions, list) and MODERN in versions else None
 
-    async def _initialize(self, timeout_seconds: float) -> Connection:
+    async def _initialize(self, end: float) -> Connection:
         params = {"protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": CLIENT}
-        reply = await self._ask(Connection(""), "initialize", params, timeout_seconds=timeout_seconds)
+        reply = await self._ask(Connection(""), "initialize", params, end=end)
         version = reply.result.get("protocolVersion")
         if version not in LEGACY:
             raise Unreadable("the server speaks no version of MCP that is known here")
         connection = Connection(version, reply.headers.get("Mcp-Session-Id", ""))
-        await self._send(
-            connection, {"jsonrpc": "2.0", "method": "notifications/initialized"}, timeout_seconds=timeout_seconds
-        )
+        await self._send(connection, {"jsonrpc": "2.0", "method": "notifications/initialized"}, end=end)
         return connection
 
     async def _ask(
@@ -175,23 +210,21 @@ class McpServer:
         method: str,
         params: Json,
         *,
-        timeout_seconds: float,
+        end: float,
         max_bytes: int = MAX_LISTING_BYTES,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         if connection.version == MODERN:
             params = params | {"_meta": params.get("_meta", {}) | MODERN_META}
         message = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
-        return await self._send(
-            connection, message, timeout_seconds=timeout_seconds, max_bytes=max_bytes, headers=headers
-        )
+        return await self._send(connection, message, end=end, max_bytes=max_bytes, headers=headers)
 
     async def _send(
         self,
         connection: Connection,
         message: Json,
         *,
-        timeout_seconds: float,
+        end: float,
         max_bytes: int = MAX_LISTING_BYTES,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
@@ -200,7 +233,7 @@ class McpServer:
             self.to,
             message,
             headers={**(headers or {}), **connection.headers(message["method"], message.get("params", {}))},
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=end - time.perf_counter(),
             max_bytes=max_bytes,
         )
 
