@@ -1,8 +1,11 @@
 """One walk through the open part of a run: which steps start, which go on, which are over.
 
 A `Walk` begins at the Workflow's own list and follows only what is open, down through the blocks. What it finds it
-collects as records, calls and the time to look again; it changes nothing. A record ends the matter for this walk: what
-follows from it is seen by the next one, when it stands in the journal.
+collects as records, calls and the time to look again; it changes nothing.
+
+It stops at the first place that has something to journal. What is journaled together is always one thing - the steps
+that start, one step's way forward, one step's end - and half of it is completed by the next walk before anything else.
+So a run that stops after any entry goes on exactly as if it had not.
 """
 
 from __future__ import annotations
@@ -69,19 +72,17 @@ class Walk:
         if len(here.settled) == len(frame.body.steps) and not here.failed:
             return self._output(frame)
         stop = drain or bool(here.failed)
-        before = len(self.records)
+        if not stop:
+            self._start_ready(frame, here)
         for name in here.open:
+            if self.records:
+                break
             self._step(frame, frame.body.steps[name], deadline_ms=deadline_ms, drain=stop)
-        if stop:
-            if here.open:
-                return Unfinished.PENDING
-            return self._failure(frame, here) if here.failed else Unfinished.DRAINED
-        if len(self.records) == before:
-            for plan in _ready(frame, here, self.state):
-                self._begin(frame, plan)
-            if not here.open and len(self.records) == before:
-                return failed(ErrorClass.INTERNAL, "no step of the list can start", reason="Stuck")
-        return Unfinished.PENDING
+        if here.open or self.records:
+            return Unfinished.PENDING
+        if here.failed:
+            return self._failure(frame, here)
+        return Unfinished.DRAINED if drain else failed(ErrorClass.INTERNAL, "no step can start", reason="Stuck")
 
     def _output(self, frame: Frame) -> BodyResult:
         if frame.body.output is None:
@@ -95,7 +96,23 @@ class Walk:
 
     # Steps that start.
 
-    def _begin(self, frame: Frame, plan: StepPlan) -> None:
+    def _start_ready(self, frame: Frame, here: BodyState) -> None:
+        """Start all that is ready. Anything else than a start is a record of its own."""
+        latest = next(reversed(here.open), None)
+        if latest is not None:
+            self._complete_start(frame, frame.body.steps[latest])
+        for plan in _ready(frame, here, self.state):
+            if not self._begin(frame, plan):
+                break
+
+    def _complete_start(self, frame: Frame, plan: StepPlan) -> None:
+        """Evaluate the inputs of a step whose start was the last that was journaled before a stop."""
+        step = self.state.steps[frame.path(plan.name)]
+        if step.phase == "Running" and step.inputs is None and not step.handling and plan.spec.repeat is None:
+            self._inputs(frame, plan, step.path, attempt=step.attempt)
+
+    def _begin(self, frame: Frame, plan: StepPlan) -> bool:
+        """Look at a step's `when`; return whether the step starts."""
         path = frame.path(plan.name)
         if plan.spec.when is not None:
             when = self.state.whens.get(path)
@@ -105,11 +122,12 @@ class Walk:
                 self._record(EntryKind.EVALUATED, path, 0, _evaluated("When", when))
             if when.error is not None:
                 self._fail(path, 0, when.error, then=plan.spec.on_error)
-                return
+                return False
             if not when.value:
                 self._record(EntryKind.STEP_SKIPPED, path, 0, {"reason": "When"})
-                return
+                return False
         self._start(frame, plan, path)
+        return True
 
     def _start(self, frame: Frame, plan: StepPlan, path: Path, *, looped: bool = False) -> None:
         """Start a step or, `looped`, one iteration of it."""

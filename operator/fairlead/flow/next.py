@@ -39,8 +39,9 @@ class Next:
     """What to do now.
 
     Attributes:
-        records: entries to append; then ask again.
-        calls: every call that should be in flight; start those that are not.
+        records: entries to append; then ask again, before anything else.
+        calls: when there are no records: every call that should be in flight; start those that are not. In a closing
+            run nothing is asked for; what is in flight may finish.
         wake_at_ms: Unix ms at which to ask again when nothing happens before; None for no such time.
     """
 
@@ -79,8 +80,9 @@ def _go_on(plan: Plan, state: RunState, accepted: Accepted, walk: Walk) -> Next:
         case Failed():
             return _record(EntryKind.RUN_FAILED, _failure(state, result.error))
         case Unfinished():
-            wake = min(accepted.deadline, walk.wake_at_ms or accepted.deadline)
-            return Next(tuple(walk.records), tuple(walk.calls), wake)
+            if walk.records:
+                return Next(tuple(walk.records))
+            return Next((), tuple(walk.calls), min(accepted.deadline, walk.wake_at_ms or accepted.deadline))
 
 
 def _close(reason: RunReason, message: str) -> Next:

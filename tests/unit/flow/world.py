@@ -135,12 +135,12 @@ class Driver:
         return self.state
 
     def _call(self, calls: tuple[Call, ...]) -> None:
-        """Pass the gate with every call, then let the first one answer."""
+        """Pass the gate with every call that has not; else let the first one answer."""
         undecided = [call for call in calls if self.open(call) is None]
         for call in undecided:
             self._decide(call)
         call = next((call for call in calls if self.open(call) == "open"), None)
-        if call is None:
+        if undecided or call is None:
             return
         outcome = self.world.perform(call)
         late = call.deadline_ms and self.journal.now_ms + self.world.call_ms > call.deadline_ms

@@ -1,0 +1,116 @@
+"""The promise of the engine: stopping and resuming after any prefix of the journal changes nothing that matters."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from tests.unit.flow.generated import plans, world
+from tests.unit.flow.world import Driver, Journal, Stopped, World, accepted
+
+from fairlead.flow.journal import EntryKind
+from fairlead.flow.plan import Plan
+from fairlead.flow.recover import recover
+from fairlead.flow.state import RunState
+
+REPEATABLE = ("read", "keyed")
+
+examples = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+given_n = st.integers(0, 3)
+seeds = st.integers(0, 2**20)
+errors = st.sampled_from([0, 5, 25])
+
+
+def uninterrupted(plan: Plan, a_world: World, n: int) -> Driver:
+    driver = Driver(plan, a_world, accepted(plan, {"n": n}))
+    driver.run()
+    return driver
+
+
+def interrupted(plan: Plan, a_world: World, n: int, stop_after: int) -> Journal:
+    """Return the journal of a run whose process died when it had so many entries, or about to write the next."""
+    driver = Driver(plan, a_world, accepted(plan, {"n": n}), stop_after=stop_after)
+    with suppress(Stopped):
+        driver.run()
+    return driver.journal
+
+
+def essence(state: RunState) -> Any:
+    """Return what a run came to, without times."""
+    steps = {
+        path: (step.phase, step.attempt, step.output, step.error, step.iteration, step.tokens)
+        for path, step in state.steps.items()
+    }
+    assert state.terminal is not None
+    return steps, state.terminal, state.usage, state.denials
+
+
+def effects(a_world: World) -> set[tuple[str, str, str]]:
+    return set(a_world.effects())
+
+
+@examples
+@given(plans(), given_n, seeds, errors, st.data())
+@pytest.mark.requirement("G1", "G2")
+def test_stopping_and_resuming_changes_neither_state_nor_effects(
+    plan: Plan, n: int, seed: int, errors_percent: int, data: st.DataObject
+) -> None:
+    whole = uninterrupted(plan, world(seed, errors_percent=errors_percent), n)
+    event(whole.state.terminal.reason if whole.state.terminal else "open")
+    for stop_after in _cuts(whole.journal, data):
+        again = world(seed, errors_percent=errors_percent)
+        journal = interrupted(plan, again, n, stop_after)
+        unknown = recover(journal.fold())
+        resumed = Driver(plan, again, journal)
+        resumed.run()
+        _nothing_ran_twice(resumed)
+        if unknown:
+            _ended_as_unknown(resumed, len(unknown))
+        else:
+            assert essence(resumed.state) == essence(whole.state)
+            assert effects(again) == effects(whole.world)
+
+
+@examples
+@given(plans(functions=REPEATABLE), given_n, seeds, errors)
+@pytest.mark.requirement("G1", "G2")
+def test_dying_after_every_entry_changes_nothing_where_calls_may_repeat(
+    plan: Plan, n: int, seed: int, errors_percent: int
+) -> None:
+    whole = uninterrupted(plan, world(seed, errors_percent=errors_percent), n)
+    again, journal = world(seed, errors_percent=errors_percent), accepted(plan, {"n": n})
+    while not journal.fold().terminal:
+        with suppress(Stopped):
+            Driver(plan, again, journal, stop_after=len(journal.entries) + 1).run()
+    assert journal.entries == whole.journal.entries
+    assert journal.fold() == whole.state
+    assert effects(again) == effects(whole.world)
+
+
+def _cuts(journal: Journal, data: st.DataObject) -> list[int]:
+    return sorted(data.draw(st.sets(st.integers(1, len(journal.entries)), min_size=1, max_size=6), label="cuts"))
+
+
+def _nothing_ran_twice(driver: Driver) -> None:
+    keyless = [effect for effect in driver.world.effects() if effect[2] == "t.write"]
+    assert len(keyless) == len(set(keyless))
+    succeeded: set[str] = set()
+    for entry in driver.journal.entries:
+        assert not (entry.kind is EntryKind.STEP_STARTED and entry.path in succeeded)
+        if entry.kind is EntryKind.STEP_SUCCEEDED:
+            succeeded.add(entry.path)
+
+
+def _ended_as_unknown(driver: Driver, count: int) -> None:
+    outcomes = driver.journal.of(EntryKind.CALL_OUTCOME)
+    unknown = [entry for entry in outcomes if entry.data.get("error", {}).get("reason") == "OutcomeUnknown"]
+    assert len(unknown) == count
+    assert driver.state.terminal is not None
