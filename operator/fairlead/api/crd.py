@@ -26,6 +26,7 @@ _KEPT = {
     "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string",
 }  # fmt: skip
 _FORMATS = {"int32", "int64", "date-time", "byte"}
+_RULES = "x-kubernetes-validations"
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _NOT_RE2 = re.compile(r"\(\?(<?[=!]|P[=>]|>|\()|\\[1-9]|\\Z|[*+?}]\+")
 _INT32_MAX = 2**31 - 1
@@ -102,10 +103,7 @@ def _root(resource: type[Resource]) -> Schema:
     )
     emitted = resource.model_json_schema(by_alias=True, mode="validation")
     properties: Schema = {
-        "apiVersion": {
-            "type": "string",
-            "description": "The version of this object's schema.",
-        },
+        "apiVersion": {"type": "string", "description": "The version of this object's schema."},
         "kind": {"type": "string", "description": "The kind of this object."},
         "metadata": {"type": "object"},
     }
@@ -117,7 +115,7 @@ def _root(resource: type[Resource]) -> Schema:
         "description": _one_line(emitted["description"]),
         "properties": properties,
         "required": [name for name in emitted.get("required", ()) if name == "spec"],
-        "x-kubernetes-validations": [rule.as_schema() for rule in (name_rule, *resource.cel)],
+        _RULES: [rule.as_schema() for rule in (name_rule, *resource.cel)],
     }
 
 
@@ -136,7 +134,10 @@ class _Inliner:
             if ref in inside:
                 raise SchemaProblem(path, f"{ref} contains itself; a structural schema is finite")
             inside = (*inside, ref)
-            schema = {**self._definitions[ref.removeprefix("#/$defs/")], **schema}
+            definition = self._definitions[ref.removeprefix("#/$defs/")]
+            if _RULES in schema.keys() & definition.keys():
+                raise SchemaProblem(path, "CEL rules both here and on the model: one would be lost")
+            schema = {**definition, **schema}
         keep_default = schema.get(EMIT_DEFAULT, False)
         schema = {key: schema[key] for key in schema if key not in _NOISE or (key == "default" and keep_default)}
         _rewrite_keywords(schema, path)

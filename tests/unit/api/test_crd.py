@@ -170,6 +170,12 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("a backreference", Short, {"json_schema_extra": {"pattern": r"(a)\1"}}, "is no RE2"),
     ("a Python anchor", Short, {"json_schema_extra": {"pattern": r"a\Z"}}, "is no RE2"),
     ("an unknown keyword", Short, {"json_schema_extra": {"contentEncoding": "base64"}}, "cannot say contentEncoding"),
+    (
+        "rules here and there",
+        Inner,
+        {"json_schema_extra": {"x-kubernetes-validations": [{"rule": "true", "message": "m"}]}},
+        "f: CEL rules both here and on the model",
+    ),
     ("silence", int, {"description": ""}, "f: no description"),
     ("required and null", int | None, {}, "f: required and yet optional"),
 ]
