@@ -7,9 +7,11 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path as File
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from mcp.server.mcpserver import MCPServer
+from pydantic import Field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -256,6 +258,22 @@ async def test_a_read_survives_a_change_of_version() -> None:
         await caller.call("read")
         use_old = True
         assert (await caller.call("read")).result == {"text": "done"}
+
+
+async def test_arguments_are_repeated_in_headers_where_the_server_wants_that() -> None:
+    server: MCPServer[Any] = MCPServer("regional", version="1.0", log_level="CRITICAL")
+    effects: list[str] = []
+
+    @server.tool()
+    def append(region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})]) -> str:
+        effects.append(region)
+        return region
+
+    app = server.streamable_http_app(json_response=True, stateless_http=True)
+    async with served(app) as url, calling(f"{url}/mcp") as caller:
+        for region in ("eu-west", " zürich "):
+            assert (await caller.call("append", region=region)).result == {"result": region}
+    assert effects == ["eu-west", " zürich "]
 
 
 async def test_wrong_arguments_are_an_answer_and_cost_no_new_connection() -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from fairlead import __version__
 from fairlead.engine.credentials import Destination
 from fairlead.engine.dialer import Dialer, DialError, TooLarge
+from fairlead.engine.tools import paramheaders
 from fairlead.engine.tools.jsonrpc import HttpStatus, Json, Reply, RpcError, Unreadable, ask
 from fairlead.errors import EgressDenied, FairleadError
 
@@ -32,6 +33,7 @@ MODERN_META = {
 }
 UNSUPPORTED_VERSION = -32022
 INVALID_PARAMS = -32602
+HEADER_MISMATCH = -32020
 MAX_LISTING_BYTES = 4 * 1024 * 1024
 MAX_PAGES = 50
 MAX_FUNCTIONS = 1000
@@ -75,6 +77,7 @@ class McpServer:
         self.to = to
         self._dialer = dialer
         self._connection: Connection | None = None
+        self._param_headers: dict[str, paramheaders.Declared] = {}
         self._ids = itertools.count(1)
         self._connecting = asyncio.Lock()
 
@@ -107,9 +110,17 @@ class McpServer:
         params = {"name": name, "arguments": arguments, "_meta": meta}
 
         async def send(connection: Connection) -> Json:
-            reply = await self._ask(connection, "tools/call", params, end=end, max_bytes=max_bytes, headers=headers)
+            wanted = paramheaders.headers(self._param_headers.get(name, {}), arguments)
+            reply = await self._ask(
+                connection, "tools/call", params, end=end, max_bytes=max_bytes, headers={**headers, **wanted}
+            )
             return reply.result
 
+        try:
+            return await self._connected(send, end, repeatable=repeatable)
+        except RpcError as error:
+            if error.code != HEADER_MISMATCH or not await self._learn_headers(name, end):
+                raise
         return await self._connected(send, end, repeatable=repeatable)
 
     async def list_tools(self, *, end: float) -> tuple[str, list[Json]]:
@@ -123,6 +134,17 @@ class McpServer:
             return connection.version, await self._list(connection, end)
 
         return await self._connected(send, end, repeatable=True)
+
+    async def _learn_headers(self, name: str, end: float) -> bool:
+        """Look up which arguments a function wants in headers; tell whether that is news."""
+        known = self._param_headers.get(name, {})
+        try:
+            _, tools = await self.list_tools(end=end)
+        except (NotConnected, *FAILURES):
+            return False
+        for tool in tools:
+            self._param_headers[str(tool["name"])] = paramheaders.declared(tool.get("inputSchema"))
+        return self._param_headers.get(name, {}) != known
 
     async def _connected(
         self, send: Callable[[Connection], Awaitable[Result]], end: float, *, repeatable: bool
@@ -155,7 +177,7 @@ class McpServer:
         """
         code = error.code if isinstance(error, RpcError) else 0
         surely = code == UNSUPPORTED_VERSION or (error.status == 404 and bool(connection.session))
-        perhaps = error.status in (400, 404) and code != INVALID_PARAMS
+        perhaps = error.status in (400, 404) and code not in (INVALID_PARAMS, HEADER_MISMATCH)
         if (surely or perhaps) and self._connection is connection:
             self._connection = None
         return surely or (perhaps and repeatable)
