@@ -2,7 +2,7 @@
 
 Everything conditional or computed in a Workflow ends here: `when`, `until`, rules and the `$( )` of `template.py`.
 Results are deterministic JSON. Cost is bounded by the library (nesting of 32, 10,000 loop iterations, RE2), by what may
-be bound (`values.py`) and by the size of a loop that makes a list (`syntax.py`).
+be bound (`values.py`), by the size of a loop that makes a list (`syntax.py`) and by what is made (`cost.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from cel_expr_python.ext import (  # type: ignore[import-untyped]
 from fairlead.api.reasons import ErrorClass
 from fairlead.errors import StepError
 from fairlead.flow import functions, syntax
-from fairlead.flow.syntax import Reference
+from fairlead.flow.cost import MAX_MADE_BYTES, grows, measure
+from fairlead.flow.syntax import Message, Reference
 from fairlead.flow.values import MAX_DEPTH, to_cel, to_json
 
 __all__ = ["Expression", "ExpressionError", "Reference", "compile_expression", "evaluate", "evaluate_bool"]
@@ -68,12 +69,15 @@ class ExpressionError(StepError):
 class Expression:
     """A compiled expression. Make it with `compile_expression`."""
 
-    __slots__ = ("_program", "_reads", "_words", "references", "text")
+    __slots__ = ("_growing", "_program", "_reads", "_words", "references", "text")
 
-    def __init__(self, text: str, program: cel.Expression, references: tuple[Reference, ...]) -> None:
+    def __init__(
+        self, text: str, program: cel.Expression, references: tuple[Reference, ...], growing: Message | None
+    ) -> None:
         self.text = text
         self.references = references
         self._program = program
+        self._growing = growing
         self._reads = _tree(references)
         self._words = frozenset(re.findall(r"\w+", text))
 
@@ -94,6 +98,8 @@ class Expression:
                 data[root] = _bind(scope[root], members)
             except ValueError as error:
                 raise ExpressionError(f"'{root}' cannot be read: {error}") from None
+        if self._growing is not None and measure(self._growing, data).made > MAX_MADE_BYTES:
+            raise ExpressionError(f"the expression may make more than {MAX_MADE_BYTES // 2**20} MiB of these values")
         return self._run(data)
 
     def _run(self, data: dict[str, Any]) -> Any:
@@ -145,11 +151,12 @@ def compile_expression(text: str) -> Expression:
     tree, kind = syntax.unpack(checked.serialize())
     expr = syntax.expression_of(tree, kind)
     found = syntax.references(expr)
+    growing = syntax.expression_of(*syntax.unpack(checked.serialize())) if grows(expr) else None
     syntax.bound_loops(expr)
     if checked.return_type().name().startswith("optional_type"):
         expr = syntax.or_null(expr)
     program = environment.deserialize(syntax.pack(syntax.with_expression(tree, kind, expr), kind))
-    return Expression(text, program, found)
+    return Expression(text, program, found, growing)
 
 
 def evaluate(text: str, scope: Mapping[str, Any]) -> Any:

@@ -118,7 +118,7 @@ def bound_loops(expr: Message) -> None:
     for child in children(expr):
         bound_loops(child)
     loop = expr.message(9)
-    if loop is None or not _builds_a_list(loop):
+    if loop is None or not builds_a_list(loop):
         return
     loop.fields = [(n, _bounded(v) if n == 2 and isinstance(v, Message) else v) for n, v in loop.fields]
 
@@ -143,7 +143,7 @@ def children(expr: Message) -> Iterator[Message]:
 
 
 def _references(expr: Message, local: frozenset[str]) -> Iterator[Reference]:
-    path = _path(expr)
+    path = path_of(expr)
     if path is not None:
         root, members, indexes = path
         if root not in local and root not in TYPES and root not in NAMESPACES:
@@ -163,7 +163,7 @@ def _references(expr: Message, local: frozenset[str]) -> Iterator[Reference]:
             yield from _references(part, local if number in (2, 4) else inner)
 
 
-def _path(expr: Message) -> tuple[str, tuple[str, ...], list[Message]] | None:
+def path_of(expr: Message) -> tuple[str, tuple[str, ...], list[Message]] | None:
     """Return root, members and further index expressions when this is a chain of selects on a name."""
     ident = expr.message(4)
     if ident is not None:
@@ -183,7 +183,7 @@ def _path(expr: Message) -> tuple[str, tuple[str, ...], list[Message]] | None:
             further = [index]
     if operand is None:
         return None
-    path = _path(operand)
+    path = path_of(operand)
     if path is None:
         return None
     root, members, indexes = path
@@ -192,7 +192,8 @@ def _path(expr: Message) -> tuple[str, tuple[str, ...], list[Message]] | None:
     return root, (*members, member), []
 
 
-def _builds_a_list(loop: Message) -> bool:
+def builds_a_list(loop: Message) -> bool:
+    """Return whether a Loop is that of `map` or `filter`."""
     start = loop.message(4)
     return start is not None and start.message(7) is not None and loop.text(1) != _UNUSED
 

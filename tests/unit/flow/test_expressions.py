@@ -146,8 +146,48 @@ def test_what_is_no_expression_is_refused_when_it_is_compiled_or_run(text: str) 
     ],
 )
 def test_loops_are_bounded(text: str) -> None:
-    with pytest.raises(ExpressionError, match=r"10,000 iterations|more than 1000 items"):
+    with pytest.raises(ExpressionError, match=r"10,000 iterations|more than 1000 items|more than 64 MiB"):
         evaluate(text, {"items": list(range(1000)), "text": "a" * 50_000})
+
+
+@pytest.mark.requirement("A26")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "text.replace('a', text)",
+        "text.replace('', text).size()",
+        "items.map(i, text).join(text)",
+        "items.map(i, text + text).size()",
+        "[text].map(a, a + a + a + a).map(a, a + a + a + a).map(a, a + a + a + a).map(a, a + a + a + a).size()",
+        "items.all(i, (text + string(i)).size() > 0)",
+        "[" + ", ".join(["text + text"] * 300) + "].size()",
+        "'%s%s%s'.format([text, text, text]).replace('a', 'b' + text)",
+        "{'a': text.replace('a', 'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb')}.a.replace('b', 'cccccccccccccccc')",
+        "optional.of(text).optMap(t, t.replace('a', t)).orValue('')",
+    ],
+)
+def test_text_cannot_grow_without_bound(text: str) -> None:
+    with pytest.raises(ExpressionError, match="may make more than 64 MiB"):
+        evaluate(text, {"items": list(range(1000)), "text": "a" * 200_000})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'Summary: ' + big",
+        "big.replace(' ', ', ').size() > 0",
+        "rows.map(r, r.text + '; ' + r.source).join(', ').size()",
+        "rows.filter(r, r.text.contains('x')).map(r, {'text': r.text, 'quote': '\\'' + r.text + '\\''}).size()",
+        "toJson(rows).size()",
+        "big.split(' ').size()",
+        "rows.filter(r, r.source == 'z').map(r, r.text)[0].size()",
+        "ninety.all(a, ninety.all(b, a + b >= 0))",
+    ],
+)
+def test_ordinary_work_on_megabytes_is_not_refused(text: str) -> None:
+    rows = [{"text": "x" * 2000, "source": "handbook"} for _ in range(900)] + [{"text": "y" * 900_000, "source": "z"}]
+
+    assert evaluate(text, {"big": "word " * 600_000, "rows": rows, "ninety": list(range(90))})
 
 
 @pytest.mark.requirement("A26")
