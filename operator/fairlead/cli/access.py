@@ -1,0 +1,108 @@
+"""The way to the cluster: the user's kubeconfig and rights, and the engine's read-only endpoints.
+
+The engine is reached through the API server's service proxy, which strips `Authorization`. So a reader requests a
+short-lived token of the account `fairlead-viewer` (which has no rights of its own) and sends it in a header of ours:
+the right to read runs is the right to create that token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from fairlead.cli import exits
+from fairlead.cli.exits import CommandFailed, Exit
+
+if TYPE_CHECKING:
+    from fairlead.flow.journal import Entry
+    from fairlead.kube.client import Kube
+
+VIEWER = "fairlead-viewer"
+TOKEN_HEADER = "X-Fairlead-Token"
+TOKEN_SECONDS = 600
+ENGINE_SERVICE = "https:fairlead-engine:8443"
+
+T = TypeVar("T")
+
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="Default: the one of the kubeconfig's context.", show_default=False)
+]
+Context = Annotated[str, typer.Option("--context", help="A context of the kubeconfig.", show_default=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A connection, and the namespace that the command is about."""
+
+    kube: Kube
+    namespace: str
+
+    async def journal(self, run_uid: str) -> list[Entry]:
+        """Return a run's journal as the engine has it.
+
+        Raises:
+            KubeError: the token is refused, or the engine does not answer or does not know the run.
+        """
+        from fairlead.flow.journal import Entry, EntryKind, Path, RunUid
+
+        path = f"/api/v1/namespaces/{self.namespace}/services/{ENGINE_SERVICE}/proxy/v1/runs/{run_uid}/journal"
+        answer = await self.kube.request("GET", path, headers={TOKEN_HEADER: await self._viewer_token()})
+        return [
+            Entry(
+                RunUid(run_uid),
+                row["seq"],
+                row["at"],
+                EntryKind(row["kind"]),
+                Path(row["path"]),
+                row["attempt"],
+                row["data"],
+            )
+            for row in answer["entries"]
+        ]
+
+    async def _viewer_token(self) -> str:
+        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{VIEWER}/token"
+        audience = f"https://engine.{self.namespace}.fairlead.dev/view"
+        spec = {"audiences": [audience], "expirationSeconds": TOKEN_SECONDS}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = await self.kube.request("POST", path, body=request)
+        return str(answer["status"]["token"])
+
+
+@asynccontextmanager
+async def connected(context: str, namespace: str) -> AsyncIterator[Access]:
+    """Connect with the user's kubeconfig; what the API server refuses becomes an exit code.
+
+    Raises:
+        CommandFailed: there is no kubeconfig, no answer, no such object, or no permission.
+    """
+    from kubernetes.aio.config import ConfigException
+
+    from fairlead.errors import KubeError
+    from fairlead.kube.client import Kube
+
+    try:
+        kube = await Kube.connect(context=context or None)
+    except (ConfigException, OSError) as error:
+        raise CommandFailed(Exit.UNREACHABLE, f"no cluster: {error}") from error
+    try:
+        yield Access(kube, namespace or kube.namespace)
+    except KubeError as error:
+        raise CommandFailed(exits.of_status(error.status), error.message) from error
+    finally:
+        await kube.close()
+
+
+def on_cluster(context: str, namespace: str, work: Callable[[Access], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` with a connection."""
+    import asyncio
+
+    async def run() -> T:
+        async with connected(context, namespace) as access:
+            return await work(access)
+
+    return asyncio.run(run())

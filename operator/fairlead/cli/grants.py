@@ -1,0 +1,82 @@
+"""`fairlead grants`: the least Policy that a file's Workflows need, to be reviewed and applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairlead.cli.exits import CommandFailed, Exit
+
+if TYPE_CHECKING:
+    from fairlead.api.tool import Tool
+    from fairlead.api.workflow import WorkflowSpec
+
+
+def grants(
+    file: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="YAML with Workflows.")],
+) -> None:
+    """Print the Policy that grants each account exactly what its Workflows name."""
+    import yaml
+
+    from fairlead.cli import manifests
+
+    try:
+        found = manifests.read([file])
+    except FileNotFoundError as error:
+        raise CommandFailed(Exit.NOT_FOUND, str(error)) from error
+    by_account: dict[str, list[WorkflowSpec]] = {}
+    for workflow in found.of("Workflow").values():
+        if workflow.spec.service_account_name is not None:
+            by_account.setdefault(workflow.spec.service_account_name, []).append(workflow.spec)
+    if not by_account:
+        raise CommandFailed(Exit.NOT_FOUND, f"{file} holds no Workflow that names a serviceAccountName")
+    policies = [least_policy(account, specs, found.of("Tool")) for account, specs in sorted(by_account.items())]
+    print(yaml.safe_dump_all(policies, sort_keys=False), end="")
+
+
+def least_policy(account: str, specs: Iterable[WorkflowSpec], tools: Mapping[str, Tool]) -> dict[str, Any]:
+    """Return the Policy that lets an account do what these Workflows name, and nothing else.
+
+    Args:
+        account: the ServiceAccount.
+        specs: the Workflows that act as it.
+        tools: the known Tools by name. An agent may use every function of a Tool: an unknown Tool is granted whole.
+    """
+    from fairlead.api import API_VERSION
+    from fairlead.engine.authorized import permissions_of
+
+    models: set[str] = set()
+    functions: dict[str, set[str]] = {}
+    whole: set[str] = set()
+    for spec in specs:
+        for permission, *_ in permissions_of(spec, tools):
+            if permission.resource == "models":
+                models.add(permission.name)
+            else:
+                tool, _, function = permission.name.partition(".")
+                functions.setdefault(tool, set()).add(function)
+        whole |= {name for name in _offered_whole(spec) if name not in tools}
+    granted: dict[str, Any] = {"serviceAccounts": [account]}
+    if models:
+        granted["models"] = sorted(models)
+    if functions or whole:
+        granted["tools"] = [
+            {"tool": tool} if tool in whole else {"tool": tool, "functions": sorted(functions[tool])}
+            for tool in sorted(functions.keys() | whole)
+        ]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Policy",
+        "metadata": {"name": account},
+        "spec": {"grants": granted},
+    }
+
+
+def _offered_whole(spec: WorkflowSpec) -> Iterable[str]:
+    """Yield the Tools that an agent may use without a list of functions."""
+    for step in (*spec.steps, *(step for block in spec.blocks for step in block.steps)):
+        if step.agent is not None:
+            yield from (offered.tool for offered in step.agent.tools if offered.functions is None)

@@ -1,0 +1,105 @@
+"""`fairlead lint`: the checks of API server and operator, before anything is applied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fairlead.cli.exits import CommandFailed, Exit
+
+if TYPE_CHECKING:
+    from fairlead.api.policy import Policy
+    from fairlead.cli.manifests import Manifest, Manifests, Problem
+
+
+def lint(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE|DIR...", help="YAML files, or folders of them.")],
+) -> None:
+    """Check files without a cluster: fields, expressions, references, bounds.
+
+    Prints one line per finding, `file:document path: message`, and what could not be checked without a cluster.
+    """
+    from fairlead.cli import manifests
+
+    try:
+        found = manifests.read(paths)
+    except FileNotFoundError as error:
+        raise CommandFailed(Exit.NOT_FOUND, str(error)) from error
+    problems = found.problems + check(found)
+    for problem in problems:
+        print(problem)
+    for note in unchecked(found):
+        print(f"not checked: {note}")
+    count = len(found.items)
+    print(f"{count} object{'' if count == 1 else 's'}, {len(problems)} finding{'' if len(problems) == 1 else 's'}")
+    if problems:
+        raise typer.Exit(Exit.FAILED)
+
+
+def check(found: Manifests) -> list[Problem]:
+    """Return what the operator's static checks and the CRDs' own rules find.
+
+    Models and Tools are looked up only when the files hold any of that kind: else they stand in the cluster.
+    """
+    from fairlead.flow.checks import check_workflow
+
+    models = found.of("Model") or None
+    tools = {name: {f.name for f in tool.spec.functions} for name, tool in found.of("Tool").items()} or None
+    problems = []
+    for item in found.items:
+        if item.kind == "Workflow":
+            findings = check_workflow(item.resource.spec, models=models, tools=tools)
+            problems += [item.problem(_in_spec(finding.path), finding.message) for finding in findings]
+        if item.kind == "Policy":
+            problems += _grants(item, found)
+    return problems
+
+
+def unchecked(found: Manifests) -> list[str]:
+    """Return what only a cluster knows."""
+    notes = []
+    if found.of("Workflow"):
+        if not found.of("Model"):
+            notes.append("whether the Models exist: the files hold none")
+        if not found.of("Tool"):
+            notes.append("whether the Tools and their functions exist: the files hold none")
+        granted = {account for policy in found.of("Policy").values() for account in _accounts(policy)}
+        accounts = {workflow.spec.service_account_name for workflow in found.of("Workflow").values()} - {None}
+        notes += [f"what the account {name} may do: no Policy here names it" for name in sorted(accounts - granted)]
+    if found.of("Model") or found.of("Tool"):
+        notes.append("whether servers and Secrets exist and answer")
+    if found.skipped:
+        notes.append(f"{found.skipped} document{'' if found.skipped == 1 else 's'} of other kinds")
+    return notes
+
+
+def _in_spec(path: str) -> str:
+    return path if path.startswith("spec") else f"spec.{path}"
+
+
+def _accounts(policy: Policy) -> list[str]:
+    grants = policy.spec.grants
+    return grants.service_accounts if grants else []
+
+
+def _grants(item: Manifest, found: Manifests) -> list[Problem]:
+    """A grant of what does not exist is no error to Kubernetes, but here it is most likely a slip of the pen."""
+    grants, problems = item.resource.spec.grants, []
+    models, tools = found.of("Model"), found.of("Tool")
+    for index, name in enumerate(grants.models if grants and models else []):
+        if name not in models:
+            problems.append(item.problem(f"spec.grants.models[{index}]", f"no Model {name} in these files"))
+    for index, grant in enumerate(grants.tools if grants and tools else []):
+        path = f"spec.grants.tools[{index}]"
+        if grant.tool not in tools:
+            problems.append(item.problem(f"{path}.tool", f"no Tool {grant.tool} in these files"))
+            continue
+        known = {function.name for function in tools[grant.tool].spec.functions}
+        problems += [
+            item.problem(f"{path}.functions", f"{name} is not in the contract of Tool {grant.tool}")
+            for name in grant.functions or []
+            if name not in known
+        ]
+    return problems

@@ -1,0 +1,190 @@
+"""`fairlead run`: local mode. The same engine in this process, without a cluster.
+
+Resources come from files, permissions from the Policies among them, servers from the `--with` file, and the journal
+stands in `.fairlead/`: killed and run again with the same `--run` name, a run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairlead.cli.exits import CommandFailed, Exit
+from fairlead.cli.output import Format, show
+
+if TYPE_CHECKING:
+    from fairlead.api.workflow import Workflow
+    from fairlead.cli.manifests import Manifests
+    from fairlead.cli.withfile import Environment
+    from fairlead.engine.store import Store
+    from fairlead.flow.journal import Entry
+    from fairlead.flow.state import RunState
+
+
+def run(
+    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="YAML with Workflow, Models, Tools, Policies.")],
+    input_: Annotated[list[str] | None, typer.Option("--input", "-i", help="name=text or name:=JSON.")] = None,
+    input_file: Annotated[Path | None, typer.Option("--input-file", "-f", help="YAML or JSON with an object.")] = None,
+    workflow: Annotated[str, typer.Option("--workflow", "-w", help="Which one, where the files hold several.")] = "",
+    with_: Annotated[Path | None, typer.Option("--with", help="Local commands that stand in for servers.")] = None,
+    secret: Annotated[list[str] | None, typer.Option("--secret", help="name/key=ENVVAR")] = None,
+    store: Annotated[Path, typer.Option("--store", help="Where journals and logs are kept.")] = Path(".fairlead"),
+    name: Annotated[str, typer.Option("--run", help="The run's name; one that exists goes on.")] = "",
+    trace: Annotated[bool, typer.Option("--trace", help="Show the waterfall at the end.")] = False,
+    output: Annotated[Format, typer.Option("--output", "-o")] = Format.TABLE,
+) -> None:
+    """Run a workflow here, without a cluster: the same engine, a journal in .fairlead/, grants from the files."""
+    from fairlead.cli.inputs import read_input
+    from fairlead.cli.withfile import read_environment
+
+    found = _read(path)
+    chosen = _choose(found, workflow)
+    value = read_input(input_ or [], input_file)
+    environment = read_environment(with_, secret or [])
+    name = name or f"{chosen.metadata.name}-{secrets.token_hex(3)}"
+    entries = asyncio.run(_until_signalled(_run(found, chosen, environment, value=value, folder=store, name=name)))
+    _report(name, entries, output, trace=trace)
+
+
+def _read(path: Path) -> Manifests:
+    from fairlead.cli import manifests
+    from fairlead.cli.lint import check
+
+    try:
+        found = manifests.read([path])
+    except FileNotFoundError as error:
+        raise CommandFailed(Exit.NOT_FOUND, str(error)) from error
+    problems = found.problems + check(found)
+    if problems:
+        raise CommandFailed(Exit.USAGE, "\n  ".join(["the files are wrong:", *map(str, problems)]))
+    return found
+
+
+def _choose(found: Manifests, name: str) -> Workflow:
+    workflows: dict[str, Workflow] = found.of("Workflow")
+    if name in workflows:
+        return workflows[name]
+    if not name and len(workflows) == 1:
+        return next(iter(workflows.values()))
+    if name or not workflows:
+        raise CommandFailed(Exit.NOT_FOUND, f"there is no Workflow {name or 'at all'} in these files")
+    raise CommandFailed(Exit.USAGE, f"--workflow: one of {', '.join(sorted(workflows))}")
+
+
+async def _run(
+    found: Manifests, workflow: Workflow, environment: Environment, *, value: dict[str, Any], folder: Path, name: str
+) -> list[Entry]:
+    """Bring the run to its end, unless it has ended already, and return its journal."""
+    from fairlead.cli import local, localstore, standins
+    from fairlead.cli.localengine import execute
+    from fairlead.engine.store.database import OPEN
+
+    async with localstore.opened(folder, name) as store:
+        known = await localstore.find(store)
+        if known is not None and known.workflow != workflow.metadata.name:
+            raise CommandFailed(Exit.USAGE, f"the run {name} is one of Workflow {known.workflow}")
+        if known is not None and known.state != OPEN:
+            print(f"run {name} has ended before; it is not executed again", file=sys.stderr)
+            return await store.load(known.uid)
+        wanted = local.servers_of(workflow, found)
+        local.refuse_unreachable(wanted, found, environment)
+        namespace = workflow.metadata.namespace or local.DEFAULT_NAMESPACE
+        async with standins.running(environment, wanted=wanted, store=folder) as addresses:
+            resources = local.resources_of(found, environment, namespace=namespace, addresses=addresses)
+            earlier = await store.load(known.uid) if known is not None else []
+            with _Shown(store, name, earlier):
+                uid = await execute(store, resources, known, name=name, workflow=workflow.metadata.name, value=value)
+        return await store.load(uid)
+
+
+class _Shown:
+    """Shows the steps of the one run of a store while they happen."""
+
+    def __init__(self, store: Store, name: str, earlier: list[Entry]) -> None:
+        from fairlead.cli.tree import Progress
+        from fairlead.flow.state import apply, new_state
+
+        self._apply = apply
+        self._state = new_state()
+        for entry in earlier:
+            self._state = apply(self._state, entry)
+        self._progress = Progress(f"run {name}" + (" goes on" if earlier else ""))
+        store.subscribe(self._committed)
+        self._committed(())
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.close()
+
+    def _committed(self, entries: Any) -> None:
+        from fairlead.cli.localstore import clock_ms
+        from fairlead.cli.tree import from_state
+
+        for entry in entries:
+            self._state = self._apply(self._state, entry)
+        self._progress.update(from_state(self._state), now_ms=clock_ms())
+
+
+async def _until_signalled(work: Any) -> list[Entry]:
+    """Let SIGTERM end the work as Ctrl-C does, so that stand-ins are ended with it."""
+    task: asyncio.Task[list[Entry]] = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _report(name: str, entries: list[Entry], output: Format, *, trace: bool) -> None:
+    from fairlead.cli import exits, runs, waterfall
+    from fairlead.engine.reading import folded
+
+    state = folded(entries)
+    end = state.terminal
+    if end is None:
+        raise CommandFailed(Exit.UNFINISHED, f"the run {name} has not ended; run it again with --run {name}")
+    succeeded = end.reason == "Completed"
+    usage = _usage(state)
+    summary = {
+        "name": name,
+        "uid": entries[0].run_uid,
+        "succeeded": succeeded,
+        "reason": end.reason,
+        "message": end.message,
+        "output": end.output,
+        "usage": usage,
+        "denials": state.denials,
+    }
+
+    def as_table() -> str:
+        lines = [runs.verdict(succeeded=succeeded, reason=end.reason, message=end.message)]
+        lines += runs.result(output=end.output, usage=usage)
+        if trace:
+            spans = waterfall.spans_of(entries[0].run_uid, entries)
+            lines += ["", *waterfall.render(spans, width=shutil.get_terminal_size().columns)]
+        return "\n".join(lines)
+
+    print(show(summary, output, as_table=as_table, name=f"run/{name}"))
+    code = exits.of_run(succeeded, end.reason)
+    if code is not Exit.OK:
+        raise typer.Exit(code)
+
+
+def _usage(state: RunState) -> dict[str, int]:
+    used = state.usage
+    return {
+        "modelCalls": used.model_calls,
+        "toolCalls": used.tool_calls,
+        "inputTokens": used.input_tokens,
+        "outputTokens": used.output_tokens,
+    }

@@ -1,0 +1,153 @@
+"""The step tree: how far a run is, as lines of text. Fed from a status (cluster) or from the state (local mode).
+
+Live on a terminal, one line per change elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from fairlead.cli.output import duration
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from fairlead.flow.state import RunState
+
+MARKS = {"Succeeded": "✔", "Failed": "✖", "Skipped": "-", "Running": "▸", "BackingOff": "…", "Waiting": "…"}
+COLOURS = {"Succeeded": "green", "Failed": "red", "Skipped": "dim", "Running": "cyan"}
+
+
+@dataclass(frozen=True, slots=True)
+class StepLine:
+    """One step as it is shown. Times are Unix ms; `tokens` of all attempts."""
+
+    path: str
+    phase: str
+    attempts: int = 1
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    tokens: int = 0
+    message: str = ""
+
+
+def from_status(rows: Iterable[Mapping[str, Any]]) -> list[StepLine]:
+    """Return the lines of a WorkflowRun's `status.steps`, in the order of their start."""
+    lines = [
+        StepLine(
+            path=row["path"],
+            phase=row["phase"],
+            attempts=row.get("attempts", 0),
+            started_ms=milliseconds(row.get("startedAt")),
+            finished_ms=milliseconds(row.get("finishedAt")),
+            tokens=row.get("tokens", 0),
+            message=row.get("message", ""),
+        )
+        for row in rows
+    ]
+    return sorted(lines, key=lambda line: (line.started_ms is None, line.started_ms or 0, line.path))
+
+
+def from_state(state: RunState) -> list[StepLine]:
+    """Return the lines of a run's state."""
+    return [
+        StepLine(
+            path=step.path,
+            phase=step.phase,
+            attempts=step.attempt,
+            started_ms=step.started_at or None,
+            finished_ms=step.finished_at,
+            tokens=step.tokens,
+            message=f"{step.error.reason}: {step.error.message}" if step.error and step.phase != "Succeeded" else "",
+        )
+        for step in state.steps.values()
+    ]
+
+
+def milliseconds(timestamp: str | None) -> int | None:
+    """Return the Unix ms of an RFC 3339 time."""
+    return int(datetime.fromisoformat(timestamp).timestamp() * 1000) if timestamp else None
+
+
+def render(lines: Sequence[StepLine], *, now_ms: int, width: int) -> list[str]:
+    """Return one text line per step, children below what holds them."""
+    from fairlead.telemetry.spans import parent_path
+
+    known = {line.path for line in lines}
+    below: dict[str, list[StepLine]] = {}
+    for line in lines:
+        above = parent_path(line.path)
+        while above and above not in known:
+            above = parent_path(above)
+        below.setdefault(above, []).append(line)
+
+    def walk(above: str, depth: int) -> Iterable[str]:
+        for line in below.get(above, ()):
+            label = line.path[len(above) :].lstrip("/!") if above else line.path
+            yield _text(line, "  " * depth + label, now_ms, width)
+            yield from walk(line.path, depth + 1)
+
+    return list(walk("", 0))
+
+
+def _text(line: StepLine, label: str, now_ms: int, width: int) -> str:
+    parts = []
+    if line.started_ms is not None and line.phase != "Skipped":
+        parts.append(duration((now_ms if line.finished_ms is None else line.finished_ms) - line.started_ms))
+    parts += [f"{line.tokens} tokens"] if line.tokens else []
+    parts += [f"attempt {line.attempts}"] if line.attempts > 1 else []
+    parts += [line.message] if line.message else []
+    return clip(f"{MARKS.get(line.phase, '?')} {label:<24} {'  '.join(parts)}", width)
+
+
+def clip(text: str, width: int) -> str:
+    """Cut a line at `width` characters without touching the spaces in it."""
+    line = "".join(char if char.isprintable() else " " for char in text).rstrip()
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+class Progress:
+    """Shows a run while it happens: redrawn on a terminal, else one line per step and change of phase."""
+
+    def __init__(self, title: str, *, live: bool | None = None) -> None:
+        """`live` None means: only if standard error is a terminal."""
+        self._title = title
+        self._phases: dict[str, tuple[str, int]] = {}
+        self._live: Live | None = None
+        if sys.stderr.isatty() if live is None else live:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True, highlight=False), auto_refresh=False, transient=False)
+            self._live.start()
+        else:
+            print(title, file=sys.stderr, flush=True)
+
+    def update(self, lines: Sequence[StepLine], *, now_ms: int) -> None:
+        """Show where the run stands now."""
+        if self._live is not None:
+            self._redraw(self._live, lines, now_ms)
+            return
+        for line in lines:
+            now = (line.phase, line.attempts)
+            if self._phases.get(line.path) != now:
+                self._phases[line.path] = now
+                print("  " + _text(line, line.path, now_ms, 118), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the last picture standing."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _redraw(self, live: Live, lines: Sequence[StepLine], now_ms: int) -> None:
+        from rich.text import Text
+
+        shown = Text(self._title + "\n", style="bold")
+        for text in render(lines, now_ms=now_ms, width=live.console.width - 2):
+            phase = next((name for name, mark in MARKS.items() if text.lstrip().startswith(mark)), "")
+            shown.append(f"  {text}\n", style=COLOURS.get(phase, "none"))
+        live.update(shown, refresh=True)
