@@ -34,7 +34,7 @@ spec:
   - name: answer
     when: steps.topic.output.choice == 'billing'
     timeoutSeconds: 30
-    retry: {limit: 1, "on": [Timeout, ModelError]}
+    retry: {limit: 1, errorClasses: [Timeout, ModelError]}
     onError: {action: Continue}
     agent:
       model: small

@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 
 
 class ErrorClass(StrEnum):
-    """What kind of failure a step or call met; `retry.on` and `onError` speak of these."""
+    """What kind of failure a step or call met; `retry.errorClasses` and `onError` speak of these."""
 
     TIMEOUT = "Timeout"
     UNAVAILABLE = "Unavailable"

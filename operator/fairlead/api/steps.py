@@ -42,13 +42,13 @@ class Retry(ApiModel):
     backoff_seconds: Annotated[int, Field(ge=0, le=3600, description="Wait before the first further attempt.")] = 1
     factor: Annotated[int, Field(ge=1, le=10, description="Each wait is this many times the one before.")] = 2
     max_backoff_seconds: Annotated[int, Field(ge=0, le=86400, description="No wait is longer.")] = 60
-    on: Annotated[
+    error_classes: Annotated[
         list[Literal["Timeout", "Unavailable", "RateLimited", "BudgetExceeded", "ToolError", "ModelError", "Internal"]]
         | None,
         Field(
             max_length=7,
             description="Error classes that are tried again. Default: Timeout, Unavailable, RateLimited. "
-            'Denied, Invalid and OutcomeUnknown never are. Quote the key, "on": YAML reads a bare on as true.',
+            "Denied, Invalid and OutcomeUnknown never are.",
             json_schema_extra=ATOMIC,
         ),
     ] = None

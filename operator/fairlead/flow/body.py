@@ -352,7 +352,7 @@ def _one_succeeded(frame: Frame, plan: StepPlan, state: RunState) -> bool:
 
 
 def _may_retry(plan: StepPlan, step: StepState, error: CallError) -> bool:
-    allowed = plan.retry.on if plan.retry.on is not None else RETRIED_BY_DEFAULT
+    allowed = plan.retry.error_classes if plan.retry.error_classes is not None else RETRIED_BY_DEFAULT
     return step.tries <= plan.retry.limit and error.error_class in allowed and error.error_class not in NEVER_RETRIED
 
 

@@ -47,7 +47,7 @@ ALTERNATIVES = (
     "functions.idempotency.argument",
     "steps.",
     "blocks.steps.",
-    "defaults.retry.on",
+    "defaults.retry.errorClasses",
 )
 
 

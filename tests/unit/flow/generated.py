@@ -155,7 +155,10 @@ def modifiers(draw: Draw, blocks: tuple[str, ...], before: list[str]) -> dict[st
         whens = ["input.n > 1", "input.missing", *(f"steps.{name}.phase != 'Failed'" for name in before)]
         found["when"] = draw(st.sampled_from(whens))
     if draw(st.integers(0, 1)) == 0:
-        found["retry"] = {"limit": draw(st.integers(0, 2)), "on": ["Unavailable", "Timeout", "ToolError", "ModelError"]}
+        found["retry"] = {
+            "limit": draw(st.integers(0, 2)),
+            "errorClasses": ["Unavailable", "Timeout", "ToolError", "ModelError"],
+        }
     if draw(st.integers(0, 2)) == 0:
         found["onError"] = draw(st.sampled_from([{"action": "Continue"}, *({"block": block} for block in blocks)]))
     if draw(st.integers(0, 4)) == 0:

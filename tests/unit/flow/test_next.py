@@ -139,7 +139,7 @@ def test_a_failing_graph_starts_nothing_more_and_waits_for_open_calls() -> None:
 
 
 def test_a_failing_graph_cancels_what_has_no_open_call() -> None:
-    retry = {"limit": 1, "backoffSeconds": 60, "on": ["Unavailable"]}
+    retry = {"limit": 1, "backoffSeconds": 60, "errorClasses": ["Unavailable"]}
     steps = [call("a", retry=retry), call("b")]
 
     def answer(call: Call) -> Any:
@@ -171,7 +171,7 @@ def test_a_failing_graph_cancels_what_has_no_open_call() -> None:
 )
 @pytest.mark.requirement("G3")
 def test_only_some_errors_are_tried_again(error_class: str, on: list[str] | None, attempts: int) -> None:
-    retry = {"limit": 2} | ({"on": on} if on else {})
+    retry = {"limit": 2} | ({"errorClasses": on} if on else {})
     driver = run_steps([call("a", retry=retry)], failing("a", error_class=error_class))
     assert step(driver.state, "a").attempt == attempts
     assert len(driver.world.performed) == attempts
