@@ -43,18 +43,21 @@ async def drive(log: RunLog, *, gate: Caller, resources: Resources, clock: Calla
         clock: Unix time in ms.
 
     Returns:
-        The Unix ms at which a parked run goes on; None when the run has ended and its end is durable.
+        The Unix ms at which a parked run goes on (now, when it was drained); None when the run has ended. Either way
+        everything is durable.
 
     Raises:
         StoreError: the journal cannot be written (in an ExceptionGroup when a call found out).
         DriverStuck: the run cannot go on by itself.
     """
-    async with asyncio.TaskGroup() as group:
-        calls = _CallsInFlight(log, gate, group)
-        wake_at_ms = await _advance(log, calls, resources=resources, clock=clock)
-        calls.cancel_all()
-    await log.durable()
-    return wake_at_ms
+    while True:
+        async with asyncio.TaskGroup() as group:
+            calls = _CallsInFlight(log, gate, group)
+            wake_at_ms = await _advance(log, calls, resources=resources, clock=clock)
+            calls.cancel_all()
+        await log.durable()
+        if wake_at_ms is None or log.draining or not log.stirred:
+            return wake_at_ms
 
 
 class _CallsInFlight:
@@ -82,23 +85,30 @@ class _CallsInFlight:
                 task = self._group.create_task(self._gate.call(self._log, call))
                 self._tasks[call.id] = task
                 task.add_done_callback(partial(self._on_done, call.id))
-        kept = {call.id for call in wanted} | (self._effects() if self._log.state.closing is not None else set())
-        for call_id, task in self._tasks.items():
-            if call_id not in kept:
-                task.cancel()
+        closing = self._log.state.closing is not None
+        self._keep({call.id for call in wanted} | (self._recorded(reads=False) if closing else set()))
+
+    def finish(self) -> None:
+        """Start nothing more; cancel what has no intent yet, which therefore did nothing."""
+        self._keep(self._recorded(reads=True))
 
     def cancel_all(self) -> None:
         """Cancel what is left when the run has ended."""
         for task in self._tasks.values():
             task.cancel()
 
-    def _effects(self) -> set[CallId]:
+    def _keep(self, kept: set[CallId]) -> None:
+        for call_id, task in self._tasks.items():
+            if call_id not in kept:
+                task.cancel()
+
+    def _recorded(self, *, reads: bool) -> set[CallId]:
         state = self._log.state
         recorded = ((path, state.steps[path], index) for path, index in state.open_calls)
         return {
             CallId(path, step.attempt, CallIndex.parse(index))
             for path, step, index in recorded
-            if step.calls[index].effect != "Read"
+            if reads or step.calls[index].effect != "Read"
         }
 
     def _on_done(self, call_id: CallId, _: asyncio.Task[None]) -> None:
@@ -110,6 +120,13 @@ class _CallsInFlight:
 async def _advance(log: RunLog, calls: _CallsInFlight, *, resources: Resources, clock: Callable[[], int]) -> int | None:
     while log.state.terminal is None:
         now_ms = clock()
+        if log.draining:
+            log.look()
+            calls.finish()
+            if not calls:
+                return now_ms
+            await log.woken(None)
+            continue
         upcoming = what_next(log.plan, log.look(), now_ms, resources)
         if upcoming.records:
             log.append(*upcoming.records)

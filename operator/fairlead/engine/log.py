@@ -24,6 +24,7 @@ class RunLog:
         account: the ServiceAccount that it acts as.
         plan: the frozen revision.
         state: the fold of everything that was appended.
+        draining: the engine is about to end: what is recorded may finish, nothing new begins.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class RunLog:
         self.account = account
         self.plan = plan
         self.state = state
+        self.draining = False
         self._store = store
         self._woken = asyncio.Event()
         self._sealed = False
@@ -59,6 +61,11 @@ class RunLog:
         """
         await self._store.durable()
 
+    def drain(self) -> None:
+        """Let nothing new begin."""
+        self.draining = True
+        self.wake()
+
     def seal(self) -> None:
         """Let nothing more in: what is cancelled from here on stays as it stands, for recovery to judge."""
         self._sealed = True
@@ -66,6 +73,11 @@ class RunLog:
     def wake(self) -> None:
         """Let the driver look again."""
         self._woken.set()
+
+    @property
+    def stirred(self) -> bool:
+        """Tell whether something was appended since the last look."""
+        return self._woken.is_set()
 
     def look(self) -> RunState:
         """Return the state; only what is appended from here on wakes the driver again."""

@@ -67,9 +67,7 @@ class StatusWriter:
         self._subjects: dict[str, _Subject] = {}
         self._group: asyncio.TaskGroup | None = None
 
-    def mark(
-        self, uid: str, name: str, compose: Compose, *, published: Mapping[str, Any], final: bool = False
-    ) -> None:
+    def mark(self, uid: str, name: str, compose: Compose, *, published: Mapping[str, Any], final: bool = False) -> None:
         """Say that an object's status is out of date.
 
         Args:

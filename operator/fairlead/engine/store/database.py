@@ -153,6 +153,10 @@ class Database:
         """Return all runs, oldest first."""
         return self._run_rows(true())
 
+    def uids(self) -> list[RunUid]:
+        """Return the UID of every run."""
+        return [RunUid(row.uid) for row in self._rows(select(schema.runs.c.uid))]
+
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many runs there are by (Workflow, state)."""
         workflow, state = schema.runs.c.workflow, schema.runs.c.state

@@ -78,6 +78,7 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._loop = asyncio.get_running_loop()
         self._heads: dict[RunUid, _Head] = {}
+        self._known: set[RunUid] = set()
         self._gathering = self._gather()
         self._committing: _Gathering | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -119,6 +120,7 @@ class Store:
         )
         try:
             store.id = await store._in_thread(store._database.open)
+            store._known.update(await store._in_thread(store._database.uids))
             for row in await store._in_thread(store._database.open_runs):
                 store._heads[row.uid] = _Head(row.sequence, row.last_at)
         except StoreError:
@@ -130,9 +132,24 @@ class Store:
         """Call `committed` on the event loop after every commit, with its entries in order."""
         self._subscribers.append(committed)
 
+    def knows(self, run_uid: RunUid) -> bool:
+        """Tell whether the run has a journal here, open or not."""
+        return run_uid in self._known
+
+    def ended_runs(self) -> set[RunUid]:
+        """Return the UIDs of all runs that have ended."""
+        return self._known - self._heads.keys()
+
     def begin(self, run_uid: RunUid, *, namespace: str, name: str, workflow: str) -> None:
-        """Make a run known; its first entries follow in the same commit. A UID begins once in a store's life."""
+        """Make a run known; its first entries follow in the same commit.
+
+        Raises:
+            StoreError: it is known already. A run is never executed twice.
+        """
         self._check()
+        if run_uid in self._known:
+            raise StoreError(f"the run {run_uid} has begun before")
+        self._known.add(run_uid)
         self._heads[run_uid] = _Head(0, 0)
         row = {"uid": run_uid, "namespace": namespace, "name": name, "workflow": workflow, "state": OPEN}
         self._open_batch().runs.append(row | {"accepted_at": self._clock(), "wake_at": None})
@@ -188,6 +205,7 @@ class Store:
         """Delete a run, its journal, and the payloads that no other run refers to."""
         self._check()
         self._heads.pop(run_uid, None)
+        self._known.discard(run_uid)
         self._open_batch().forgotten.append(run_uid)
 
     async def durable(self) -> None:

@@ -1,0 +1,86 @@
+"""The entries that begin a run's journal, or end it from outside. Pure.
+
+Ends from outside: the store does not know what the cluster says has happened (StateLost), or the object is finished
+already and wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from fairlead.api.meta import Condition
+from fairlead.api.reasons import RunReason
+from fairlead.api.run import WorkflowRun
+from fairlead.api.workflow import Workflow
+from fairlead.flow.journal import SEMANTICS, Draft, EntryKind
+from fairlead.flow.plan import Plan
+
+NO_ACCOUNT = "fairlead-none"
+"""Who a Workflow without an account acts as: an account without permissions."""
+
+
+def accepted_draft(run: WorkflowRun, workflow: Workflow, plan: Plan, *, now_ms: int) -> Draft:
+    """Return the entry that freezes what the run executes, with what, as whom and until when."""
+    seconds = min(run.spec.timeout_seconds or plan.limits.timeout_seconds, plan.limits.timeout_seconds)
+    created = run.metadata.creation_timestamp
+    data: dict[str, Any] = {
+        "workflow": workflow.metadata.name,
+        "namespace": run.metadata.namespace,
+        "name": run.metadata.name,
+        "revision": plan.revision,
+        "generation": workflow.metadata.generation,
+        "semantics": SEMANTICS,
+        "input": run.spec.input or {},
+        "account": workflow.spec.service_account_name or NO_ACCOUNT,
+        "createdAt": int(datetime.fromisoformat(created).timestamp() * 1000) if created else now_ms,
+        "deadline": now_ms + seconds * 1000,
+    }
+    if run.spec.requested_by:
+        data["requestedBy"] = run.spec.requested_by
+    return Draft(EntryKind.RUN_ACCEPTED, data=data)
+
+
+def lost_draft(published: Mapping[str, Any], *, store_id: str, sequence: int | None) -> Draft | None:
+    """Return the end of a run of which the cluster knows more than this store; None when it does not.
+
+    Args:
+        published: the run's status in the cluster.
+        store_id: this store.
+        sequence: how far this store knows the run; None if not at all.
+    """
+    store = published.get("store")
+    if not store:
+        return None
+    if store["id"] != store_id:
+        message = f"the run was recorded in store {store['id']}, which is not this one ({store_id})"
+    elif sequence is None or store["sequence"] > sequence:
+        message = f"{store['sequence']} entries were recorded, the store has {sequence or 0}"
+    else:
+        return None
+    return Draft(EntryKind.RUN_FAILED, data={"reason": RunReason.STATE_LOST.value, "message": message})
+
+
+def mirrored_draft(published: Mapping[str, Any]) -> Draft:
+    """Return the terminal entry that says what a finished object says."""
+    conditions = [Condition.model_validate(condition) for condition in published.get("conditions", ())]
+    succeeded = next((condition for condition in conditions if condition.type == "Succeeded"), None)
+    if succeeded is not None and succeeded.status == "True":
+        return Draft(EntryKind.RUN_SUCCEEDED, data={"output": published.get("output")})
+    if succeeded is not None and succeeded.reason == RunReason.CANCELLED:
+        return Draft(EntryKind.RUN_CANCELLED, data={"message": succeeded.message})
+    reason = succeeded.reason if succeeded is not None else RunReason.STATE_LOST.value
+    message = succeeded.message if succeeded is not None else "the object says that the run is finished"
+    return Draft(EntryKind.RUN_FAILED, data={"reason": reason, "message": message})
+
+
+def cancel_draft(why: str) -> Draft:
+    """Return the entry after which a run starts nothing more."""
+    return Draft(EntryKind.CLOSING, data={"reason": RunReason.CANCELLED.value, "message": why})
+
+
+def overdue_draft() -> Draft:
+    """Return the end of a run that met internal errors until its deadline had passed."""
+    message = "past its deadline after internal errors; see the engine's log"
+    return Draft(EntryKind.RUN_FAILED, data={"reason": RunReason.TIMEOUT.value, "message": message})

@@ -1,0 +1,107 @@
+"""The engine's part of a Workflow's status: Authorized, the runs, the revision that runs get now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fairlead.api.canonical import digest
+from fairlead.api.conditions import set_condition
+from fairlead.api.meta import Condition
+from fairlead.api.reasons import AuthorizedReason
+from fairlead.api.workflow import Workflow
+from fairlead.engine.authorized import Authorizations
+from fairlead.engine.projection import timestamp
+from fairlead.engine.roster import Roster
+from fairlead.engine.seams import Resources
+from fairlead.engine.status import StatusWriter
+from fairlead.policy.decision import Authorization
+
+_AUTHORIZED = {
+    "Allowed": (True, AuthorizedReason.GRANTED),
+    "Denied": (False, AuthorizedReason.MISSING_GRANTS),
+    "Unavailable": (None, AuthorizedReason.AUTHORIZER_UNAVAILABLE),
+}
+
+
+def workflow_status(
+    workflow: Workflow, authorization: Authorization, runs: Mapping[str, int], *, previous: Mapping[str, Any], now: str
+) -> dict[str, Any]:
+    """Return all fields of a Workflow's status that the engine owns.
+
+    Args:
+        workflow: as it stands now.
+        authorization: what was found out about its account.
+        runs: `status.runs`.
+        previous: the status as it stands; the transition time is kept from it.
+        now: RFC 3339.
+    """
+    status, reason = _AUTHORIZED[authorization.verdict]
+    before = [Condition.model_validate(c) for c in previous.get("conditions", ()) if c["type"] == "Authorized"]
+    conditions = set_condition(
+        before,
+        "Authorized",
+        status,
+        reason=reason,
+        message=authorization.message,
+        now=now,
+        observed_generation=workflow.metadata.generation,
+    )
+    return {
+        "conditions": [condition.model_dump(by_alias=True, exclude_none=True) for condition in conditions],
+        "runs": dict(runs),
+        "revision": revision_of(workflow),
+    }
+
+
+def frozen_spec(workflow: Workflow) -> dict[str, Any]:
+    """Return a Workflow's spec as it was written: what is frozen, and what the revision is the digest of."""
+    return workflow.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def revision_of(workflow: Workflow) -> str:
+    """Return the digest of the Workflow's spec."""
+    return digest(frozen_spec(workflow))
+
+
+class WorkflowStatuses:
+    """Marks Workflows whose status is out of date."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        roster: Roster,
+        authorizations: Authorizations,
+        statuses: StatusWriter,
+        *,
+        clock: Callable[[], int],
+    ) -> None:
+        """Take what a status is made of, and who writes it; `clock` gives Unix ms."""
+        self._resources = resources
+        self._roster = roster
+        self._authorizations = authorizations
+        self._statuses = statuses
+        self._clock = clock
+
+    def mark_touched(self) -> None:
+        """Mark every Workflow whose run counts changed."""
+        names, self._roster.touched = self._roster.touched, set()
+        for name in names:
+            self.mark(name)
+
+    def mark(self, name: str) -> None:
+        """Mark one Workflow, if it exists and its account was looked at."""
+        workflow = self._resources.workflows.get(name)
+        if workflow is None or self._authorizations.of(name) is None:
+            return
+        published = workflow.status.model_dump(by_alias=True, exclude_none=True) if workflow.status else {}
+        engines = {key: published[key] for key in ("runs", "revision") if key in published}
+        engines["conditions"] = [c for c in published.get("conditions", ()) if c["type"] == "Authorized"]
+
+        def compose(previous: Mapping[str, Any]) -> dict[str, Any]:
+            current = self._resources.workflows.get(name, workflow)
+            found = self._authorizations.of(name) or Authorization("Unavailable", message="being looked up again")
+            now = timestamp(self._clock())
+            return workflow_status(current, found, self._roster.status(name), previous=previous, now=now)
+
+        self._statuses.mark(workflow.metadata.uid, name, compose, published=engines)

@@ -1,0 +1,235 @@
+"""The engine put together: what a cluster and local mode have in common. Everything else plugs into it.
+
+`cluster.py` feeds it from informers; local mode feeds it from files. Both bring the three seams of `seams.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fairlead.engine.authorized import Authorizations
+from fairlead.engine.definitions import WorkflowStatuses
+from fairlead.engine.driver import Caller
+from fairlead.engine.reporter import Reporter
+from fairlead.engine.roster import Roster
+from fairlead.engine.runner import Runner
+from fairlead.engine.runs import RunOptions, Runs
+from fairlead.engine.seams import Authorizer, Resources, StatusSink
+from fairlead.engine.status import StatusWriter
+from fairlead.engine.store import Store
+from fairlead.errors import StoreError
+from fairlead.flow.journal import Entry, RunUid
+from fairlead.flow.state import RunState
+from fairlead.telemetry.export import SpanExporter
+from fairlead.telemetry.metrics import EngineMetrics
+
+DRAIN_SECONDS = 30.0
+SETTLE_SECONDS = 2.0
+WORKFLOW_STATUS_SECONDS = 5.0
+
+
+class GateMaker(Protocol):
+    """Makes the gate: real callers on a cluster and in local mode, scripted ones in tests."""
+
+    def __call__(self, clock: Callable[[], int], metrics: EngineMetrics) -> Caller:
+        """Return the one way out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine runs.
+
+    Attributes:
+        runs: bounds of runs.
+        mountinfo: the text of /proc/self/mountinfo where network file systems must be refused; "" to not look.
+        sync_delay_seconds: added to every commit, for benchmarks.
+    """
+
+    runs: RunOptions = field(default_factory=RunOptions)
+    mountinfo: str = ""
+    sync_delay_seconds: float = 0.0
+
+
+class WorkflowEngine:
+    """One durable engine on one store.
+
+    Usage::
+
+        engine = await WorkflowEngine.open(store_path, resources=..., authorizer=..., sink=..., gate=..., clock=...)
+        await engine.recover(objects)          # before anything else
+        serving = asyncio.create_task(engine.serve(stop))
+        state = await engine.submit(run_object)
+        stop.set()
+        await serving
+
+    Attributes:
+        store: the journal.
+        runs: all open runs; tell it of WorkflowRuns with `observe` and `gone`.
+        authorizations: whether Workflows' accounts have what they need; tell it what `changed`.
+        metrics: Prometheus collectors.
+        recovered: set once recovery is complete.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        resources: Resources,
+        authorizer: Authorizer,
+        sink: StatusSink,
+        gate: Caller,
+        exporter: SpanExporter,
+        metrics: EngineMetrics,
+        clock: Callable[[], int],
+        options: EngineOptions,
+    ) -> None:
+        """Put the parts together; use `open`."""
+        roster = Roster(metrics)
+        self.store = store
+        self.metrics = metrics
+        self.recovered = asyncio.Event()
+        self._resources = resources
+        self._statuses = StatusWriter("WorkflowRun", sink, durable=store.durable, on_write=self._count_write)
+        self._workflow_writer = StatusWriter("Workflow", sink, durable=store.durable)
+        reporter = Reporter(roster, self._statuses, exporter, metrics, store_id=store.id, clock=clock)
+        store.subscribe(reporter.committed)
+        self.authorizations = Authorizations(
+            resources,
+            authorizer,
+            waited_for=lambda workflow: bool(roster.waiting_for(workflow)),
+            on_verdict=self._on_verdict,
+        )
+        self.runs = Runs(
+            store,
+            resources=resources,
+            runner=Runner(store, resources=resources, gate=gate, reporter=reporter, clock=clock),
+            authorization=self.authorizations.of,
+            roster=roster,
+            reporter=reporter,
+            clock=clock,
+            options=options.runs,
+        )
+        self._workflows = WorkflowStatuses(resources, roster, self.authorizations, self._workflow_writer, clock=clock)
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        resources: Resources,
+        authorizer: Authorizer,
+        sink: StatusSink,
+        gate: GateMaker,
+        clock: Callable[[], int],
+        exporter: SpanExporter | None = None,
+        metrics: EngineMetrics | None = None,
+        options: EngineOptions | None = None,
+    ) -> WorkflowEngine:
+        """Open the store and put an engine on it.
+
+        Args:
+            path: the database file; its directory exists.
+            resources: what is declared.
+            authorizer: who decides about permissions.
+            sink: where statuses go.
+            gate: makes the one way out.
+            clock: Unix time in ms.
+            exporter: where spans go; none by default.
+            metrics: collectors; new ones by default.
+            options: bounds.
+
+        Raises:
+            StoreLocked: another process has the store.
+            StoreError: it cannot be opened.
+        """
+        metrics, options = metrics or EngineMetrics(), options or EngineOptions()
+        store = await Store.open(
+            path,
+            clock=clock,
+            mountinfo=options.mountinfo,
+            sync_delay_seconds=options.sync_delay_seconds,
+            on_commit_seconds=metrics.journal_commit_seconds.observe,
+        )
+        return cls(
+            store,
+            resources=resources,
+            authorizer=authorizer,
+            sink=sink,
+            gate=gate(clock, metrics),
+            exporter=exporter or SpanExporter(None),
+            metrics=metrics,
+            clock=clock,
+            options=options,
+        )
+
+    def subscribe(self, committed: Callable[[Sequence[Entry]], None]) -> None:
+        """Call `committed` after every commit with its entries, in order: live progress."""
+        self.store.subscribe(committed)
+
+    def submit(self, run: Mapping[str, Any]) -> asyncio.Future[RunState]:
+        """Take a WorkflowRun object (with a UID) and return the future of its last state."""
+        ended = self.runs.end_of(RunUid(run["metadata"]["uid"]))
+        self.runs.observe(run)
+        return ended
+
+    async def recover(self, objects: Mapping[RunUid, Mapping[str, Any]]) -> None:
+        """Take over what an earlier process left; see `Runs.recover`."""
+        await self.runs.recover(objects)
+        self.recovered.set()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then begin nothing more, let recorded calls finish, and close the store.
+
+        Raises:
+            ExceptionGroup: a part died, of a StoreError when the journal cannot be written. The process must end.
+        """
+        parts = asyncio.create_task(self._parts())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({parts, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not parts.done():
+                await self.runs.drain(DRAIN_SECONDS)
+                await self._statuses.settle(SETTLE_SECONDS)
+        finally:
+            stopping.cancel()
+            parts.cancel()
+            (died,) = await asyncio.gather(parts, return_exceptions=True)
+            await self.store.close()
+        if isinstance(died, Exception):
+            raise died
+
+    async def _parts(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.runs.run())
+            group.create_task(self.authorizations.run())
+            group.create_task(self._statuses.run())
+            group.create_task(self._workflow_writer.run())
+            group.create_task(self._mark_workflows())
+            group.create_task(self._end_with_the_store())
+
+    def workflow_changed(self, names: Sequence[str]) -> None:
+        """Take note that Workflows, or what they name, changed."""
+        self.authorizations.changed(names)
+        for name in names:
+            self.runs.workflow_changed(name)
+
+    def _on_verdict(self, workflow: str) -> None:
+        self.runs.workflow_changed(workflow)
+        self._workflows.mark(workflow)
+
+    async def _mark_workflows(self) -> None:
+        while True:
+            await asyncio.sleep(WORKFLOW_STATUS_SECONDS)
+            self._workflows.mark_touched()
+
+    async def _end_with_the_store(self) -> None:
+        await self.store.failed.wait()
+        raise StoreError("the journal cannot be written")
+
+    def _count_write(self, what: str) -> None:
+        self.metrics.status_writes.labels(what).inc()

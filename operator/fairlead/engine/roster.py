@@ -1,0 +1,151 @@
+"""Who is here: every run that has not ended, where it stands, and how many of them each Workflow has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from fairlead.api.run import WorkflowRun
+from fairlead.engine.log import RunLog
+from fairlead.engine.store.database import OPEN
+from fairlead.flow.journal import EntryKind, RunUid
+from fairlead.telemetry.metrics import EngineMetrics
+
+
+class Standing(StrEnum):
+    """Where an open run stands."""
+
+    WAITING = "Waiting"  # for acceptance
+    QUEUED = "Queued"  # accepted, for a place
+    ACTIVE = "Active"  # driven
+    PARKED = "Parked"  # until a time: a row, no task
+
+
+@dataclass(slots=True)
+class Run:
+    """One open run.
+
+    Attributes:
+        uid: its identity.
+        name: the WorkflowRun's name.
+        workflow: the Workflow's name.
+        seen_at_ms: Unix ms at which this process met it.
+        obj: the object as last seen; None when it is gone.
+        published: its status in the cluster when it was met.
+        standing: where it stands.
+        log: its journal while it is in memory.
+        task: its driver.
+        deadline_ms: Unix ms; 0 while not known.
+        cancel: why it is to be cancelled, "" if it is not.
+        note: why it does not go on, "" when it does.
+        retry_ms: the pause after the last unexpected exception; 0 without one.
+    """
+
+    uid: RunUid
+    name: str
+    workflow: str
+    seen_at_ms: int
+    obj: WorkflowRun | None = None
+    published: Mapping[str, Any] = field(default_factory=dict)
+    standing: Standing = Standing.WAITING
+    log: RunLog | None = None
+    task: asyncio.Task[None] | None = None
+    deadline_ms: int = 0
+    cancel: str = ""
+    note: str = ""
+    retry_ms: int = 0
+
+    @property
+    def generation(self) -> int:
+        """Return the object's generation that was looked at last."""
+        return self.obj.metadata.generation if self.obj is not None else 0
+
+
+class Roster:
+    """The open runs by UID, and counts of all by Workflow."""
+
+    def __init__(self, metrics: EngineMetrics) -> None:
+        self._metrics = metrics
+        self._runs: dict[RunUid, Run] = {}
+        self._waiting: dict[str, dict[RunUid, None]] = defaultdict(dict)
+        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._active = 0
+        self.touched: set[str] = set()
+        """Workflows whose counts changed since somebody looked."""
+
+    def get(self, uid: RunUid) -> Run | None:
+        """Return an open run."""
+        return self._runs.get(uid)
+
+    def all(self) -> list[Run]:
+        """Return every open run."""
+        return list(self._runs.values())
+
+    def waiting_for(self, workflow: str) -> list[RunUid]:
+        """Return the runs that wait for acceptance by this Workflow."""
+        return list(self._waiting[workflow]) if workflow in self._waiting else []
+
+    def active(self) -> int:
+        """Return how many runs are driven."""
+        return self._active
+
+    def add(self, run: Run, standing: Standing) -> None:
+        """Take a run in."""
+        self._runs[run.uid] = run
+        self._count(run.workflow, standing, 1)
+        run.standing = standing
+        self._index(run)
+
+    def move(self, run: Run, standing: Standing) -> None:
+        """Let a run stand elsewhere."""
+        if standing is not run.standing:
+            self._count(run.workflow, run.standing, -1)
+            self._count(run.workflow, standing, 1)
+            run.standing = standing
+            self._index(run)
+
+    def remove(self, run: Run, ended: EntryKind | None = None) -> None:
+        """Let a run go; `ended` says how, None if it never began."""
+        if self._runs.pop(run.uid, None) is None:
+            return
+        self._count(run.workflow, run.standing, -1)
+        self._waiting[run.workflow].pop(run.uid, None)
+        if not self._waiting[run.workflow]:
+            del self._waiting[run.workflow]
+        if ended is not None:
+            self._count(run.workflow, ended.value, 1)
+
+    def count_ended(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Take over how many runs ended before this process began, by (Workflow, state)."""
+        for (workflow, state), runs in counts.items():
+            if state != OPEN:
+                self._count(workflow, state, runs)
+
+    def status(self, workflow: str) -> dict[str, int]:
+        """Return the Workflow's `status.runs`."""
+        counts = self._counts[workflow]
+        succeeded = counts[EntryKind.RUN_SUCCEEDED.value]
+        failed = sum(counts[kind.value] for kind in (EntryKind.RUN_FAILED, EntryKind.RUN_REJECTED))
+        return {
+            "active": counts[Standing.ACTIVE],
+            "waiting": counts[Standing.PARKED],
+            "queued": counts[Standing.WAITING] + counts[Standing.QUEUED],
+            "succeeded": succeeded,
+            "failed": failed + counts[EntryKind.RUN_CANCELLED.value],
+        }
+
+    def _index(self, run: Run) -> None:
+        if run.standing is Standing.WAITING:
+            self._waiting[run.workflow][run.uid] = None
+        elif run.workflow in self._waiting:
+            self._waiting[run.workflow].pop(run.uid, None)
+
+    def _count(self, workflow: str, phase: str, change: int) -> None:
+        self._counts[workflow][phase] += change
+        self._active += change if phase is Standing.ACTIVE else 0
+        self._metrics.runs.labels(workflow, str(phase)).inc(change)
+        self.touched.add(workflow)

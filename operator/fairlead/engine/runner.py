@@ -1,0 +1,88 @@
+"""One run's way between its journal and its driver: begin it, read it back, drive it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fairlead.api.workflow import Workflow
+from fairlead.engine.beginning import accepted_draft, cancel_draft
+from fairlead.engine.driver import Caller, drive
+from fairlead.engine.log import RunLog
+from fairlead.engine.plans import Plans
+from fairlead.engine.reading import ReadBack, read_back
+from fairlead.engine.reporter import Reporter
+from fairlead.engine.roster import Run
+from fairlead.engine.seams import Resources
+from fairlead.engine.store import Store
+from fairlead.errors import InvalidSpec
+from fairlead.flow.journal import Draft, Entry
+from fairlead.flow.plan import Plan
+from fairlead.flow.recover import recover
+from fairlead.flow.state import RunState, new_state
+
+
+class Runner:
+    """Knows how to begin, load and drive a run; `runs.py` knows when."""
+
+    def __init__(
+        self, store: Store, *, resources: Resources, gate: Caller, reporter: Reporter, clock: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._resources = resources
+        self._gate = gate
+        self._reporter = reporter
+        self._clock = clock
+        self._plans = Plans(store)
+
+    async def begin(self, run: Run, workflow: Workflow) -> None:
+        """Accept a run: freeze the Workflow as it stands and write the first entry."""
+        assert run.obj is not None
+        plan = await self._plans.freeze(workflow)
+        draft = accepted_draft(run.obj, workflow, plan, now_ms=self._clock())
+        self._store.begin(run.uid, namespace=self._resources.namespace, name=run.name, workflow=run.workflow)
+        run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
+        run.log.append(draft)
+        run.deadline_ms = draft.data["deadline"]
+
+    async def load(self, run: Run) -> RunLog:
+        """Read a run back, and record what is unknown to be unknown.
+
+        Raises:
+            StoreError: the store cannot be read.
+            InvalidSpec: the journal does not begin with an acceptance, or its revision is missing.
+        """
+        known = await read_back(self._store, self._plans, run.uid)
+        accepted = known.state.accepted
+        if accepted is None or known.plan is None:
+            raise InvalidSpec("", "the journal does not begin with an acceptance")
+        run.deadline_ms = accepted.deadline
+        run.log = self._log(run, known.plan, account=accepted.account, state=known.state)
+        run.log.append(*recover(known.state))
+        self._reporter.recovered(known.entries)
+        self._reporter.goes_on(run)
+        return run.log
+
+    async def drive(self, run: Run) -> tuple[int | None, RunLog]:
+        """Drive a run until it ends (None) or parks (until which Unix ms)."""
+        log = run.log or await self.load(run)
+        if run.cancel and log.state.closing is None:
+            log.append(cancel_draft(run.cancel))
+        return await drive(log, gate=self._gate, resources=self._resources, clock=self._clock), log
+
+    async def end(self, run: Run, draft: Draft) -> Sequence[Entry]:
+        """End a run by one entry, whatever it was doing; durable on return. A run that ended stays as it is."""
+        if not self._store.knows(run.uid):
+            self._store.begin(run.uid, namespace=self._resources.namespace, name=run.name, workflow=run.workflow)
+        entries = self._store.append(run.uid, [draft])
+        await self._store.durable()
+        return entries
+
+    async def read(self, run: Run) -> ReadBack:
+        """Return what the store knows of a run."""
+        return await read_back(self._store, self._plans, run.uid)
+
+    def _log(self, run: Run, plan: Plan, *, account: str, state: RunState) -> RunLog:
+        namespace = self._resources.namespace
+        return RunLog(
+            self._store, uid=run.uid, namespace=namespace, name=run.name, account=account, plan=plan, state=state
+        )

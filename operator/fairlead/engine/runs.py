@@ -1,0 +1,440 @@
+"""All runs that have not ended: accepted, queued for a place, driven, parked, woken, cancelled, recovered.
+
+One loop looks at what changed, at what is due, and at free places; every active run has a driver task beside it. A
+run is identified by its object's UID and begins once in the life of a store, so it is never executed twice.
+
+An unexpected exception in a driver ends neither the process nor the run: the run is set aside, its condition says so
+with the trace id, and it is loaded from its journal and tried again later, as after a restart. Past its deadline it
+ends with Timeout, so that a run is terminal in bounded time whatever its fault (G4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from fairlead.api.conditions import is_true
+from fairlead.api.run import WorkflowRun
+from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Wait, judge
+from fairlead.engine.alarms import Alarms
+from fairlead.engine.beginning import cancel_draft, lost_draft, mirrored_draft, overdue_draft
+from fairlead.engine.fairness import FairQueue
+from fairlead.engine.reading import ReadBack, folded
+from fairlead.engine.reporter import Reporter
+from fairlead.engine.roster import Roster, Run, Standing
+from fairlead.engine.runner import Runner
+from fairlead.engine.seams import Resources
+from fairlead.engine.store import RunRow, Store
+from fairlead.flow.journal import Draft, Entry, RunUid
+from fairlead.flow.plan import Plan
+from fairlead.flow.state import RunState
+from fairlead.policy.decision import Authorization
+from fairlead.telemetry.ids import trace_id
+
+PLACES = 64
+"""Runs that are driven at the same time; parked runs take no place."""
+
+FIRST_RETRY_MS = 30_000
+LONGEST_RETRY_MS = 600_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How runs are handled.
+
+    Attributes:
+        places: how many runs are driven at the same time.
+        grace_ms: how long a run waits for its Workflow and permissions.
+    """
+
+    places: int = PLACES
+    grace_ms: int = GRACE_MS
+
+
+class Runs:
+    """The registry and scheduler of all open runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        resources: Resources,
+        runner: Runner,
+        authorization: Callable[[str], Authorization | None],
+        roster: Roster,
+        reporter: Reporter,
+        clock: Callable[[], int],
+        options: RunOptions | None = None,
+    ) -> None:
+        """Take the seams.
+
+        Args:
+            store: the journal.
+            resources: what is declared.
+            runner: begins, loads and drives a run.
+            authorization: whether a Workflow's account has all that the Workflow names; None while not known.
+            roster: the open runs; shared with the reporter.
+            reporter: told what became of each run.
+            clock: Unix time in ms.
+            options: bounds.
+        """
+        self._store = store
+        self._resources = resources
+        self._runner = runner
+        self._authorization = authorization
+        self._reporter = reporter
+        self._clock = clock
+        self._options = options or RunOptions()
+        self.roster = roster
+        self._queue = FairQueue()
+        self._alarms = Alarms()
+        self._inbox: deque[RunUid] = deque()
+        self._jobs: deque[Coroutine[Any, Any, None]] = deque()
+        self._starting: deque[Run] = deque()
+        self._waiters: dict[RunUid, asyncio.Future[RunState]] = {}
+        self._woken = asyncio.Event()
+        self._inherited: set[RunUid] = set()
+        self._draining = False
+
+    # What the outside tells
+
+    def observe(self, raw: Mapping[str, Any]) -> None:
+        """Take note of a WorkflowRun as the cluster has it now."""
+        obj = _parsed(raw)
+        if obj is None:
+            return
+        uid, published = RunUid(obj.metadata.uid), raw.get("status") or {}
+        run = self.roster.get(uid)
+        finished = obj.status is not None and is_true(obj.status.conditions, "Finished")
+        if run is not None:
+            run.obj = obj
+            if finished:
+                self._end_like_object(run, published)
+            elif obj.spec.desired_state == "Cancelled":
+                self._cancel(run, "the run was asked to stop")
+        elif not finished:
+            self._meet(obj, published)
+
+    def gone(self, uid: RunUid) -> None:
+        """Take note that a WorkflowRun was deleted: it is cancelled."""
+        run = self.roster.get(uid)
+        if run is not None and run.standing is Standing.WAITING:
+            self.roster.remove(run)
+        elif run is not None:
+            self._cancel(run, "the WorkflowRun was deleted")
+
+    def workflow_changed(self, workflow: str) -> None:
+        """Look again at the runs that wait for this Workflow."""
+        self._inbox.extend(self.roster.waiting_for(workflow))
+        self._woken.set()
+
+    def end_of(self, uid: RunUid) -> asyncio.Future[RunState]:
+        """Return the future of an open run's last state; ask before the run is observed, or it may be missed."""
+        waiter = self._waiters.get(uid)
+        if waiter is None:
+            waiter = self._waiters[uid] = asyncio.get_running_loop().create_future()
+        return waiter
+
+    # Recovery: complete before anything is served
+
+    async def recover(self, objects: Mapping[RunUid, Mapping[str, Any]]) -> None:
+        """Take over every open run of the store.
+
+        Args:
+            objects: the WorkflowRuns that exist, by UID. A run whose object is gone is cancelled, one whose object
+                is finished ends here too, one whose object knows more than the store is lost.
+
+        Raises:
+            StoreError: the journal cannot be read.
+        """
+        self.roster.count_ended(await self._store.counts())
+        self._inherited = self._store.ended_runs()
+        for row in await self._store.open_runs():
+            await self._take_over(row, objects.get(row.uid))
+        await self._store.durable()
+
+    async def _take_over(self, row: RunRow, raw: Mapping[str, Any] | None) -> None:
+        run = Run(row.uid, row.name, row.workflow, seen_at_ms=self._clock())
+        self.roster.add(run, Standing.PARKED)
+        if raw is None:
+            run.cancel = "the WorkflowRun was deleted"
+            self._start(run)
+            return
+        run.obj, run.published = _parsed(raw), raw.get("status") or {}
+        if run.obj is None:
+            return  # parked without a time: an object that is not understood goes on with a version that does
+        lost = lost_draft(run.published, store_id=self._store.id, sequence=row.sequence)
+        if run.obj.status is not None and is_true(run.obj.status.conditions, "Finished"):
+            self._end_like_object(run, run.published)
+        elif lost is not None:
+            await self._end(run, lost)
+        elif run.obj.spec.desired_state == "Cancelled":
+            self._cancel(run, "the run was asked to stop")
+        elif row.wake_at is not None and row.wake_at > self._clock():
+            self._park(run, row.wake_at)
+        elif row.sequence == 1:
+            self._enqueue(run)
+        else:
+            await self._guarded(run, self._load(run))
+
+    # The loop
+
+    async def run(self) -> None:
+        """Schedule until cancelled.
+
+        Raises:
+            ExceptionGroup: of a StoreError; the process must end.
+        """
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._woken.clear()
+                self._wake_due()
+                while self._inbox and not self._draining:
+                    run = self.roster.get(self._inbox.popleft())
+                    if run is not None and run.standing is Standing.WAITING and run.obj is not None:
+                        await self._guarded(run, self._consider(run, run.obj))
+                self._fill_places()
+                while self._jobs:
+                    group.create_task(self._jobs.popleft())
+                while self._starting:
+                    run = self._starting.popleft()
+                    if run.task is None and not self._draining and self.roster.get(run.uid) is run:
+                        run.task = group.create_task(self._execute(run))
+                await self._sleep()
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Begin nothing more, let recorded calls finish for a while, and make everything durable."""
+        self._draining = True
+        active = [run for run in self.roster.all() if run.task is not None]
+        for run in active:
+            if run.log is not None:
+                run.log.drain()
+        tasks = [run.task for run in active if run.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_seconds)
+        for run in active:
+            if run.log is not None:
+                run.log.seal()
+        await self._store.durable()
+
+    def wake(self) -> None:
+        """Let the loop look at everything again."""
+        self._woken.set()
+
+    async def _sleep(self) -> None:
+        next_ms = self._alarms.next_ms()
+        timer = None
+        if next_ms is not None:
+            seconds = max(0, next_ms - self._clock()) / 1000
+            timer = asyncio.get_running_loop().call_later(seconds, self._woken.set)
+        await self._woken.wait()
+        if timer is not None:
+            timer.cancel()
+
+    def _wake_due(self) -> None:
+        for uid in self._alarms.due(self._clock()):
+            run = self.roster.get(uid)
+            if run is not None and run.standing is Standing.WAITING:
+                self._inbox.append(uid)
+            elif run is not None:
+                self._start(run)
+
+    # Acceptance
+
+    def _meet(self, obj: WorkflowRun, published: Mapping[str, Any]) -> None:
+        uid = RunUid(obj.metadata.uid)
+        run = Run(uid, obj.metadata.name, obj.spec.workflow, seen_at_ms=self._clock(), obj=obj, published=published)
+        lost = lost_draft(published, store_id=self._store.id, sequence=None)
+        if self._store.knows(uid):
+            if uid in self._inherited:
+                self._inherited.discard(uid)
+                self._jobs.append(self._publish_end(run))
+        elif lost is not None:
+            self.roster.add(run, Standing.WAITING)
+            self._jobs.append(self._end(run, lost))
+        else:
+            self.roster.add(run, Standing.WAITING)
+            self._inbox.append(uid)
+        self._woken.set()
+
+    async def _consider(self, run: Run, obj: WorkflowRun) -> None:
+        workflow = self._resources.workflows.get(run.workflow)
+        verdict = judge(
+            obj.spec,
+            workflow,
+            self._authorization(run.workflow) if workflow is not None else None,
+            seen_at_ms=run.seen_at_ms,
+            now_ms=self._clock(),
+            grace_ms=self._options.grace_ms,
+        )
+        match verdict:
+            case Refuse(draft):
+                self._jobs.append(self._end(run, draft))
+            case Wait(reason, message, until_ms):
+                if until_ms is not None:
+                    self._alarms.set(run.uid, until_ms)
+                self._reporter.waits(run, reason, message)
+            case Accept(workflow):
+                await self._runner.begin(run, workflow)
+                if len(self._queue) == 0 and self.roster.active() < self._options.places:
+                    self._start(run)  # its first steps and the acceptance share a commit
+                else:
+                    self._reporter.goes_on(run)
+                    self._enqueue(run)
+
+    # Places
+
+    def _enqueue(self, run: Run) -> None:
+        """Let an accepted run wait for a place: as a row, until its deadline at the latest."""
+        self.roster.move(run, Standing.QUEUED)
+        self._queue.push(run.workflow, run.uid)
+        run.log = None
+        if run.deadline_ms:
+            self._alarms.set(run.uid, run.deadline_ms)
+        self._woken.set()
+
+    def _fill_places(self) -> None:
+        while self.roster.active() < self._options.places and not self._draining:
+            uid = self._queue.pop()
+            run = self.roster.get(uid) if uid is not None else None
+            if uid is None:
+                break
+            if run is not None:
+                self._start(run)
+
+    def _start(self, run: Run) -> None:
+        """Drive a run, now. What was parked, is due or is to be cancelled does not stand in line again."""
+        self._queue.remove(run.workflow, run.uid)
+        if run.standing is Standing.PARKED:
+            self._store.park(run.uid, None)
+        self.roster.move(run, Standing.ACTIVE)
+        self._alarms.clear(run.uid)
+        self._starting.append(run)
+        self._woken.set()
+
+    def _park(self, run: Run, wake_at_ms: int) -> None:
+        self.roster.move(run, Standing.PARKED)
+        run.log = None
+        self._alarms.set(run.uid, wake_at_ms)
+        self._woken.set()
+
+    # Driving
+
+    async def _execute(self, run: Run) -> None:
+        await self._guarded(run, self._drive(run))
+        run.task = None
+        self._woken.set()
+
+    async def _drive(self, run: Run) -> None:
+        wake_at_ms, log = await self._runner.drive(run)
+        run.note, run.retry_ms = "", 0
+        if wake_at_ms is None:
+            self._finish(run, log.state, log.plan)
+        elif not self._draining:
+            self._store.park(run.uid, wake_at_ms)
+            self._park(run, wake_at_ms)
+
+    async def _load(self, run: Run) -> None:
+        await self._runner.load(run)
+        self._start(run)
+
+    async def _guarded(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """The boundary around one run: what breaks here breaks this run alone, for a while."""
+        try:
+            await work
+        except Exception:
+            if self._store.failed.is_set():
+                raise
+            trace = trace_id(run.uid)
+            _log.exception("the run is set aside after an unexpected error", extra={"run": run.uid, "trace": trace})
+            await self._set_aside(run, f"internal error, tried again later; see the engine's log for trace {trace}")
+
+    async def _set_aside(self, run: Run, note: str) -> None:
+        now_ms = self._clock()
+        run.note, run.retry_ms = note, min(max(run.retry_ms * 2, FIRST_RETRY_MS), LONGEST_RETRY_MS)
+        if run.standing is Standing.WAITING:
+            self._alarms.set(run.uid, now_ms + run.retry_ms)
+            return
+        if run.log is not None:
+            run.log.seal()
+        if run.deadline_ms and now_ms >= run.deadline_ms:
+            await self._end(run, overdue_draft())
+            return
+        self._reporter.goes_on(run)
+        at_ms = now_ms + run.retry_ms
+        self._park(run, min(at_ms, run.deadline_ms) if run.deadline_ms else at_ms)
+
+    # Ends
+
+    def _cancel(self, run: Run, why: str) -> None:
+        if run.standing is Standing.WAITING:
+            self._inbox.append(run.uid)
+            self._woken.set()
+            return
+        run.cancel = run.cancel or why
+        if run.standing is not Standing.ACTIVE:
+            self._start(run)
+        elif run.log is not None and run.log.state.closing is None:
+            run.log.append(cancel_draft(run.cancel))
+
+    def _end_like_object(self, run: Run, published: Mapping[str, Any]) -> None:
+        """A finished object always wins: whatever the journal says, nothing of this run is executed any more."""
+        if run.log is not None:
+            run.log.seal()
+        if run.task is not None:
+            run.task.cancel()
+        run.published = published
+        self._jobs.append(self._end(run, mirrored_draft(published), silent=True))
+        self._woken.set()
+
+    async def _end(self, run: Run, draft: Draft, *, silent: bool = False) -> None:
+        """End a run by one entry, whatever it was doing, and say so unless its object says it already."""
+        if self.roster.get(run.uid) is not run:
+            return
+        known = await self._read_end(run, await self._runner.end(run, draft))
+        self._finish(run, known.state, known.plan, silent=silent)
+
+    async def _read_end(self, run: Run, ending: Sequence[Entry]) -> ReadBack:
+        """Read an ended run back; of a journal that cannot be understood take only its end."""
+        try:
+            return await self._runner.read(run)
+        except Exception:
+            if self._store.failed.is_set():
+                raise
+            _log.exception("a journal cannot be read back", extra={"run": run.uid, "trace": trace_id(run.uid)})
+            return ReadBack(ending, folded(ending), None)
+
+    async def _publish_end(self, run: Run) -> None:
+        """The run ended before, but its status was not written: say it again, execute nothing."""
+        known = await self._read_end(run, ())
+        if known.state.terminal is not None:
+            self._reporter.ended(run, known.state, known.plan)
+
+    def _finish(self, run: Run, state: RunState, plan: Plan | None, *, silent: bool = False) -> None:
+        if self.roster.get(run.uid) is not run:
+            return
+        self._queue.remove(run.workflow, run.uid)
+        self._alarms.clear(run.uid)
+        self.roster.remove(run, state.terminal.kind if state.terminal is not None else None)
+        self._reporter.ended(run, state, plan, silent=silent)
+        waiter = self._waiters.pop(run.uid, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(state)
+        self._woken.set()
+
+
+def _parsed(raw: Mapping[str, Any]) -> WorkflowRun | None:
+    try:
+        return WorkflowRun.model_validate(raw)
+    except ValidationError as error:
+        uid = raw["metadata"].get("uid")
+        _log.error("WorkflowRun not understood: %d problems", error.error_count(), extra={"run": uid})
+        return None
