@@ -5,9 +5,9 @@ These are the three seams of `engine/seams.py`; everything behind them is the en
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fairlead.api.conditions import set_condition
 from fairlead.api.engine import EngineSpec, Security
@@ -23,6 +23,8 @@ from fairlead.cli.withfile import Environment
 from fairlead.engine.authorized import permissions_of
 
 DEFAULT_NAMESPACE = "default"
+
+T = TypeVar("T", Tool, Model)
 
 
 @dataclass(slots=True)
@@ -51,6 +53,20 @@ class LocalResources:
         """Return a value of the `--with` file or of `--secret`."""
         return self.secrets.get((secret, key))
 
+    def use(self, addresses: Mapping[Server, str], environment: Environment) -> None:
+        """Take the stand-ins' URLs.
+
+        A stand-in that was started gets no credential: the Secret was made for the server that it stands in for. One
+        with a URL was named on purpose, so that its address may be a private one.
+        """
+        self.addresses = addresses
+        self.started = frozenset(server for server in addresses if environment.servers[server].command is not None)
+        self.tools = _without_credentials("Tool", self.tools, self.started)
+        self.models = _without_credentials("Model", self.models, self.started)
+        named = [_host_port(url) for server, url in addresses.items() if server not in self.started]
+        allowed = [*(self.engine.security.allowed_private_hosts if self.engine.security else []), *named]
+        self.engine = self.engine.model_copy(update={"security": Security(allowed_private_hosts=allowed)})
+
 
 class NoStatus:
     """Where statuses go when there is no cluster: nowhere. The command line shows the state itself."""
@@ -59,25 +75,16 @@ class NoStatus:
         """Drop it."""
 
 
-def resources_of(
-    found: Manifests, environment: Environment, *, namespace: str, addresses: Mapping[Server, str]
-) -> LocalResources:
-    """Return the resources of the files.
-
-    A started stand-in gets no credential: the Secret was made for the server that it stands in for. A stand-in with
-    a URL was named on purpose, so that its address may be a private one.
-    """
-    started = frozenset(server for server in addresses if environment.servers[server].command is not None)
-    named = [_host_port(url) for server, url in addresses.items() if server not in started]
+def resources_of(found: Manifests, environment: Environment, *, namespace: str) -> LocalResources:
+    """Return the resources of the files; `use` adds the stand-ins once they run."""
+    engines = found.of("Engine")
     return LocalResources(
         namespace=namespace,
         workflows={name: _ready(workflow) for name, workflow in found.of("Workflow").items()},
-        tools={name: _without_credential("Tool", tool, started) for name, tool in found.of("Tool").items()},
-        models={name: _without_credential("Model", model, started) for name, model in found.of("Model").items()},
+        tools=found.of("Tool"),
+        models=found.of("Model"),
         policies=found.of("Policy"),
-        engine=_allowing(found.of("Engine"), named),
-        addresses=addresses,
-        started=started,
+        engine=engines["default"].spec if "default" in engines else EngineSpec(),
         secrets=environment.secrets,
     )
 
@@ -131,13 +138,10 @@ def _ready(workflow: Workflow) -> Workflow:
     return workflow.model_copy(update={"status": status})
 
 
-def _without_credential(kind: str, target: Any, started: frozenset[Server]) -> Any:
-    if (kind, target.metadata.name) not in started:
-        return target
-    return target.model_copy(update={"spec": target.spec.model_copy(update={"credential": None})})
-
-
-def _allowing(engines: Mapping[str, Any], hosts: list[str]) -> EngineSpec:
-    spec: EngineSpec = engines["default"].spec if "default" in engines else EngineSpec()
-    allowed = [*(spec.security.allowed_private_hosts if spec.security else []), *hosts]
-    return spec.model_copy(update={"security": Security(allowed_private_hosts=allowed)})
+def _without_credentials(kind: str, targets: Mapping[str, T], started: Container[Server]) -> dict[str, T]:
+    return {
+        name: target.model_copy(update={"spec": target.spec.model_copy(update={"credential": None})})
+        if (kind, name) in started
+        else target
+        for name, target in targets.items()
+    }

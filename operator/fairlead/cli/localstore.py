@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,29 +27,33 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@asynccontextmanager
-async def opened(folder: Path, name: str) -> AsyncIterator[Store]:
-    """Open, or make, the store of the run of this name.
+def path_of(folder: Path, name: str) -> Path:
+    """Return the store of the run of this name; its folder exists then.
 
     Raises:
-        CommandFailed: the name cannot be a run's, or another process holds the store.
+        CommandFailed: the name cannot be a run's.
     """
-    from fairlead.engine.store import Store
-    from fairlead.errors import StoreError, StoreLocked
-
     if re.fullmatch(NAME, name) is None:
         raise CommandFailed(Exit.USAGE, f"{name} is no name for a run: lower-case letters, digits and dashes")
     folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.sqlite"
+
+
+@contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a store into an exit code.
+
+    Raises:
+        CommandFailed: another process has the store, or it cannot be opened.
+    """
+    from fairlead.errors import StoreError, StoreLocked
+
     try:
-        store = await Store.open(folder / f"{name}.sqlite", clock=clock_ms)
+        yield
     except StoreLocked as error:
-        raise CommandFailed(Exit.UNREACHABLE, f"the run {name} is being executed by another process") from error
+        raise CommandFailed(Exit.UNREACHABLE, f"another process executes the run {path.stem}") from error
     except StoreError as error:
-        raise CommandFailed(Exit.UNREACHABLE, str(error)) from error
-    try:
-        yield store
-    finally:
-        await store.close()
+        raise CommandFailed(Exit.UNREACHABLE, f"{path}: {error}") from error
 
 
 async def find(store: Store) -> RunRow | None:
@@ -63,11 +67,18 @@ async def journal_of(folder: Path, name: str) -> tuple[str, list[Entry]]:
     Raises:
         CommandFailed: there is no such run.
     """
+    from fairlead.engine.store import Store
+
     missing = CommandFailed(Exit.NOT_FOUND, f"there is no run {name} in {folder}")
-    if not (folder / f"{name}.sqlite").exists():
+    path = path_of(folder, name)
+    if not path.exists():
         raise missing
-    async with opened(folder, name) as store:
+    with store_errors(path):
+        store = await Store.open(path, clock=clock_ms)
+    try:
         row = await find(store)
         if row is None:
             raise missing
         return row.uid, await store.load(row.uid)
+    finally:
+        await store.close()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fairlead.api.workflow import Workflow
     from fairlead.cli.manifests import Manifests
     from fairlead.cli.withfile import Environment
-    from fairlead.engine.store import Store
+    from fairlead.engine.engine import WorkflowEngine
     from fairlead.flow.journal import Entry
     from fairlead.flow.state import RunState
 
@@ -82,32 +82,34 @@ async def _run(
     found: Manifests, workflow: Workflow, environment: Environment, *, value: dict[str, Any], folder: Path, name: str
 ) -> list[Entry]:
     """Bring the run to its end, unless it has ended already, and return its journal."""
-    from fairlead.cli import local, localstore, standins
-    from fairlead.cli.localengine import execute
+    from fairlead.cli import local, localengine, localstore, standins
     from fairlead.engine.store.database import OPEN
 
-    async with localstore.opened(folder, name) as store:
-        known = await localstore.find(store)
+    namespace = workflow.metadata.namespace or local.DEFAULT_NAMESPACE
+    resources = local.resources_of(found, environment, namespace=namespace)
+    async with localengine.opened(localstore.path_of(folder, name), resources) as engine:
+        known = await localstore.find(engine.store)
         if known is not None and known.workflow != workflow.metadata.name:
             raise CommandFailed(Exit.USAGE, f"the run {name} is one of Workflow {known.workflow}")
+        earlier = await engine.store.load(known.uid) if known is not None else []
         if known is not None and known.state != OPEN:
             print(f"run {name} has ended before; it is not executed again", file=sys.stderr)
-            return await store.load(known.uid)
+            return earlier
         wanted = local.servers_of(workflow, found)
         local.refuse_unreachable(wanted, found, environment)
-        namespace = workflow.metadata.namespace or local.DEFAULT_NAMESPACE
         async with standins.running(environment, wanted=wanted, store=folder) as addresses:
-            resources = local.resources_of(found, environment, namespace=namespace, addresses=addresses)
-            earlier = await store.load(known.uid) if known is not None else []
-            with _Shown(store, name, earlier):
-                uid = await execute(store, resources, known, name=name, workflow=workflow.metadata.name, value=value)
-        return await store.load(uid)
+            resources.use(addresses, environment)
+            run = localengine.run_object(
+                known, name=name, namespace=namespace, workflow=workflow.metadata.name, value=value
+            )
+            with _Shown(engine, name, earlier):
+                return await localengine.execute(engine, run, begin=known is None)
 
 
 class _Shown:
-    """Shows the steps of the one run of a store while they happen."""
+    """Shows the steps of the one run of an engine while they happen."""
 
-    def __init__(self, store: Store, name: str, earlier: list[Entry]) -> None:
+    def __init__(self, engine: WorkflowEngine, name: str, earlier: list[Entry]) -> None:
         from fairlead.cli.tree import Progress
         from fairlead.flow.state import apply, new_state
 
@@ -116,7 +118,7 @@ class _Shown:
         for entry in earlier:
             self._state = apply(self._state, entry)
         self._progress = Progress(f"run {name}" + (" goes on" if earlier else ""))
-        store.subscribe(self._committed)
+        engine.subscribe(self._committed)
         self._committed(())
 
     def __enter__(self) -> None: ...
@@ -151,7 +153,7 @@ def _report(name: str, entries: list[Entry], output: Format, *, trace: bool) -> 
 
     state = folded(entries)
     end = state.terminal
-    if end is None:
+    if end is None or not entries:
         raise CommandFailed(Exit.UNFINISHED, f"the run {name} has not ended; run it again with --run {name}")
     succeeded = end.reason == "Completed"
     usage = _usage(state)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from fairlead.cli.output import duration
@@ -104,6 +105,11 @@ def _text(line: StepLine, label: str, now_ms: int, width: int) -> str:
     return clip(f"{MARKS.get(line.phase, '?')} {label:<24} {'  '.join(parts)}", width)
 
 
+def _when(line: StepLine) -> tuple[float, int]:
+    """What ended first comes first, and of what ended at once the inner before the outer; then what goes on."""
+    return (inf, len(line.path)) if line.finished_ms is None else (line.finished_ms, -len(line.path))
+
+
 def clip(text: str, width: int) -> str:
     """Cut a line at `width` characters without touching the spaces in it."""
     line = "".join(char if char.isprintable() else " " for char in text).rstrip()
@@ -132,7 +138,7 @@ class Progress:
         if self._live is not None:
             self._redraw(self._live, lines, now_ms)
             return
-        for line in lines:
+        for line in sorted(lines, key=_when):
             now = (line.phase, line.attempts)
             if self._phases.get(line.path) != now:
                 self._phases[line.path] = now

@@ -81,9 +81,9 @@ def _rows(spans: Sequence[Span], above: Mapping[str, str]) -> Iterable[tuple[Spa
 
 
 def _name(span: Span, depth: int) -> str:
-    name = span.name
-    for prefix in ("invoke_workflow ", "step ", "execute_tool "):
-        name = name.removeprefix(prefix)
+    name = span.name.removeprefix("invoke_workflow ").removeprefix("execute_tool ")
+    if name.startswith("step "):
+        name = name.rpartition("/")[2].removeprefix("step ")
     return "  " * depth + name
 
 
