@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from fairlead.api.reasons import NEVER_RETRIED, RETRIED_BY_DEFAULT, ErrorClass
-from fairlead.errors import StepError
+from fairlead.errors import FairleadError, StepError
 from fairlead.flow.backoff import backoff_ms, jitter_key
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.evaluation import PlaceEvaluator
@@ -41,8 +41,10 @@ class Unfinished(Enum):
 BodyResult = Succeeded | Failed | Unfinished
 
 
-class TooManySteps(Exception):
+class TooManySteps(FairleadError):
     """The run has started as many steps as `limits.steps` allows."""
+
+    reason = "BudgetExceeded"
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.flow.world import Driver, World, chat, drive, error, model, plan_of, step, tool
 
 from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.schema import findings
 
 SEARCH = {
     "name": "find.it",
@@ -260,6 +261,20 @@ def test_a_constrained_reply_of_another_form_is_repaired(reply: str) -> None:
 def test_constrained_replies_that_are_never_understood_fail() -> None:
     driver = run_agent(lambda call: chat("hello"), native=False)
     assert failure(driver) == ("ModelError", "BadAnswer")
+
+
+def test_the_schemas_of_a_constrained_reply_keep_their_references() -> None:
+    answer = {"$ref": "#/$defs/number", "$defs": {"number": {"type": "object", "properties": {"$ref": {}}}}}
+    driver = run_agent(
+        [call_json(FIND, {"q": "x"}), chat('{"final": {}}')], native=False, maxTurns=2, output={"schema": answer}
+    )
+    first, last = (request["schema"] for request in chats(driver))
+    assert first["anyOf"][2]["properties"]["final"]["$ref"] == "#/anyOf/2/properties/final/$defs/number"
+    assert last["properties"]["final"]["$ref"] == "#/properties/final/$defs/number"
+    for schema in (first, last):
+        assert findings(schema, {"final": {}}) == []
+        assert findings(schema, {"final": 1}) != []
+    assert findings(first, {"call": FIND, "arguments": {}}) != []
 
 
 @pytest.mark.requirement("G1")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.unit.flow.generated import plans, world
 from tests.unit.flow.world import Driver, Journal, Stopped, World, accepted
 
-from fairlead.flow.journal import EntryKind
+from fairlead.flow.journal import Draft, EntryKind
+from fairlead.flow.next import CLOSING_GRACE_MS
 from fairlead.flow.plan import Plan
 from fairlead.flow.recover import recover
 from fairlead.flow.state import RunState
@@ -35,9 +36,9 @@ def uninterrupted(plan: Plan, a_world: World, n: int) -> Driver:
     return driver
 
 
-def interrupted(plan: Plan, a_world: World, n: int, stop_after: int) -> Journal:
-    """Return the journal of a run whose process died when it had so many entries, or about to write the next."""
-    driver = Driver(plan, a_world, accepted(plan, {"n": n}), stop_after=stop_after)
+def interrupted(plan: Plan, a_world: World, n: int, stop_after: int, *, late: bool = False) -> Journal:
+    """Return the journal of a run whose process died when it had so many entries, or `late`, writing the next."""
+    driver = Driver(plan, a_world, accepted(plan, {"n": n}), stop_after=stop_after, late=late)
     with suppress(Stopped):
         driver.run()
     return driver.journal
@@ -67,7 +68,7 @@ def test_stopping_and_resuming_changes_neither_state_nor_effects(
     event(whole.state.terminal.reason if whole.state.terminal else "open")
     for stop_after in _cuts(whole.journal, data):
         again = world(seed, errors_percent=errors_percent)
-        journal = interrupted(plan, again, n, stop_after)
+        journal = interrupted(plan, again, n, stop_after, late=data.draw(st.booleans(), label="late"))
         unknown = recover(journal.fold())
         resumed = Driver(plan, again, journal)
         resumed.run()
@@ -93,6 +94,29 @@ def test_dying_after_every_entry_changes_nothing_where_calls_may_repeat(
     assert journal.entries == whole.journal.entries
     assert journal.fold() == whole.state
     assert effects(again) == effects(whole.world)
+
+
+@examples
+@given(plans(), given_n, seeds, errors, st.data())
+@pytest.mark.requirement("G4")
+def test_a_run_that_is_cancelled_anywhere_starts_nothing_more_and_ends(
+    plan: Plan, n: int, seed: int, errors_percent: int, data: st.DataObject
+) -> None:
+    whole = uninterrupted(plan, world(seed, errors_percent=errors_percent), n)
+    again = world(seed, errors_percent=errors_percent)
+    stop_after = data.draw(st.integers(1, len(whole.journal.entries) - 1), label="cancelled after")
+    journal = interrupted(plan, again, n, stop_after)
+    journal.append(Draft(EntryKind.CLOSING, data={"reason": "Cancelled", "message": "by alice"}))
+    performed, closed_ms, before = len(again.performed), journal.now_ms, len(journal.entries)
+    driver = Driver(plan, again, journal)
+    driver.run()
+    after = {entry.kind for entry in journal.entries[before:]}
+    assert after <= {EntryKind.CALL_OUTCOME, EntryKind.RUN_CANCELLED}
+    assert len(again.performed) == performed
+    assert driver.state.terminal is not None
+    assert driver.state.terminal.reason == "Cancelled"
+    assert journal.now_ms <= closed_ms + CLOSING_GRACE_MS
+    assert all(step.phase in ("Succeeded", "Failed", "Skipped") for step in driver.state.steps.values())
 
 
 def _cuts(journal: Journal, data: st.DataObject) -> list[int]:

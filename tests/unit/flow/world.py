@@ -100,21 +100,31 @@ class World:
 
 @dataclass
 class Driver:
-    """The loop around `what_next`: one process's life."""
+    """The loop around `what_next`: one process's life.
+
+    It dies when the journal has `stop_after` entries, or `late`: when it is about to write the one after them, so that
+    a call may have been made whose outcome is lost.
+    """
 
     plan: Plan
     world: World
     journal: Journal
     stop_after: int | None = None
+    late: bool = False
     asked: int = 0
 
     def __post_init__(self) -> None:
         self.state = self.journal.fold()
 
     def append(self, draft: Draft) -> None:
-        self.state = apply(self.state, self.journal.append(draft))
-        if self.stop_after is not None and len(self.journal.entries) >= self.stop_after:
+        if self.late and self._full():
             raise Stopped
+        self.state = apply(self.state, self.journal.append(draft))
+        if not self.late and self._full():
+            raise Stopped
+
+    def _full(self) -> bool:
+        return self.stop_after is not None and len(self.journal.entries) >= self.stop_after
 
     def run(self, *, until_ms: int | None = None) -> RunState:
         for draft in recover(self.state):

@@ -167,10 +167,17 @@ class Constrained:
     def request(self, messages: list[dict[str, Any]], *, tools: bool) -> dict[str, Any]:
         """Constrain the reply."""
         contract = self.definition.output
-        final = _object({"final": (contract.schema_ if contract else None) or _TEXT_SCHEMA})
-        calls = [_object({"call": {"const": f["name"]}, "arguments": f["schema"]}) for f in self.functions]
-        json_schema = {"anyOf": [*calls, final]} if tools and calls else final
+        answer = (contract.schema_ if contract else None) or _TEXT_SCHEMA
+        offered = self.functions if tools else []
+        ways = [self._call(function, at=f"#/anyOf/{n}") for n, function in enumerate(offered)]
+        at = f"#/anyOf/{len(ways)}" if ways else "#"
+        final = _object({"final": _moved(answer, f"{at}/properties/final")})
+        json_schema = {"anyOf": [*ways, final]} if ways else final
         return chat_request(messages, parameters=self.definition.parameters, json_schema=json_schema)
+
+    def _call(self, function: Function, *, at: str) -> dict[str, Any]:
+        arguments = _moved(function["schema"], f"{at}/properties/arguments")
+        return _object({"call": {"const": function["name"]}, "arguments": arguments})
 
     def read(self, result: Mapping[str, Any]) -> Reply:
         """Read the one object."""
@@ -194,6 +201,16 @@ class Constrained:
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+def _moved(schema: Any, to: str) -> Any:
+    """Return a schema as it stands inside another at the pointer `to`: its references to itself follow it there."""
+    if isinstance(schema, Mapping):
+        return {
+            key: to + value[1:] if key == "$ref" and isinstance(value, str) and value[:1] == "#" else _moved(value, to)
+            for key, value in schema.items()
+        }
+    return [_moved(item, to) for item in schema] if isinstance(schema, list) else schema
 
 
 def _arguments(text: str) -> dict[str, Any] | None:
