@@ -95,7 +95,7 @@ class WorkflowStatuses:
         if workflow is None or self._authorizations.of(name) is None:
             return
         published = workflow.status.model_dump(by_alias=True, exclude_none=True) if workflow.status else {}
-        engines = {key: published[key] for key in ("runs", "revision") if key in published}
+        engines: dict[str, Any] = {key: published[key] for key in ("runs", "revision") if key in published}
         engines["conditions"] = [c for c in published.get("conditions", ()) if c["type"] == "Authorized"]
 
         def compose(previous: Mapping[str, Any]) -> dict[str, Any]:

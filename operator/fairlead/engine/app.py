@@ -1,0 +1,274 @@
+"""The engine's process on a cluster: built once from the environment, ends when any part of it does.
+
+    informers --> resources, runs --> engine --> statuses
+    readers ----> endpoints --------> store
+
+The order of a start: take the store's lock, list everything, recover, then serve. Nothing is executed before the
+cluster was asked what it knows (G8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from fairlead.engine.authorizer import KubeAuthorizer
+from fairlead.engine.cluster import ClusterResources, ClusterSink
+from fairlead.engine.dialer import Dialer
+from fairlead.engine.endpoints import probes, readers
+from fairlead.engine.engine import EngineOptions, WorkflowEngine
+from fairlead.engine.gate import Gate
+from fairlead.engine.models import ModelCaller
+from fairlead.engine.reachable import Reachability
+from fairlead.engine.status import StatusWriter
+from fairlead.engine.tls import Identity, identity
+from fairlead.engine.tokens import Issuer, Tokens
+from fairlead.engine.tools import ToolCaller
+from fairlead.errors import KubeError
+from fairlead.flow.journal import RunUid
+from fairlead.kube.client import Kube
+from fairlead.kube.types import CONFIG_MAPS
+from fairlead.telemetry.export import SpanExporter
+from fairlead.telemetry.metrics import EngineMetrics
+
+CA_CONFIG_MAP = "fairlead-engine-ca"
+HTTPS_PORT = 8443
+HTTP_PORT = 8080
+LONGEST_LAG_SECONDS = 10.0
+LAG_SECONDS = 1.0
+CA_RETRY_SECONDS = 5.0
+CA_SECONDS = 600.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator tells the engine.
+
+    Attributes:
+        namespace: the only one that this engine looks at.
+        data: the directory on its volume.
+    """
+
+    namespace: str
+    data: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read FAIRLEAD_NAMESPACE and FAIRLEAD_DATA. Spans are configured by the `OTEL_*` variables alone."""
+        return cls(environment["FAIRLEAD_NAMESPACE"], Path(environment.get("FAIRLEAD_DATA", "/var/lib/fairlead")))
+
+
+class App:
+    """Everything that one engine process has."""
+
+    def __init__(self, kube: Kube, settings: Settings) -> None:
+        self.metrics = EngineMetrics()
+        self._kube = kube
+        self._settings = settings
+        self._clock = steady_clock()
+        self._dialer = Dialer()
+        self._exporter = SpanExporter.from_environment(on_dropped=self.metrics.spans_dropped.inc)
+        self._resources = ClusterResources(kube, settings.namespace, on_change=self._on_change, on_run=self._on_run)
+        self._tools = ToolCaller(self._dialer, self._resources)
+        self._sink = ClusterSink(kube, settings.namespace)
+        self._server_statuses = [StatusWriter(kind, self._sink, durable=_nothing) for kind in ("Tool", "Model")]
+        self._reachability = Reachability(
+            self._resources,
+            tools=self._tools,
+            dialer=self._dialer,
+            tool_statuses=self._server_statuses[0],
+            model_statuses=self._server_statuses[1],
+            clock=self._clock,
+        )
+        self._engine: WorkflowEngine | None = None
+        self._stopping = asyncio.Event()
+        self._own: Identity | None = None
+        self._beat = time.monotonic()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM.
+
+        Raises:
+            Exception: a part died; the process shall end with an error.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                parts = [
+                    group.create_task(_endless(part))
+                    for part in (self._serve_probes(), self._measure_lag(), self._resources.run())
+                ]
+                await self._serve(group, parts)
+                for part in parts:
+                    part.cancel()
+        finally:
+            await self._dialer.close()
+            await asyncio.to_thread(self._exporter.close)
+
+    def alive(self) -> bool:
+        """Tell whether this process is worth keeping: its loop turns and its journal can be written."""
+        turning = time.monotonic() - self._beat < LONGEST_LAG_SECONDS
+        return turning and not (self._engine is not None and self._engine.store.failed.is_set())
+
+    async def _serve(self, group: asyncio.TaskGroup, parts: list[asyncio.Task[None]]) -> None:
+        engine = await self._open()
+        if not await self._synced():
+            await engine.store.close()
+            return
+        await engine.recover(self._run_objects())
+        self._engine = engine
+        self._catch_up(engine)
+        parts += [
+            group.create_task(_endless(part))
+            for part in (
+                self._reachability.run(),
+                *(writer.run() for writer in self._server_statuses),
+                self._serve_readers(engine),
+                self._publish_ca(),
+            )
+        ]
+        _log.info("recovered and serving", extra={"store": engine.store.id})
+        await engine.serve(self._stopping)
+
+    async def _open(self) -> WorkflowEngine:
+        def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
+            models = ModelCaller(self._dialer, self._resources)
+            return Gate(self._resources, authorizer, models, self._tools, clock, metrics)
+
+        namespace, counter = self._settings.namespace, self.metrics.authorizer_cache
+        authorizer = KubeAuthorizer(self._kube, namespace, counter=counter)
+        return await WorkflowEngine.open(
+            self._settings.data / "journal.db",
+            resources=self._resources,
+            authorizer=authorizer,
+            sink=self._sink,
+            gate=gate,
+            clock=self._clock,
+            exporter=self._exporter,
+            metrics=self.metrics,
+            options=EngineOptions(mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8")),
+        )
+
+    async def _synced(self) -> bool:
+        """Wait until the cluster was listed once; False when the process is asked to stop before."""
+        waiting = [asyncio.ensure_future(self._resources.synced()), asyncio.ensure_future(self._stopping.wait())]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        return not self._stopping.is_set()
+
+    def _run_objects(self) -> dict[RunUid, dict[str, Any]]:
+        return {RunUid(obj["metadata"]["uid"]): obj for obj in self._resources.runs.objects.values()}
+
+    def _catch_up(self, engine: WorkflowEngine) -> None:
+        """Tell the engine what changed while it recovered, and everything that it never met."""
+        objects = self._run_objects()
+        for obj in objects.values():
+            engine.runs.observe(obj)
+        for run in engine.runs.roster.all():
+            if run.uid not in objects:
+                engine.runs.gone(run.uid)
+
+    def _on_run(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        if self._engine is None:
+            return  # `recover` and `_catch_up` look at the informer themselves
+        if new is not None:
+            self._engine.runs.observe(new)
+        elif old is not None:
+            self._engine.runs.gone(RunUid(old["metadata"]["uid"]))
+
+    def _on_change(self, kind: str, name: str) -> None:
+        if kind in ("Tool", "Model"):
+            self._reachability.changed(kind, name)
+        if self._engine is not None and kind in ("Workflow", "Tool", "Policy"):
+            self._engine.workflow_changed([name] if kind == "Workflow" else list(self._resources.workflows))
+
+    async def _serve_readers(self, engine: WorkflowEngine) -> None:
+        application = readers(engine.store, Tokens(self._issuer, self._settings.namespace))
+        await _server(application, HTTPS_PORT, self._identity()).serve()
+
+    async def _serve_probes(self) -> None:
+        application = probes(
+            alive=self.alive,
+            ready=lambda: self._engine is not None and not self._stopping.is_set(),
+            metrics=self.metrics.expose,
+        )
+        await _server(application, HTTP_PORT, None).serve()
+
+    async def _issuer(self) -> Issuer:
+        configuration = await self._kube.request("GET", "/.well-known/openid-configuration")
+        return Issuer.parse(configuration, await self._kube.request("GET", "/openid/v1/jwks"))
+
+    async def _publish_ca(self) -> None:
+        """Put the public part of the CA where readers look; the operator makes the ConfigMap, perhaps later."""
+        body = {"data": {"ca.crt": self._identity().ca_pem}}
+        while True:
+            try:
+                await self._kube.patch(CONFIG_MAPS, CA_CONFIG_MAP, self._settings.namespace, body)
+                await asyncio.sleep(CA_SECONDS)
+            except KubeError as error:
+                _log.warning("the CA is not published yet: %s", error)
+                await asyncio.sleep(CA_RETRY_SECONDS)
+
+    def _identity(self) -> Identity:
+        if self._own is None:
+            namespace = self._settings.namespace
+            names = tuple(f"fairlead-engine{domain}" for domain in (f".{namespace}.svc", f".{namespace}", ""))
+            self._own = identity(self._settings.data / "tls", names=names)  # some milliseconds, once
+        return self._own
+
+    async def _measure_lag(self) -> None:
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(LAG_SECONDS)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves signals to the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _server(application: Any, port: int, own: Identity | None) -> _Server:
+    options: dict[str, Any] = {"ssl_certfile": own.certificate, "ssl_keyfile": own.key} if own is not None else {}
+    return _Server(
+        uvicorn.Config(
+            application, host="0.0.0.0", port=port, log_config=None, access_log=False, lifespan="off", **options
+        )
+    )
+
+
+def steady_clock() -> Callable[[], int]:
+    """Return a clock of Unix ms that the wall clock's jumps do not touch: the time now plus what passes from here."""
+    offset_ms = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
+    return lambda: time.monotonic_ns() // 1_000_000 + offset_ms
+
+
+async def _nothing() -> None:
+    """Nothing that stands in a Tool's or Model's status stands in the journal."""
+
+
+async def _endless(part: Coroutine[Any, Any, None]) -> None:
+    """Await a part that only ever ends by being cancelled.
+
+    Raises:
+        RuntimeError: it ended by itself.
+    """
+    name = str(part)
+    await part
+    raise RuntimeError(f"{name} ended")

@@ -1,0 +1,229 @@
+"""The engine's namespace as the cluster has it: informers that become typed resources, and statuses that go back.
+
+Implements `seams.Resources` and `seams.StatusSink`. An object that is not understood is not callable; of Policies and
+the Engine the last good one is kept, so that a mistake there neither opens nor closes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from fairlead.api.engine import Engine, EngineSpec
+from fairlead.api.meta import Resource
+from fairlead.api.model import Model
+from fairlead.api.policy import Policy
+from fairlead.api.tool import Tool
+from fairlead.api.workflow import Workflow
+from fairlead.errors import Conflict, CredentialPending, NotFound
+from fairlead.kube.client import Kube
+from fairlead.kube.types import ENGINES, MODELS, POLICIES, TOOLS, WORKFLOW_RUNS, WORKFLOWS, ResourceType
+from fairlead.kube.watch import Informer
+
+MANAGER = "fairlead-engine"
+SECRETS = Path("/var/run/fairlead/secrets")
+SECRET_SECONDS = 2.0
+"""How long a value that was read is used; the kubelet itself needs up to a minute to bring a new one."""
+
+VERSIONS_KEPT = 4096
+_STATUS_TYPES = {"WorkflowRun": WORKFLOW_RUNS, "Workflow": WORKFLOWS, "Tool": TOOLS, "Model": MODELS}
+
+Object = dict[str, Any]
+T = TypeVar("T", bound=Resource)
+
+_log = logging.getLogger(__name__)
+
+
+class ClusterResources:
+    """What is declared in the namespace, as last seen.
+
+    Attributes:
+        runs: the informer of WorkflowRuns; its changes go to `on_run`.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        *,
+        on_change: Callable[[str, str], None],
+        on_run: Callable[[Object | None, Object | None], None],
+        secrets: Path = SECRETS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare the informers; nothing is asked before `run`.
+
+        Args:
+            kube: the client.
+            namespace: the only one that is looked at.
+            on_change: called with (kind, name) after a Workflow, Tool, Model, Policy or Engine changed.
+            on_run: called with (old, new) for every change of a WorkflowRun.
+            secrets: where Secrets are mounted, a directory each.
+            clock: monotonic seconds.
+        """
+        self.namespace = namespace
+        workflows: dict[str, Workflow] = {}
+        tools: dict[str, Tool] = {}
+        models: dict[str, Model] = {}
+        policies: dict[str, Policy] = {}
+        self.workflows: Mapping[str, Workflow] = workflows
+        self.tools: Mapping[str, Tool] = tools
+        self.models: Mapping[str, Model] = models
+        self.policies: Mapping[str, Policy] = policies
+        self.engine = EngineSpec()
+        self._on_change = on_change
+        self._secrets = secrets
+        self._clock = clock
+        self._values: dict[tuple[str, str], tuple[float, str | None]] = {}
+
+        def informer(rt: ResourceType, on_object: Callable[[Object | None, Object | None], None]) -> Informer:
+            return Informer(kube, rt, namespace=namespace, on_change=on_object)
+
+        self.runs = informer(WORKFLOW_RUNS, on_run)
+        self._informers = [
+            informer(WORKFLOWS, self._taker(workflows, Workflow, keep_last_good=False)),
+            informer(TOOLS, self._taker(tools, Tool, keep_last_good=False)),
+            informer(MODELS, self._taker(models, Model, keep_last_good=False)),
+            informer(POLICIES, self._taker(policies, Policy, keep_last_good=True)),
+            informer(ENGINES, self._take_engine),
+            self.runs,
+        ]
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers:
+                group.create_task(informer.run())
+
+    async def synced(self) -> None:
+        """Wait until everything was listed once."""
+        for informer in self._informers:
+            await informer.synced.wait()
+
+    def age_seconds(self) -> float:
+        """Return how long ago the API server last said anything to the most silent watch."""
+        return self._clock() - min(informer.last_seen for informer in self._informers)
+
+    def address(self, kind: str, name: str) -> str:
+        """Return the URL in the spec, else that of the Service of the server that the operator runs."""
+        if kind == "Tool":
+            mcp = self.tools[name].spec.mcp
+            return mcp.url or (self._service("tool", name, mcp.server.port, mcp.server.path) if mcp.server else "")
+        spec = self.models[name].spec
+        if spec.endpoint is not None:
+            return spec.endpoint.url
+        return self._service("model", name, spec.server.port, spec.server.path) if spec.server else ""
+
+    def own(self, kind: str, name: str) -> bool:
+        """Tell whether the operator runs that server."""
+        if kind == "Tool":
+            return name in self.tools and self.tools[name].spec.mcp.server is not None
+        return name in self.models and self.models[name].spec.server is not None
+
+    def credential(self, secret: str, key: str) -> str | None:
+        """Return a value of a mounted Secret, None when the key is missing.
+
+        Raises:
+            CredentialPending: the Secret is not mounted yet.
+        """
+        known = self._values.get((secret, key))
+        if known is not None and self._clock() - known[0] < SECRET_SECONDS:
+            return known[1]
+        directory = self._secrets / secret
+        if not directory.is_dir():
+            raise CredentialPending(f"Secret {secret} is not mounted into the engine yet")
+        try:
+            value: str | None = (directory / key).read_text(encoding="utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            value = None
+        self._values[(secret, key)] = (self._clock(), value)
+        return value
+
+    def _service(self, component: str, name: str, port: int, path: str) -> str:
+        return f"http://fairlead-{component}-{name}.{self.namespace}.svc:{port}{path}"
+
+    def _taker(
+        self, known: dict[str, T], model: type[T], *, keep_last_good: bool
+    ) -> Callable[[Object | None, Object | None], None]:
+        def take(old: Object | None, new: Object | None) -> None:
+            name = (new or old or {})["metadata"]["name"]
+            parsed = _parsed(model, new) if new is not None else None
+            if parsed is not None:
+                known[name] = parsed
+            elif new is None or not keep_last_good:
+                known.pop(name, None)
+            self._on_change(model.crd.kind, name)
+
+        return take
+
+    def _take_engine(self, old: Object | None, new: Object | None) -> None:
+        name = (new or old or {})["metadata"]["name"]
+        if name != "default":
+            return
+        parsed = _parsed(Engine, new) if new is not None else None
+        if parsed is not None:
+            self.engine = parsed.spec
+        elif new is None:
+            self.engine = EngineSpec()
+        self._on_change("Engine", name)
+
+
+class ClusterSink:
+    """Writes statuses by server-side apply, to the very object that was meant: its UID is compared on a fresh read.
+
+    The server ignores a wrong UID in a status, but refuses a stale resourceVersion. So each write carries the version
+    of an object whose UID was seen to be right: that of our last write, else of a read.
+    """
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._versions: OrderedDict[str, str] = OrderedDict()
+
+    async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
+        """Write the engine's part of a status.
+
+        Raises:
+            NotFound: the object is gone, or another one has its name.
+            Conflict: it changed twice meanwhile; try again.
+            KubeError: the API server did not take it.
+        """
+        rt = _STATUS_TYPES[kind]
+        version = self._versions.pop(uid, None)
+        if version is not None:
+            try:
+                await self._apply(rt, name, uid, version, status)
+                return
+            except Conflict:
+                pass  # somebody else wrote: look again
+        await self._apply(rt, name, uid, await self._read_version(rt, name, uid), status)
+
+    async def _read_version(self, rt: ResourceType, name: str, uid: str) -> str:
+        metadata = (await self._kube.get(rt, name, self._namespace))["metadata"]
+        if metadata["uid"] != uid:
+            raise NotFound(404, f"{rt.kind} {name} is another object now")
+        return str(metadata["resourceVersion"])
+
+    async def _apply(self, rt: ResourceType, name: str, uid: str, version: str, status: Mapping[str, Any]) -> None:
+        metadata = {"name": name, "namespace": self._namespace, "resourceVersion": version}
+        body = {"metadata": metadata, "status": dict(status)}
+        written = await self._kube.apply_status(rt, body, manager=MANAGER)
+        self._versions[uid] = str(written["metadata"]["resourceVersion"])
+        while len(self._versions) > VERSIONS_KEPT:
+            self._versions.popitem(last=False)
+
+
+def _parsed(model: type[T], obj: Object) -> T | None:
+    try:
+        return model.model_validate(obj)
+    except ValidationError as error:
+        name = obj["metadata"]["name"]
+        _log.error("%s %s is not understood: %d problems", model.crd.kind, name, error.error_count())
+        return None
