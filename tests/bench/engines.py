@@ -1,0 +1,182 @@
+"""An engine in this process, put together as local mode does it, with what it calls perhaps replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.bench.workloads import Manifest
+
+from fairlead.api.tool import Tool
+from fairlead.cli import manifests
+from fairlead.cli.local import LocalResources, resources_of
+from fairlead.cli.localstore import clock_ms
+from fairlead.cli.standins import Server
+from fairlead.cli.withfile import Environment, StandIn
+from fairlead.engine.authorizer import GrantAuthorizer
+from fairlead.engine.dialer import Dialer
+from fairlead.engine.driver import Caller
+from fairlead.engine.engine import EngineOptions, WorkflowEngine
+from fairlead.engine.gate import Gate
+from fairlead.engine.log import RunLog
+from fairlead.engine.models import ModelCaller
+from fairlead.engine.tools import ToolCaller
+from fairlead.flow.calls import Call, Outcome
+from fairlead.flow.state import RunState
+from fairlead.telemetry.metrics import EngineMetrics
+
+NAMESPACE = "bench"
+NOWHERE = "https://nowhere.example.com/mcp"
+"""The address of a Tool that nobody dials."""
+
+
+class InstantTools:
+    """Stands in for every tool: answers at once, or after a while, and notes when it was called."""
+
+    def __init__(self, *, seconds: float = 0.0) -> None:
+        self.called_at: list[float] = []
+        self._seconds = seconds
+
+    async def call(self, name: str, tool: Tool, call: Call, **_: object) -> Outcome:
+        """Answer as `read` of the ledger does."""
+        self.called_at.append(time.perf_counter())
+        if self._seconds:
+            await asyncio.sleep(self._seconds)
+        return Outcome({"key": "k", "count": 0, "entry": None})
+
+
+class TimedGate:
+    """The real gate with a watch: how long each call took from its arrival to its recorded outcome."""
+
+    def __init__(self, gate: Caller) -> None:
+        self.seconds: list[float] = []
+        self._gate = gate
+
+    async def call(self, log: RunLog, call: Call) -> None:
+        """Take a call through all stages."""
+        began = time.perf_counter()
+        await self._gate.call(log, call)
+        self.seconds.append(time.perf_counter() - began)
+
+
+class CountedStatuses:
+    """Where statuses go: nowhere, but counted by run."""
+
+    def __init__(self) -> None:
+        self.writes: Counter[str] = Counter()
+
+    async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
+        """Count it."""
+        if kind == "WorkflowRun":
+            self.writes[name] += 1
+
+
+@dataclass(slots=True)
+class Bench:
+    """An engine that serves, and what it was given."""
+
+    engine: WorkflowEngine
+    gate: TimedGate
+    statuses: CountedStatuses = field(default_factory=CountedStatuses)
+
+    async def run(self, workflow: str, name: str = "") -> RunState:
+        """Execute a run to its end; the call returns when the end is durable.
+
+        Raises:
+            RuntimeError: the run did not succeed; there is nothing to measure then.
+        """
+        uid = str(uuid.uuid4())
+        metadata = {"name": name or f"run-{uid[:8]}", "namespace": NAMESPACE, "uid": uid, "generation": 1}
+        created = datetime.fromtimestamp(clock_ms() / 1000, UTC).isoformat()
+        spec = {"workflow": workflow, "input": {"key": "k"}}
+        state = await self.engine.submit({"metadata": metadata | {"creationTimestamp": created}, "spec": spec})
+        if state.terminal is None or state.terminal.reason != "Completed":
+            raise RuntimeError(f"the run of {workflow} did not succeed: {state.terminal}")
+        return state
+
+    async def many(self, workflow: str, *, runs: int, at_once: int) -> None:
+        """Execute many runs, so many at a time."""
+        left = iter(range(runs))
+
+        async def one_after_the_other() -> None:
+            for _ in left:
+                await self.run(workflow)
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
+
+    def commits_ms(self) -> float:
+        """Return the mean of the commits so far, from the engine's own histogram."""
+        (histogram,) = self.engine.metrics.journal_commit_seconds.collect()
+        samples = {sample.name.rpartition("_")[2]: sample.value for sample in histogram.samples}
+        return samples["sum"] / max(1, samples["count"]) * 1000
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path,
+    objects: Sequence[Manifest],
+    *,
+    tools: InstantTools | None = None,
+    addresses: Mapping[Server, str] | None = None,
+    sync_delay_seconds: float = 0.0,
+) -> AsyncIterator[Bench]:
+    """Serve an engine on a new store below `folder` for as long as the block lasts.
+
+    Args:
+        folder: on the file system to measure.
+        objects: what is declared.
+        tools: instead of the real adapter; nothing is dialled then.
+        addresses: base URLs of servers on the loopback interface.
+        sync_delay_seconds: added to every commit.
+    """
+    resources = _declared(folder, objects, addresses or {})
+    authorizer, dialer, statuses = GrantAuthorizer(resources.policies), Dialer(), CountedStatuses()
+    gates: list[TimedGate] = []
+
+    def gate(clock: Any, metrics: EngineMetrics) -> TimedGate:
+        caller: Any = tools or ToolCaller(dialer, resources)
+        gates.append(TimedGate(Gate(resources, authorizer, ModelCaller(dialer, resources), caller, clock, metrics)))
+        return gates[0]
+
+    engine = await WorkflowEngine.open(
+        folder / f"{uuid.uuid4()}.sqlite",
+        resources=resources,
+        authorizer=authorizer,
+        sink=statuses,
+        gate=gate,
+        clock=clock_ms,
+        options=EngineOptions(sync_delay_seconds=sync_delay_seconds),
+    )
+    await engine.recover({})
+    stop = asyncio.Event()
+    served = asyncio.create_task(engine.serve(stop))
+    try:
+        yield Bench(engine, gates[0], statuses)
+    finally:
+        stop.set()
+        await served
+        await dialer.close()
+
+
+def _declared(folder: Path, objects: Sequence[Manifest], addresses: Mapping[Server, str]) -> LocalResources:
+    file = folder / "manifests.yaml"
+    file.write_text(yaml.safe_dump_all(objects), encoding="utf-8")
+    found = manifests.read([file])
+    if found.problems:
+        raise RuntimeError("\n".join(map(str, found.problems)))
+    environment = Environment(servers={server: StandIn(url=url) for server, url in addresses.items()})
+    resources = resources_of(found, environment, namespace=NAMESPACE)
+    resources.use(addresses, environment)
+    return resources
+
+
+__all__ = ["NOWHERE", "Bench", "InstantTools", "TimedGate", "serving"]

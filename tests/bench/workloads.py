@@ -1,0 +1,62 @@
+"""What is run: Workflows of trivial steps, as manifests that local mode and a cluster both take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Manifest = dict[str, Any]
+
+ACCOUNT = "bench"
+TOOL = "ledger"
+MODEL = "instant"
+BIG = {"steps": 100_000, "toolCalls": 100_000, "modelCalls": 100_000}
+
+
+def chain(name: str, steps: int) -> Manifest:
+    """Return a Workflow of call steps, one after the other; each reads one key."""
+    return _workflow(name, steps=[{"name": f"s{number}", "tool": _read()} for number in range(steps)])
+
+
+def loop(name: str, iterations: int) -> Manifest:
+    """Return a Workflow that makes the same call many times: a chain as long as one wants."""
+    again = {"until": f"iteration >= {iterations}", "maxIterations": iterations}
+    return _workflow(name, steps=[{"name": "again", "repeat": again, "tool": _read()}])
+
+
+def asking(name: str) -> Manifest:
+    """Return a Workflow of one model call."""
+    return _workflow(name, steps=[{"name": "ask", "generate": {"model": MODEL, "prompt": "$( input.key )"}}])
+
+
+def tool(mcp: Mapping[str, Any]) -> Manifest:
+    """Return the Tool that the chains call; `mcp` says where it is."""
+    functions = [{"name": "read", "effect": "Read"}]
+    return _object("Tool", TOOL, {"mcp": dict(mcp), "functions": functions})
+
+
+def model(where: Mapping[str, Any]) -> Manifest:
+    """Return the Model that is asked; `where` holds `endpoint` or `server`."""
+    return _object("Model", MODEL, dict(where))
+
+
+def policy() -> Manifest:
+    """Return the Policy that lets the account do all this."""
+    grants = {
+        "serviceAccounts": [ACCOUNT],
+        "models": [MODEL],
+        "tools": [{"tool": TOOL, "functions": ["read"]}],
+    }
+    return _object("Policy", ACCOUNT, {"grants": grants})
+
+
+def _read() -> Manifest:
+    return {"tool": TOOL, "function": "read", "arguments": {"key": "$( input.key )"}}
+
+
+def _workflow(name: str, *, steps: list[Manifest]) -> Manifest:
+    return _object("Workflow", name, {"serviceAccountName": ACCOUNT, "limits": BIG, "steps": steps})
+
+
+def _object(kind: str, name: str, spec: Manifest) -> Manifest:
+    return {"apiVersion": "fairlead.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
