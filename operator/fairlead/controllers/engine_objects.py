@@ -143,8 +143,8 @@ def _container(namespace: str, spec: EngineSpec, image: EngineImage, secrets: li
             "limits": {"memory": resources.memory},
         },
         "securityContext": dict(RESTRICTED_CONTAINER),
-        "startupProbe": _probe("/livez", period_seconds=1, failures=120),
-        "livenessProbe": _probe("/livez", period_seconds=10, failures=3),
+        "startupProbe": _probe("/healthz", period_seconds=1, failures=120),
+        "livenessProbe": _probe("/healthz", period_seconds=10, failures=3),
         "readinessProbe": _probe("/readyz", period_seconds=2, failures=2),
         "volumeMounts": [
             {"name": "data", "mountPath": DATA_PATH},

@@ -32,7 +32,7 @@ def probe_application(*, trouble: Callable[[], str], metrics: OperatorMetrics) -
         metrics: what `/metrics` shows.
     """
 
-    async def livez(request: Request) -> Response:
+    async def healthz(request: Request) -> Response:
         wrong = trouble()
         return PlainTextResponse(wrong or "ok", status_code=503 if wrong else 200)
 
@@ -43,7 +43,7 @@ def probe_application(*, trouble: Callable[[], str], metrics: OperatorMetrics) -
         return Response(metrics.expose(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return Starlette(
-        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", show_metrics)],
+        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show_metrics)],
     )
 
 

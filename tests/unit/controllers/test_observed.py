@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from tests.unit.controllers.declared import Object, declared
 
 from fairlead.controllers.observed import Observed
@@ -36,6 +37,7 @@ def test_a_change_is_told_once_however_often_it_is_heard() -> None:
     assert changes == [(None, "1"), ("1", "2"), ("2", None)]
 
 
+@pytest.mark.requirement("F21")
 def test_an_event_that_was_overtaken_by_our_own_write_is_not_believed() -> None:
     observed, changes = watched()
     observed.put(TOOLS, version(TOOL, 9))
