@@ -8,8 +8,8 @@ import pytest
 from tests.unit.flow.world import Driver, Stopped, World, accepted, drive, error, plan_of, run_steps, step, tool
 
 from fairlead.flow.calls import Call
-from fairlead.flow.journal import Draft, EntryKind
-from fairlead.flow.next import CLOSING_GRACE_MS
+from fairlead.flow.journal import Draft, EntryKind, Path
+from fairlead.flow.next import CLOSING_GRACE_MS, what_next
 
 Step = dict[str, Any]
 
@@ -394,6 +394,21 @@ def test_a_cancelled_run_waits_for_its_open_calls_and_then_their_outcome_is_unkn
     assert world.performed == []
     assert driver.state.terminal is not None
     assert driver.state.terminal.message == "by alice"
+
+
+def test_a_closing_run_ends_as_soon_as_its_open_calls_have_answered() -> None:
+    plan = plan_of([call("a"), call("b")])
+    driver = Driver(plan, World(), accepted(plan), stop_after=4)
+    with pytest.raises(Stopped):
+        driver.run()
+    driver.stop_after = None
+    driver.append(Draft(EntryKind.CLOSING, data={"reason": "Timeout", "message": "late"}))
+    assert what_next(plan, driver.state, driver.journal.now_ms, driver.world).records == ()
+    data = {"index": "0.0.0", "status": "Succeeded", "result": {}, "durationMs": 1}
+    driver.append(Draft(EntryKind.CALL_OUTCOME, Path("a"), 1, data))
+    driver.run()
+    assert ended(driver) == ("RunFailed", "Timeout")
+    assert driver.state.finished_at == driver.journal.entries[0].at
 
 
 def test_a_call_that_differs_from_the_recorded_one_ends_the_run() -> None:

@@ -20,7 +20,7 @@ from fairlead.flow.state import RunState
 REPEATABLE = ("read", "keyed")
 
 examples = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
