@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 
 from fairlead.engine.authorizer import KubeAuthorizer
+from fairlead.engine.clock import steady_clock
 from fairlead.engine.cluster import ClusterResources, ClusterSink
 from fairlead.engine.dialer import Dialer
 from fairlead.engine.endpoints import probes, readers
@@ -251,12 +252,6 @@ def _server(application: Any, port: int, own: Identity | None) -> _Server:
             application, host="0.0.0.0", port=port, log_config=None, access_log=False, lifespan="off", **options
         )
     )
-
-
-def steady_clock() -> Callable[[], int]:
-    """Return a clock of Unix ms that the wall clock's jumps do not touch: the time now plus what passes from here."""
-    offset_ms = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
-    return lambda: time.monotonic_ns() // 1_000_000 + offset_ms
 
 
 async def _nothing() -> None:
