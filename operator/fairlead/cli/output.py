@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
-import yaml
-
 
 class Format(StrEnum):
     """How a result is printed."""
@@ -32,6 +30,8 @@ def show(value: Any, form: Format, *, as_table: Callable[[], str], name: str) ->
         case Format.JSON:
             return json.dumps(value, indent=2, ensure_ascii=False)
         case Format.YAML:
+            import yaml
+
             return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True)).rstrip()
         case Format.NAME:
             return name

@@ -20,7 +20,7 @@ def trace(
     run: Annotated[str, typer.Argument(help="The run's name.")],
     local: Annotated[bool, typer.Option("--local", help="A run of local mode.")] = False,
     store: Annotated[Path, typer.Option("--store", help="The folder of local mode's store.")] = Path(".fairlead"),
-    width: Annotated[int, typer.Option("--width", min=60, help="Columns; default: the terminal's.")] = 0,
+    width: Annotated[int | None, typer.Option("--width", min=60, help="Columns; default: the terminal's.")] = None,
     output: Annotated[Format, typer.Option("--output", "-o")] = Format.TABLE,
     namespace: Namespace = "",
     context: Context = "",
