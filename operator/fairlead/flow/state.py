@@ -7,183 +7,28 @@ look only at what is open: finished steps keep their output, finished bodies cos
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from fairlead.api.reasons import DecisionReason, ErrorClass
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
 from fairlead.flow.journal import TERMINAL, Entry, EntryKind, Path, RunUid
-
-Phase = Literal["Running", "BackingOff", "Succeeded", "Failed", "Skipped"]
+from fairlead.flow.runstate import (
+    Accepted,
+    BodyState,
+    CallState,
+    Closing,
+    Evaluation,
+    Phase,
+    RunState,
+    StepState,
+    Terminal,
+    Usage,
+)
 
 _CLASS_OF_DENIAL = {
     DecisionReason.BUDGET_EXCEEDED: ErrorClass.BUDGET_EXCEEDED,
     DecisionReason.RATE_LIMITED: ErrorClass.RATE_LIMITED,
     DecisionReason.AUTHORIZER_UNAVAILABLE: ErrorClass.UNAVAILABLE,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What was frozen when the run was accepted. `created_at` and `deadline` are Unix ms."""
-
-    workflow: str
-    namespace: str
-    name: str
-    revision: str
-    generation: int
-    semantics: int
-    input: Any
-    account: str
-    created_at: int
-    deadline: int
-    requested_by: str | None = None
-
-
-@dataclass(slots=True)
-class Usage:
-    """What the run used. Calls count from their intent, tokens from their outcome."""
-
-    model_calls: int = 0
-    tool_calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """No new intents from here on. `at` is Unix ms."""
-
-    reason: str
-    message: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Terminal:
-    """How the run ended."""
-
-    kind: EntryKind
-    reason: str
-    message: str
-    output: Any = None
-    error: CallError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A value as it was evaluated once, or why it could not be."""
-
-    value: Any = None
-    error: CallError | None = None
-
-
-@dataclass(slots=True)
-class CallState:
-    """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where)."""
-
-    index: str
-    kind: CallKind
-    target: str
-    function: str = ""
-    digest: str = ""
-    effect: str = ""
-    keyed: bool = False
-    outcome: Outcome | None = None
-    denied: CallError | None = None
-    stage: str = ""
-
-    @property
-    def settled(self) -> bool:
-        """Tell whether nothing more will come of it."""
-        return self.outcome is not None or self.denied is not None
-
-    @property
-    def error(self) -> CallError | None:
-        """Return how it failed or why it was denied; None when it succeeded or is open."""
-        return self.denied or (self.outcome.error if self.outcome else None)
-
-    @property
-    def result(self) -> Any:
-        """Return what a successful call brought."""
-        return self.outcome.result if self.outcome else None
-
-
-@dataclass(slots=True)
-class StepState:
-    """One step, or one iteration of a repeat (`draft#2`).
-
-    Attributes:
-        path: where it stands.
-        phase: Running also while its onError block runs (then `handling`).
-        attempt: counts from 1 and only grows.
-        tries: attempts since it was last opened: what `retry.limit` is compared with.
-        started_at: Unix ms of the first attempt's start.
-        finished_at: Unix ms, None while open.
-        deadline: Unix ms after which the attempt is a Timeout; 0 for none.
-        output: of a Succeeded step; else None.
-        error: of the last failed attempt.
-        handling: its onError block runs.
-        wake_at: Unix ms at which the next attempt starts; None unless the back-off timer is set.
-        iteration: of a repeat: the last one that was started.
-        inputs: evaluated once, kept by all attempts until one succeeds.
-        choice: of a route, kept by all attempts.
-        until: of an iteration.
-        findings: of this attempt's answers, by the index of the call that brought them.
-        calls: of this attempt, by index, in order of their intents; emptied when the step is over.
-        tokens: of all attempts.
-    """
-
-    path: Path
-    phase: Phase = "Running"
-    attempt: int = 0
-    tries: int = 0
-    started_at: int = 0
-    finished_at: int | None = None
-    deadline: int = 0
-    output: Any = None
-    error: CallError | None = None
-    handling: bool = False
-    wake_at: int | None = None
-    iteration: int = 0
-    inputs: Evaluation | None = None
-    choice: Evaluation | None = None
-    until: Evaluation | None = None
-    findings: dict[str, list[str]] = field(default_factory=dict)
-    calls: dict[str, CallState] = field(default_factory=dict)
-    tokens: int = 0
-
-
-@dataclass(slots=True)
-class BodyState:
-    """One run of a list of steps, keyed by the prefix of its steps' paths: `` (the Workflow's), `topic/`, `reply!/`.
-
-    Step names, in order: `open` ones run or back off, `settled` ones are done with, `failed` ones among these end it.
-    """
-
-    open: dict[str, None] = field(default_factory=dict)
-    settled: dict[str, None] = field(default_factory=dict)
-    failed: dict[str, None] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class RunState:
-    """Everything that the journal says about a run. Callers read; only `apply` writes."""
-
-    run_uid: RunUid
-    seq: int = 0
-    started_at: int = 0
-    finished_at: int | None = None
-    accepted: Accepted | None = None
-    steps: dict[Path, StepState] = field(default_factory=dict)
-    bodies: dict[str, BodyState] = field(default_factory=dict)
-    whens: dict[Path, Evaluation] = field(default_factory=dict)
-    open_calls: dict[tuple[Path, str], None] = field(default_factory=dict)
-    steps_started: int = 0
-    usage: Usage = field(default_factory=Usage)
-    denials: int = 0
-    closing: Closing | None = None
-    terminal: Terminal | None = None
 
 
 def new_state() -> RunState:

@@ -421,39 +421,3 @@ def test_a_call_that_differs_from_the_recorded_one_ends_the_run() -> None:
     resumed.run()
     assert ended(resumed) == ("RunFailed", "Nondeterminism")
     assert world.performed == []
-
-
-# Cost.
-
-
-class CountingDict(dict[Any, Any]):
-    """Counts the look-ups."""
-
-    count = 0
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        self.count += 1
-        return super().get(key, default)
-
-    def __getitem__(self, key: Any) -> Any:
-        self.count += 1
-        return super().__getitem__(key)
-
-
-def cost(iterations: int) -> tuple[int, int]:
-    """Return the look-ups and questions that a run of so many iterations of a two-step block takes."""
-    inner = block("inner", compute("x", "$( iteration )"), call("y"))
-    repeat = {"until": f"iteration == {iterations}", "maxIterations": iterations}
-    plan = plan_of([{"name": "a", "block": "inner", "repeat": repeat}], blocks=[inner])
-    driver = Driver(plan, World(), accepted(plan))
-    steps, bodies = CountingDict(driver.state.steps), CountingDict(driver.state.bodies)
-    driver.state.steps, driver.state.bodies = steps, bodies
-    driver.run()
-    assert ended(driver)[1] == "Completed"
-    return steps.count + bodies.count, driver.asked
-
-
-def test_the_work_of_a_run_is_linear_in_its_steps() -> None:
-    (few_lookups, few_asked), (many_lookups, many_asked) = cost(67), cost(670)
-    assert many_lookups <= 10.2 * few_lookups
-    assert many_asked <= 10.2 * few_asked
