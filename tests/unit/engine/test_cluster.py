@@ -1,0 +1,166 @@
+"""The namespace as the cluster has it: resources, mounted secrets, and statuses that reach the right object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.engine.cluster import SECRET_SECONDS, ClusterResources, ClusterSink
+from fairlead.errors import Conflict, CredentialPending, NotFound
+from fairlead.kube.types import WORKFLOW_RUNS, ResourceType
+
+
+class FakeKube:
+    """One WorkflowRun, with the server's way of treating resourceVersions: a stale one is a Conflict."""
+
+    def __init__(self) -> None:
+        self.uid, self.version = "u1", 1
+        self.applied: list[dict[str, Any]] = []
+        self.reads = 0
+        self.disturb = 0
+
+    async def get(self, rt: ResourceType, name: str, namespace: str | None = None) -> dict[str, Any]:
+        assert rt is WORKFLOW_RUNS
+        self.reads += 1
+        return {"metadata": {"name": name, "uid": self.uid, "resourceVersion": str(self.version)}}
+
+    async def apply_status(self, rt: ResourceType, obj: dict[str, Any], *, manager: str) -> dict[str, Any]:
+        if self.disturb:
+            self.disturb -= 1
+            self.version += 1
+        if obj["metadata"]["resourceVersion"] != str(self.version):
+            raise Conflict(409, "stale")
+        assert manager == "fairlead-engine"
+        self.version += 1
+        self.applied.append(obj["status"])
+        return {"metadata": {"resourceVersion": str(self.version)}}
+
+
+@pytest.fixture
+def kube() -> FakeKube:
+    return FakeKube()
+
+
+@pytest.fixture
+def sink(kube: FakeKube) -> ClusterSink:
+    return ClusterSink(kube, "team")  # type: ignore[arg-type]  # the two methods that it uses
+
+
+async def test_a_second_status_needs_no_second_read(kube: FakeKube, sink: ClusterSink) -> None:
+    await sink.write("WorkflowRun", "r", "u1", {"n": 1})
+    await sink.write("WorkflowRun", "r", "u1", {"n": 2})
+    assert kube.applied == [{"n": 1}, {"n": 2}]
+    assert kube.reads == 1
+
+
+async def test_a_status_never_reaches_another_object_of_the_same_name(kube: FakeKube, sink: ClusterSink) -> None:
+    await sink.write("WorkflowRun", "r", "u1", {"n": 1})
+    kube.uid, kube.version = "u2", 50
+    with pytest.raises(NotFound):
+        await sink.write("WorkflowRun", "r", "u1", {"n": 2})
+    assert kube.applied == [{"n": 1}]
+
+
+@pytest.mark.requirement("F18")
+async def test_a_conflict_is_answered_by_a_fresh_read(kube: FakeKube, sink: ClusterSink) -> None:
+    await sink.write("WorkflowRun", "r", "u1", {"n": 1})
+    kube.disturb = 1
+    await sink.write("WorkflowRun", "r", "u1", {"n": 2})
+    assert kube.applied == [{"n": 1}, {"n": 2}]
+    kube.disturb = 2
+    with pytest.raises(Conflict):
+        await sink.write("WorkflowRun", "r", "u1", {"n": 3})
+
+
+class Cluster:
+    def __init__(self, secrets: Path) -> None:
+        self.now = 0.0
+        self.changes: list[tuple[str, str]] = []
+        self.resources = ClusterResources(
+            None,  # type: ignore[arg-type]  # nothing is asked: the test tells what changed
+            "team",
+            on_change=lambda kind, name: self.changes.append((kind, name)),
+            on_run=lambda old, new: None,
+            secrets=secrets,
+            clock=lambda: self.now,
+        )
+
+    def tell(self, kind: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        (informer,) = [one for one in self.resources._informers if one._rt.kind == kind]
+        informer._on_change(old, new)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
+
+
+def tool(name: str = "desk", **mcp: Any) -> dict[str, Any]:
+    spec = {"mcp": mcp or {"url": "https://desk.example/mcp"}, "functions": [{"name": "read"}]}
+    return {"metadata": {"name": name, "namespace": "team"}, "spec": spec}
+
+
+def policy(**grants: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p"}, "spec": {"grants": {"serviceAccounts": ["clerk"], **grants}}}
+
+
+def test_objects_come_change_and_go(cluster: Cluster) -> None:
+    cluster.tell("Tool", None, tool())
+    assert cluster.resources.tools["desk"].spec.mcp.url == "https://desk.example/mcp"
+    cluster.tell("Tool", tool(), None)
+    assert cluster.resources.tools == {}
+    assert cluster.changes == [("Tool", "desk"), ("Tool", "desk")]
+
+
+def test_a_tool_that_is_not_understood_is_not_callable(cluster: Cluster) -> None:
+    cluster.tell("Tool", None, tool())
+    cluster.tell("Tool", tool(), tool(futureTransport={}))
+    assert cluster.resources.tools == {}
+
+
+@pytest.mark.requirement("F36")
+def test_of_a_policy_that_is_not_understood_the_last_good_one_is_kept(cluster: Cluster) -> None:
+    cluster.tell("Policy", None, policy(models=["small"]))
+    cluster.tell("Policy", policy(models=["small"]), policy(futureGrant={}))
+    grants = cluster.resources.policies["p"].spec.grants
+    assert grants is not None and grants.models == ["small"]
+    cluster.tell("Policy", policy(futureGrant={}), None)
+    assert cluster.resources.policies == {}
+
+
+def test_a_server_that_the_operator_runs_is_at_its_service(cluster: Cluster) -> None:
+    cluster.tell("Tool", None, tool(server={"image": "x@sha256:1", "port": 9000}))
+    model = {"api": "OpenAIChat", "model": "m", "image": "x"}
+    cluster.tell("Model", None, {"metadata": {"name": "small"}, "spec": {"server": model}})
+    assert cluster.resources.address("Tool", "desk") == "http://fairlead-tool-desk.team.svc:9000/mcp"
+    assert cluster.resources.address("Model", "small") == "http://fairlead-model-small.team.svc:8080/v1"
+    assert cluster.resources.own("Tool", "desk") and cluster.resources.own("Model", "small")
+    cluster.tell("Tool", None, tool())
+    assert not cluster.resources.own("Tool", "desk")
+
+
+def test_only_the_engine_called_default_counts(cluster: Cluster) -> None:
+    security = {"security": {"allowedPrivateHosts": ["10.0.0.1:80"]}}
+    cluster.tell("Engine", None, {"metadata": {"name": "other"}, "spec": security})
+    assert cluster.resources.engine.security is None
+    cluster.tell("Engine", None, {"metadata": {"name": "default"}, "spec": security})
+    assert cluster.resources.engine.security is not None
+
+
+def test_a_secret_is_pending_until_it_is_mounted_and_missing_without_its_key(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(CredentialPending):
+        cluster.resources.credential("desk", "token")
+    (tmp_path / "desk").mkdir()
+    assert cluster.resources.credential("desk", "token") is None
+
+
+@pytest.mark.requirement("F39")
+def test_a_rotated_secret_is_used_without_a_restart(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "token").write_text("old")
+    assert cluster.resources.credential("desk", "token") == "old"
+    (tmp_path / "desk" / "token").write_text("new")
+    cluster.now += SECRET_SECONDS
+    assert cluster.resources.credential("desk", "token") == "new"
