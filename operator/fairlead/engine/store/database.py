@@ -30,6 +30,16 @@ from fairlead.flow.journal import Path as RunPath
 OPEN = "Open"
 """The state of a run that goes on; afterwards it is the kind of the terminal entry."""
 
+# What commits execute, built once: building a statement takes longer than SQLite takes to execute it.
+_RUN = update(schema.runs).where(schema.runs.c.uid == bindparam("run"))
+_PUT_REVISIONS = insert(schema.revisions).on_conflict_do_nothing()
+_PUT_RUNS = insert(schema.runs)
+_PUT_PAYLOADS = insert(schema.payloads).on_conflict_do_nothing()
+_PUT_PAYLOAD_REFS = insert(schema.payload_refs).on_conflict_do_nothing()
+_PUT_ENTRIES = insert(schema.entries)
+_PARK_RUNS = _RUN.values(wake_at=bindparam("at"))
+_CLOSE_RUNS = _RUN.values(state=bindparam("ended"), wake_at=None)
+
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
@@ -181,23 +191,15 @@ class Database:
         return self._connection
 
     def _write(self, batch: Batch) -> None:
-        runs = schema.runs
         bodies = [{"digest": key, "bytes": len(body), "data": compress(body)} for key, body in batch.payloads.items()]
-        by_uid = update(runs).where(runs.c.uid == bindparam("run"))
         for statement, rows in (
-            (
-                insert(schema.revisions).on_conflict_do_nothing(),
-                [{"digest": key, "spec": spec} for key, spec in batch.revisions.items()],
-            ),
-            (insert(runs), batch.runs),
-            (insert(schema.payloads).on_conflict_do_nothing(), bodies),
-            (insert(schema.payload_refs).on_conflict_do_nothing(), batch.refs),
-            (insert(schema.entries), batch.rows),
-            (by_uid.values(wake_at=bindparam("at")), [{"run": uid, "at": at} for uid, at in batch.wakes.items()]),
-            (
-                by_uid.values(state=bindparam("ended"), wake_at=None),
-                [{"run": uid, "ended": kind.value} for uid, kind in batch.closed.items()],
-            ),
+            (_PUT_REVISIONS, [{"digest": key, "spec": spec} for key, spec in batch.revisions.items()]),
+            (_PUT_RUNS, batch.runs),
+            (_PUT_PAYLOADS, bodies),
+            (_PUT_PAYLOAD_REFS, batch.refs),
+            (_PUT_ENTRIES, batch.rows),
+            (_PARK_RUNS, [{"run": uid, "at": at} for uid, at in batch.wakes.items()]),
+            (_CLOSE_RUNS, [{"run": uid, "ended": kind.value} for uid, kind in batch.closed.items()]),
         ):
             if rows:
                 self._connected.execute(statement, rows)
