@@ -22,5 +22,5 @@ def installed(administrator: Kubectl, environment: Mapping[str, str]) -> Fairlea
         if not os.environ.get("KUBECONFIG"):
             load_images(Cluster())
         # Other tests apply the CRDs by themselves: take them over.
-        fairlead.install("--take-ownership")
+        fairlead.install("--take-ownership", "--force-conflicts")
     return fairlead

@@ -14,7 +14,7 @@ import logging
 import signal
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -113,6 +113,8 @@ class App:
         await kopf.operator(
             registry=kopf_registry(self._observed),
             settings=kopf_settings(),
+            # Otherwise kopf asks for the name of the user, and this one has none.
+            identity=cast(Any, self._settings.identity),
             standalone=True,
             clusterwide=True,
             ready_flag=watching,
