@@ -103,7 +103,10 @@ def _not_ready(workflow: Workflow) -> Wait | Refuse | None:
 
 def _bad_input(spec: WorkflowRunSpec, workflow: Workflow) -> Refuse | None:
     value = spec.input or {}
-    size = len(canonical_json(value))
+    try:
+        size = len(canonical_json(value))
+    except TypeError:
+        return refuse(RunReason.INVALID_INPUT, "the input holds what cannot be kept as JSON, such as a 65-bit number")
     if size > INPUT_BYTES:
         return refuse(RunReason.INVALID_INPUT, f"the input has {size} bytes; at most {INPUT_BYTES} are allowed")
     schema = workflow.spec.input.schema_ if workflow.spec.input else None

@@ -153,6 +153,7 @@ REFUSED: dict[str, tuple[Workflow | None, dict[str, Any], int, str]] = {
         "InvalidInput",
     ),
     "the input is too large": (workflow(tool_step("a")), {"input": {"n": "x" * 300_000}}, 0, "InvalidInput"),
+    "the input cannot be kept": (workflow(tool_step("a")), {"input": {"n": 2**65}}, 0, "InvalidInput"),
     "cancelled before it began": (workflow(tool_step("a")), {"desiredState": "Cancelled"}, 0, "Cancelled"),
 }
 
