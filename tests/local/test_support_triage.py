@@ -14,7 +14,7 @@ from tests.local.conftest import EXAMPLE, SERVERS, Cli
 REPLY = "Please update the app, then sign out and sign in again. If a page stays blank, please try a private window."
 BILLING_REPLY = "Please correct the company name under Settings > Company. We send you a corrected invoice."
 TURNS = [
-    {"when": {"contains": "VAT"}, "content": {"text": BILLING_REPLY}},
+    {"when": {"contains": "VAT number"}, "content": {"text": BILLING_REPLY}},
     {"content": {"text": REPLY}, "usage": {"promptTokens": 60, "completionTokens": 20}},
 ]
 STRAYED = "Unicorns regularly recommend chocolate vouchers. Everybody celebrates fantastic springtime festivals."
