@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.bench import workloads
 from tests.bench.workloads import Manifest
 
 from fairlead.api.tool import Tool
@@ -95,10 +96,10 @@ class Bench:
             RuntimeError: the run did not succeed; there is nothing to measure then.
         """
         uid = str(uuid.uuid4())
-        metadata = {"name": name or f"run-{uid[:8]}", "namespace": NAMESPACE, "uid": uid, "generation": 1}
+        manifest = workloads.run(workflow, name or f"run-{uid[:8]}")
         created = datetime.fromtimestamp(clock_ms() / 1000, UTC).isoformat()
-        spec = {"workflow": workflow, "input": {"key": "k"}}
-        state = await self.engine.submit({"metadata": metadata | {"creationTimestamp": created}, "spec": spec})
+        given = {"namespace": NAMESPACE, "uid": uid, "generation": 1, "creationTimestamp": created}
+        state = await self.engine.submit(manifest | {"metadata": manifest["metadata"] | given})
         if state.terminal is None or state.terminal.reason != "Completed":
             raise RuntimeError(f"the run of {workflow} did not succeed: {state.terminal}")
         return state

@@ -151,9 +151,10 @@ async def _model_calls(folder: Path) -> Repetition:
 
     Each call is a run of its own, so that the load is open: the next one is due whether this one is answered or not.
     """
-    instant = StandIn(command=[sys.executable, "-m", "tests.bench.instant", "--port=${PORT}"])
+    instant = StandIn(command=[sys.executable, "-m", "tests.bench.instant", "--port=${PORT}"], ready="/seconds")
     async with running(Environment({MODEL: instant}, folder=ROOT), wanted={MODEL}, store=folder) as addresses:
         url = addresses[MODEL]
+        server = url.removesuffix("/v1")
         endpoint = {"api": "OpenAIChat", "url": url, "model": "instant"}
         body = {"model": "instant", "messages": [{"role": "user", "content": "k"}], "stream": False}
         bare = await baseline.bare_calls(f"{url}/chat/completions", body, calls=CALLS, per_second=PER_SECOND)
@@ -161,14 +162,14 @@ async def _model_calls(folder: Path) -> Repetition:
         async with serving(folder, declared, addresses=addresses) as bench:
             await bench.run("w")
             bench.gate.seconds.clear()
-            httpx.get(url.replace("/v1", "/seconds")).raise_for_status()
+            httpx.get(f"{server}/seconds").raise_for_status()
 
             async def one(due: float) -> float:
                 await bench.run("w")
                 return asyncio.get_running_loop().time() - due
 
             runs = await baseline.paced(one, calls=CALLS, per_second=PER_SECOND)
-        server_seconds = median(httpx.get(url.replace("/v1", "/seconds")).json())
+        server_seconds = median(httpx.get(f"{server}/seconds").json())
     return {
         BARE: percentiles_ms(bare),
         "local.model_call": percentiles_ms([seconds - server_seconds for seconds in bench.gate.seconds]),

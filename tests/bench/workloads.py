@@ -8,30 +8,31 @@ from typing import Any
 Manifest = dict[str, Any]
 
 ACCOUNT = "bench"
-TOOL = "ledger"
+TOOL = "bench"
 MODEL = "instant"
+FUNCTIONS = ("read", "wait")
 BIG = {"steps": 100_000, "toolCalls": 100_000, "modelCalls": 100_000}
 
 
 def chain(name: str, steps: int) -> Manifest:
-    """Return a Workflow of call steps, one after the other; each reads one key."""
-    return _workflow(name, steps=[{"name": f"s{number}", "tool": _read()} for number in range(steps)])
+    """Return a Workflow of call steps, one after the other."""
+    return _workflow(name, [{"name": f"s{number}", "tool": _call("read")} for number in range(steps)])
 
 
-def loop(name: str, iterations: int) -> Manifest:
+def loop(name: str, iterations: int, function: str = "read") -> Manifest:
     """Return a Workflow that makes the same call many times: a chain as long as one wants."""
     again = {"until": f"iteration >= {iterations}", "maxIterations": iterations}
-    return _workflow(name, steps=[{"name": "again", "repeat": again, "tool": _read()}])
+    return _workflow(name, [{"name": "again", "repeat": again, "tool": _call(function)}])
 
 
 def asking(name: str) -> Manifest:
     """Return a Workflow of one model call."""
-    return _workflow(name, steps=[{"name": "ask", "generate": {"model": MODEL, "prompt": "$( input.key )"}}])
+    return _workflow(name, [{"name": "ask", "generate": {"model": MODEL, "prompt": "$( input.key )"}}])
 
 
 def tool(mcp: Mapping[str, Any]) -> Manifest:
-    """Return the Tool that the chains call; `mcp` says where it is."""
-    functions = [{"name": "read", "effect": "Read"}]
+    """Return the Tool that the Workflows call; `mcp` says where it is."""
+    functions = [{"name": function, "effect": "Read"} for function in FUNCTIONS]
     return _object("Tool", TOOL, {"mcp": dict(mcp), "functions": functions})
 
 
@@ -42,19 +43,20 @@ def model(where: Mapping[str, Any]) -> Manifest:
 
 def policy() -> Manifest:
     """Return the Policy that lets the account do all this."""
-    grants = {
-        "serviceAccounts": [ACCOUNT],
-        "models": [MODEL],
-        "tools": [{"tool": TOOL, "functions": ["read"]}],
-    }
-    return _object("Policy", ACCOUNT, {"grants": grants})
+    tools = [{"tool": TOOL, "functions": list(FUNCTIONS)}]
+    return _object("Policy", ACCOUNT, {"grants": {"serviceAccounts": [ACCOUNT], "models": [MODEL], "tools": tools}})
 
 
-def _read() -> Manifest:
-    return {"tool": TOOL, "function": "read", "arguments": {"key": "$( input.key )"}}
+def run(workflow: str, name: str) -> Manifest:
+    """Return a WorkflowRun."""
+    return _object("WorkflowRun", name, {"workflow": workflow, "input": {"key": "k"}})
 
 
-def _workflow(name: str, *, steps: list[Manifest]) -> Manifest:
+def _call(function: str) -> Manifest:
+    return {"tool": TOOL, "function": function, "arguments": {"key": "$( input.key )"}}
+
+
+def _workflow(name: str, steps: list[Manifest]) -> Manifest:
     return _object("Workflow", name, {"serviceAccountName": ACCOUNT, "limits": BIG, "steps": steps})
 
 

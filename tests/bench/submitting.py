@@ -1,0 +1,110 @@
+"""Runs on a cluster as a client sees them: created, watched, and read back from the engine's journal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.bench import workloads
+
+from fairlead.api.conditions import is_true
+from fairlead.api.meta import Condition
+from fairlead.cli.access import Access
+from fairlead.flow.journal import Entry
+from fairlead.kube.client import Kube
+from fairlead.kube.types import WORKFLOW_RUNS
+from fairlead.kube.watch import Informer
+
+LONGEST_RUN_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A run that has ended well. Times are Unix seconds of this machine's clock."""
+
+    name: str
+    uid: str
+    submitted_at: float
+    finished_at: float
+
+
+class Submitter:
+    """Creates runs and waits for what becomes of them.
+
+    Attributes:
+        writes: how often each run's object changed after its creation.
+    """
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self.kube = kube
+        self.namespace = namespace
+        self.writes: Counter[str] = Counter()
+        self._ended: dict[str, asyncio.Future[float]] = {}
+
+    async def run(self, workflow: str) -> Seen:
+        """Execute one run.
+
+        Raises:
+            RuntimeError: it did not succeed; there is nothing to measure then.
+            TimeoutError: it did not end.
+        """
+        name = f"{workflow}-{uuid.uuid4().hex[:8]}"
+        ended = self._ended[name] = asyncio.get_running_loop().create_future()
+        submitted_at = time.time()
+        created = await self.kube.create(WORKFLOW_RUNS, workloads.run(workflow, name), self.namespace)
+        finished_at = await asyncio.wait_for(ended, LONGEST_RUN_SECONDS)
+        return Seen(name, created["metadata"]["uid"], submitted_at, finished_at)
+
+    async def many(self, workflow: str, *, runs: int, at_once: int) -> list[Seen]:
+        """Execute many runs, so many at a time."""
+        left = iter(range(runs))
+        seen: list[Seen] = []
+
+        async def one_after_the_other() -> None:
+            for _ in left:
+                seen.append(await self.run(workflow))  # noqa: PERF401 - several of these share the iterator
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
+        return seen
+
+    async def journal(self, run: Seen) -> list[Entry]:
+        """Return a run's journal, as the command line reads it."""
+        return await Access(self.kube, self.namespace).journal(run.uid)
+
+    def changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        """Take note of a change that the watch tells."""
+        if new is None:
+            return
+        name, status = new["metadata"]["name"], new.get("status", {})
+        if old is not None:
+            self.writes[name] += 1
+        conditions = [Condition.model_validate(condition) for condition in status.get("conditions", ())]
+        ended = self._ended.get(name)
+        if ended is None or ended.done() or not is_true(conditions, "Finished"):
+            return
+        if is_true(conditions, "Succeeded"):
+            ended.set_result(time.time())
+        else:
+            ended.set_exception(RuntimeError(f"the run {name} did not succeed: {status}"))
+
+
+@asynccontextmanager
+async def submitting(namespace: str) -> AsyncIterator[Submitter]:
+    """Connect with the kubeconfig of the environment and watch the runs of a namespace."""
+    kube = await Kube.connect()
+    submitter = Submitter(kube, namespace)
+    informer = Informer(kube, WORKFLOW_RUNS, namespace=namespace, on_change=submitter.changed)
+    watching = asyncio.create_task(informer.run())
+    try:
+        await informer.synced.wait()
+        yield submitter
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await kube.close()
