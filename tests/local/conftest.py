@@ -56,9 +56,8 @@ class Cli:
             stderr=asyncio.subprocess.PIPE,
         )
 
-    async def run(self, *arguments: str | Path, **environment: str) -> Said:
+    async def run(self, *arguments: str | Path) -> Said:
         """Run a command to its end."""
-        self._environment |= environment
         process = await self.start(*arguments)
         out, err = await process.communicate()
         assert process.returncode is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,10 @@ import pytest
 import yaml
 from tests.local.conftest import EXAMPLE, SERVERS, Cli
 
+from fairlead.cli.standins import running
+from fairlead.cli.withfile import read_environment
+
+MODELS = Path("~/.cache/fairlead/models").expanduser()
 REPLY = "Please update the app, then sign out and sign in again. If a page stays blank, please try a private window."
 BILLING_REPLY = "Please correct the company name under Settings > Company. We send you a corrected invoice."
 TURNS = [
@@ -74,7 +77,7 @@ async def test_what_strays_from_the_facts_is_drafted_again(cli: Cli) -> None:
     assert said.json()["usage"]["modelCalls"] == 4, "embeddings, a revision of the form, a second draft"
 
 
-@pytest.mark.requirement("A1")
+@pytest.mark.requirement("A03")
 async def test_a_function_that_is_not_granted_is_denied_with_the_command_that_shows_why(cli: Cli) -> None:
     command = with_scripted_models(cli)
     said = await cli.run(*command, "support-cleanup", "--input", "id=T-1", "--run", "refused")
@@ -95,27 +98,31 @@ async def test_a_trace_is_kept_with_the_run(cli: Cli) -> None:
 
 
 @pytest.mark.models
-async def test_real_models_answer_every_message_and_route_as_a_person_would(cli: Cli) -> None:
-    weights = Path(os.environ.get("FAIRLEAD_MODELS", "~/.cache/fairlead/models")).expanduser()
-    if not (weights / "weights").exists():
+async def test_real_models_answer_every_message_and_route_as_a_person_would(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (MODELS / "weights").exists():
         pytest.skip("the weights are not in the cache: python -m images models")
-    os.environ.pop("PYTHON", None)
-    wanted, routed = [], []
-    for line in (EXAMPLE / "messages.jsonl").read_text(encoding="utf-8").splitlines():
-        message = json.loads(line)
-        value = cli.write("input.yaml", {"message": message["message"], "customer": message["customer"]})
-        said = await cli.run(
-            "run", str(EXAMPLE), "--with", str(EXAMPLE / "local.yaml"), "--workflow", "support-triage",
-            "--input-file", str(value), "-o", "json",
-            PYTHON=str(weights / "venv" / "bin" / "python"),
-        )  # fmt: skip
-        assert said.code == 0, said.err
-        output = said.json()["output"]
-        wanted.append(message["expect"])
-        routed.append(output["topic"])
-        assert 1 <= output["answer"].count(". ") + output["answer"].endswith(".") <= 3
-        assert (output["ticket"] is not None) == (output["topic"] == "technical")
-    assert routed == wanted
+    monkeypatch.setenv("PYTHON", str(MODELS / "venv" / "bin" / "python"))
+    environment = read_environment(EXAMPLE / "local.yaml", [])
+    messages = [json.loads(line) for line in (EXAMPLE / "messages.jsonl").read_text(encoding="utf-8").splitlines()]
+    async with running(environment, wanted=set(environment.servers), store=cli.folder) as urls:
+        models = {name: {"url": url} for (kind, name), url in urls.items() if kind == "Model"}
+        tools = {name: {"url": url} for (kind, name), url in urls.items() if kind == "Tool"}
+        servers = cli.write("with.yaml", {"models": models, "tools": tools})
+        outputs = [await answered(cli, servers, message) for message in messages]
+    assert [output["topic"] for output in outputs] == [message["expect"] for message in messages]
+    assert [output["ticket"] is not None for output in outputs] == [o["topic"] == "technical" for o in outputs]
+    assert all(40 <= len(output["answer"]) <= 400 and output["answer"].endswith(".") for output in outputs)
+
+
+async def answered(cli: Cli, servers: Path, message: dict[str, str]) -> dict[str, Any]:
+    value = cli.write("input.yaml", {name: message[name] for name in ("message", "customer")})
+    command = ("run", EXAMPLE, "--with", servers, "--workflow", "support-triage", "--input-file", value, "-o", "json")
+    said = await cli.run(*command)
+    assert said.code == 0, said.err
+    output: dict[str, Any] = said.json()["output"]
+    return output
 
 
 def test_every_file_of_the_example_is_known_to_the_reader() -> None:
