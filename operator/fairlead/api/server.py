@@ -58,9 +58,9 @@ class EnvVar(ApiModel):
 
 
 class ServerResources(ApiModel):
-    """Requests and limits are the same, so that a server cannot starve its neighbours."""
+    """Bounds, so that a server cannot starve its neighbours. Memory is reserved; of CPU, which mostly waits, 50m are."""
 
-    cpu: Annotated[Quantity, Field(description="CPU request and limit. Default 500m.")] = "500m"
+    cpu: Annotated[Quantity, Field(description="CPU limit. 50m are reserved. Default 1.")] = "1"
     memory: Annotated[Quantity, Field(description="Memory request and limit. Default 512Mi.")] = "512Mi"
 
 

@@ -30,6 +30,9 @@ from fairlead.kube.types import DEPLOYMENTS, MODELS, NETWORK_POLICIES, SERVICES,
 Component = Literal["tool", "model"]
 _TYPES = {"tool": TOOLS, "model": MODELS}
 
+CPU_REQUEST = "50m"
+"""Servers wait most of the time: a node holds more of them than its cores could run at once."""
+
 
 def server_name(component: Component, name: str) -> str:
     """Return the name of the Deployment, the Service and the NetworkPolicy."""
@@ -112,7 +115,7 @@ def _deployment(component: Component, name: str, server: Server) -> Object:
         "name": "server",
         "image": server.image,
         "ports": [{"name": "server", "containerPort": server.port, "protocol": "TCP"}],
-        "resources": {"requests": resources, "limits": resources},
+        "resources": {"requests": resources | {"cpu": CPU_REQUEST}, "limits": resources},
         "securityContext": dict(RESTRICTED_CONTAINER),
         "readinessProbe": {"tcpSocket": {"port": "server"}, "periodSeconds": 2, "failureThreshold": 3},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
