@@ -99,6 +99,8 @@ def _stateful_set(namespace: str, spec: EngineSpec, image: EngineImage, secrets:
     return {
         "replicas": 1,
         "serviceName": ENGINE_NAME,
+        # A pod that cannot start is replaced by the next template; OrderedReady would wait for it for ever.
+        "podManagementPolicy": "Parallel",
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)},
         # The journal outlives the engine: an Engine that is deleted and made again finds it.

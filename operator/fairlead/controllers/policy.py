@@ -18,6 +18,7 @@ from fairlead.kube.types import POLICIES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
 from fairlead.policy.grants import rules_for
 
 ADOPT = "fairlead.dev/adopt"
+CONFLICT_AGAIN_SECONDS = 10.0
 LABELS = {MANAGED_BY: "fairlead", "app.kubernetes.io/part-of": "fairlead"}
 
 
@@ -46,7 +47,8 @@ def plan(obj: Object, *, policies: Iterable[Object], accounts: Mapping[str, Obje
         verdict = Verdict(True, ReadyReason.READY, "grants nothing")
         return Plan(verdict=verdict, apply=apply, delete=(*unbound, *delete))
     if problem := _problem(grants, accounts):
-        return Plan(verdict=problem, apply=apply, delete=(*unbound, *delete))
+        # An annotation on the account is no event that the operator sees.
+        return Plan(verdict=problem, apply=apply, delete=(*unbound, *delete), again_seconds=CONFLICT_AGAIN_SECONDS)
     made = tuple(
         (SERVICE_ACCOUNTS, _account(obj, name, named_by[name]))
         for name in sorted(grants.service_accounts)

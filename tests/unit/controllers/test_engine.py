@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.controllers.declared import Object, available, declared
 from tests.unit.controllers.restricted import violations
@@ -55,6 +55,10 @@ def test_an_engine_is_one_pod_of_the_charts_image_with_a_volume_that_outlives_it
     assert claim["spec"]["storageClassName"] == "standard"
     assert set(spec["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 45
+
+
+def test_an_engine_that_cannot_start_is_replaced_when_its_template_changes() -> None:
+    assert stateful_set()["spec"]["podManagementPolicy"] == "Parallel"
 
 
 def test_an_engine_has_its_own_account_and_the_two_without_rights_exist() -> None:
@@ -123,6 +127,7 @@ def test_new_names_change_the_engine_at_most_once_in_ten_seconds(
     assert (gathered.names, gathered.again_seconds) == (names, again)
 
 
+@settings(deadline=None)
 @given(st.frozensets(st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,20}[a-z0-9])?", fullmatch=True), max_size=8))
 def test_what_is_mounted_is_read_back_from_the_stateful_set(names: frozenset[str]) -> None:
     assert mounted_secrets(stateful_set(*names)) == names

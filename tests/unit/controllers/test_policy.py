@@ -91,6 +91,7 @@ def test_an_account_that_exists_for_something_else_is_never_adopted_and_nothing_
     assert (made.verdict.ready, made.verdict.reason, made.verdict.stalled) == (False, reason, True)
     assert named in made.verdict.message
     assert made.apply == ()
+    assert made.again_seconds is not None, "an annotation may cure it, and nobody tells"
     assert deleted(made) == UNBOUND
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.controllers.queue import LONGEST_BACKOFF_SECONDS, Key, WorkQueue
@@ -135,6 +135,7 @@ def test_what_waits_is_counted_by_kind_and_age() -> None:
     assert work.overdue_seconds() == 5.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["add", "take", "done", "retry", "pass"]), st.integers(0, 3))))
 def test_whatever_happens_a_key_that_was_added_last_is_taken_in_the_end(steps: list[tuple[str, int]]) -> None:
     clock = Clock()
