@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.charted import installed
-from tests.e2e.installation import IMAGE, RESTRICTED, SYSTEM, Fairlead, condition, until
+from tests.e2e.installation import IMAGE, RELEASE, RESTRICTED, SYSTEM, Fairlead, condition, until
 from tests.e2e.kubectl import Kubectl
 from tests.specimens import changed, specimen
 
@@ -192,8 +192,8 @@ class TestEngines:
         assert team.get("pvc", "data-fairlead-engine-0")["metadata"]["uid"] == before
 
     def test_a_second_engine_is_refused_by_name(self, team: Kubectl) -> None:
-        team.create(changed(specimen("Engine"), {"metadata.name": "second", "spec": {}}))
-        wait_for(team, "engine", "second", "NameNotAllowed")
+        second = changed(specimen("Engine"), {"metadata.name": "second", "spec": {}})
+        assert "its name is default" in team.refusal("create", "--filename=-", stdin=json.dumps(second))
 
     def test_a_run_alone_brings_an_engine_too(self, team: Kubectl) -> None:
         team.create(specimen("WorkflowRun") | {"spec": {"workflow": "nowhere"}})
@@ -226,3 +226,20 @@ def test_a_killed_operator_goes_on_where_the_cluster_stands(fairlead: Fairlead, 
     team.create(policy("after", name="after", models=["small"]))
     wait_for(team, "policy", "after", "Ready")
     until("what went meanwhile is gone", lambda: not allowed(team, "before", "models", "small"))
+
+
+def test_uninstalling_leaves_what_people_wrote_the_crds_and_the_journal(fairlead: Fairlead, team: Kubectl) -> None:
+    team.create(policy("triage", models=["small"]))
+    wait_for(team, "policy", "triage", "Ready")
+    until("the volume is claimed", lambda: "data-fairlead-engine-0" in team("get", "pvc", "--output=name"))
+    try:
+        fairlead.helm("uninstall", RELEASE, "--timeout=150s")
+        left = team("get", "all,serviceaccounts,roles,rolebindings,networkpolicies,engines", "--output=name").split()
+        assert left == ["serviceaccount/default"]
+        assert "policy.fairlead.dev/triage" in team("get", "policies", "--output=name")
+        assert "data-fairlead-engine-0" in team("get", "pvc", "--output=name")
+        assert not allowed(team, "triage", "models", "small")
+        assert "fairlead" not in team("get", "validatingadmissionpolicies,clusterroles", "--output=name")
+    finally:
+        installed(fairlead.kubectl, fairlead.environment)
+    until("the grant is back", lambda: allowed(team, "triage", "models", "small"))
