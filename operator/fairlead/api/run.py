@@ -143,7 +143,7 @@ class WorkflowRun(Resource):
     crd: ClassVar = Kind(
         kind="WorkflowRun",
         plural="workflowruns",
-        short_names=("run",),
+        short_names=("run", "runs"),
         name_max_length=63,
         columns=(
             PrinterColumn("Workflow", ".spec.workflow"),
