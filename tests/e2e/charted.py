@@ -21,6 +21,6 @@ def installed(administrator: Kubectl, environment: Mapping[str, str]) -> Fairlea
     except CommandFailed:
         if not os.environ.get("KUBECONFIG"):
             load_images(Cluster())
-        # Other tests apply the CRDs by themselves: take them over. What only a resync heals shall not take a minute.
-        fairlead.install("--take-ownership", "--force-conflicts", "--set", "operator.resyncSeconds=10")
+        # Other tests apply the CRDs by themselves. What only a resync heals shall not take a minute.
+        fairlead.install("--set", "crds.enabled=false", "--set", "operator.resyncSeconds=10")
     return fairlead
