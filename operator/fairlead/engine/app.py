@@ -210,7 +210,8 @@ class App:
 
     async def _issuer(self) -> Issuer:
         configuration = await self._kube.request("GET", "/.well-known/openid-configuration")
-        return Issuer.parse(configuration, await self._kube.request("GET", "/openid/v1/jwks"))
+        accept = {"Accept": "application/jwk-set+json"}
+        return Issuer.parse(configuration, await self._kube.request("GET", "/openid/v1/jwks", headers=accept))
 
     async def _publish_ca(self) -> None:
         """Put the public part of the CA where readers look; the operator makes the ConfigMap, perhaps later."""

@@ -223,7 +223,7 @@ class Kube:
             content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(0, f"{method} {path}: {type(error).__name__} {error}".rstrip()) from error
-        return orjson.loads(content) if response.content_type == "application/json" else content.decode()
+        return orjson.loads(content) if response.content_type.endswith("json") else content.decode()
 
     async def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         answer = await self.request(method, path, **options)
