@@ -51,6 +51,7 @@ class SpanFold:
         self._run: Entry | None = None
         self._steps: dict[str, int] = {}
         self._attempts: dict[str, tuple[int, int]] = {}
+        self._ended: set[tuple[str, int]] = set()
         self._calls: dict[tuple[str, int, str], Entry] = {}
 
     def add(self, entry: Entry) -> list[Span]:
@@ -106,7 +107,8 @@ class SpanFold:
         spans = []
         error = entry.data.get("error") or {}
         attempt, since = self._attempts.get(entry.path, (0, entry.at))
-        if attempt:
+        if attempt and (entry.path, attempt) not in self._ended:
+            self._ended.add((entry.path, attempt))  # an onError block may follow; the step ends after it
             before = span_id(self._uid, entry.path, attempt - 1, "attempt", "") if attempt > 1 else ""
             name = f"attempt {attempt}"
             spans.append(self._span(entry, "attempt", name=name, start_ms=since, error=error, link_id=before))
@@ -192,7 +194,8 @@ class SpanFold:
         if not above:
             return self._id("", 0, "run", "")
         attempt, _ = self._attempts.get(above, (0, 0))
-        if not attempt:
+        after_failure = entry.path.rpartition("/")[0].endswith("!")
+        if not attempt or after_failure:
             return self._id(above, 0, "step", "")
         return self._id(above, attempt, "attempt", "")
 

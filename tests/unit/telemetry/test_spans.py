@@ -97,6 +97,22 @@ def test_a_retry_links_to_the_attempt_before_it() -> None:
     assert [span.name for span in fold(story)].count("step a") == 1
 
 
+def test_a_failed_attempt_is_one_span_and_its_on_error_block_hangs_under_the_step() -> None:
+    story = (
+        entry(1, EntryKind.STEP_STARTED, "a", 1),
+        entry(
+            2, EntryKind.STEP_FAILED, "a", 1, error={"reason": "Timeout", "message": ""}, final=False, onError="Block"
+        ),
+        entry(3, EntryKind.STEP_STARTED, "a!/b", 1),
+        entry(4, EntryKind.STEP_SUCCEEDED, "a!/b", 1, output=None),
+        entry(5, EntryKind.STEP_SUCCEEDED, "a", 1, output=None),
+    )
+    spans = fold(story)
+    assert [span.name for span in spans] == ["attempt 1", "attempt 1", "step a!/b", "step a"]
+    assert len({span.span_id for span in spans}) == len(spans)
+    assert spans[2].parent_id == span_id(UID, "a", 0, "step", "")
+
+
 @pytest.mark.parametrize(
     ("path", "parent"),
     [("a", ""), ("a/b", "a"), ("a#2", "a"), ("a#2/b", "a#2"), ("a!/b", "a"), ("a#1!/b", "a#1"), ("a/b#3", "a/b")],
