@@ -99,9 +99,7 @@ async def test_a_trace_is_kept_with_the_run(cli: Cli) -> None:
 
 @pytest.mark.models
 @pytest.mark.timeout(900)
-async def test_real_models_answer_and_route_as_a_person_would(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_real_models_answer_and_route_as_a_person_would(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (MODELS / "weights").exists():
         pytest.skip("the weights are not in the cache: python -m images models")
     monkeypatch.setenv("PYTHON", str(MODELS / "venv" / "bin" / "python"))
