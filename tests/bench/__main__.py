@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ DOCUMENT = ROOT / "docs/performance.md"
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the tables, write the JSON and renew the tables of the document."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and namespaces are removed
     arguments.out.mkdir(parents=True, exist_ok=True)
     both = arguments.local == arguments.cluster
     if both or arguments.local:

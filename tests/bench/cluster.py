@@ -33,6 +33,7 @@ AT_ONCE, RUNS, RUN_STEPS = 32, 96, 10
 LONG_STEPS = 24  # of half a second each
 MEMORY_RUNS = 1000
 API_WRITES = 30
+KUBELET_SECONDS = 20.0
 
 API = "cluster.baseline.api"
 TITLES = {
@@ -73,7 +74,7 @@ def measure(*, repeats: int, say: Callable[[str], None]) -> list[Figure]:
 async def _measure(kubectl: Kubectl, *, repeats: int, say: Callable[[str], None]) -> list[Repetition]:
     async with submitting(kubectl.namespace) as submitter:
         await submitter.run("three")
-        found: list[Repetition] = [_images(), _starts(kubectl), _memory(kubectl, "idle")]
+        found: list[Repetition] = [_images(), _starts(kubectl), await _memory(kubectl, "idle")]
         for number in range(repeats):
             for part in (_api_writes, _latency, _call_step, _throughput, _status_writes):
                 say(f"cluster {number + 1}/{repeats}: {part.__name__.strip('_').replace('_', ' ')}")
@@ -81,7 +82,7 @@ async def _measure(kubectl: Kubectl, *, repeats: int, say: Callable[[str], None]
             found.append({"cluster.commit": value(await _mean_commit_ms(submitter))})
         say(f"cluster: memory after {MEMORY_RUNS} runs")
         await submitter.many("three", runs=MEMORY_RUNS, at_once=AT_ONCE)
-        found.append(_memory(kubectl, "worked"))
+        found.append(await _memory(kubectl, "worked"))
     return found
 
 
@@ -141,8 +142,9 @@ async def _mean_commit_ms(submitter: Submitter) -> float:
     return float(samples[f"{name}_sum"] / samples[f"{name}_count"] * 1000)
 
 
-def _memory(kubectl: Kubectl, when: str) -> Repetition:
-    """Return what the kubelet says about the memory of both processes."""
+async def _memory(kubectl: Kubectl, when: str) -> Repetition:
+    """Return what the kubelet says about the memory of both processes; it looks every few seconds."""
+    await asyncio.sleep(KUBELET_SECONDS)
     node = kubectl.get("nodes")["items"][0]["metadata"]["name"]
     pods = json.loads(kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))["pods"]
     bytes_of = {
@@ -150,7 +152,7 @@ def _memory(kubectl: Kubectl, when: str) -> Repetition:
         for pod in pods
         if pod.get("containers")
     }
-    operator = _pod(kubectl.within(SYSTEM), "operator")["metadata"]["name"]
+    operator = _operator(kubectl)["metadata"]["name"]
     return {
         f"cluster.memory.operator_{when}": value(bytes_of[SYSTEM, operator] / MIB),
         f"cluster.memory.engine_{when}": value(bytes_of[kubectl.namespace, "fairlead-engine-0"] / MIB),
@@ -159,15 +161,16 @@ def _memory(kubectl: Kubectl, when: str) -> Repetition:
 
 def _starts(kubectl: Kubectl) -> Repetition:
     return {
-        "cluster.start.operator": value(_seconds_to_ready(_pod(kubectl.within(SYSTEM), "operator"))),
+        "cluster.start.operator": value(_seconds_to_ready(_operator(kubectl))),
         "cluster.start.engine": value(_seconds_to_ready(kubectl.get("pod", "fairlead-engine-0"))),
     }
 
 
-def _pod(kubectl: Kubectl, component: str) -> dict[str, Any]:
-    """Return the running pod of a component."""
-    pods = kubectl.get("pods", "--selector", f"app.kubernetes.io/component={component}")["items"]
-    return next(pod for pod in pods if condition(pod, "Ready").get("status") == "True")
+def _operator(kubectl: Kubectl) -> dict[str, Any]:
+    """Return a running pod of the operator."""
+    pods = kubectl.within(SYSTEM).get("pods", "--selector", "app.kubernetes.io/name=fairlead-operator")["items"]
+    (pod, *_) = [pod for pod in pods if condition(pod, "Ready").get("status") == "True"]
+    return dict(pod)
 
 
 def _seconds_to_ready(pod: dict[str, Any]) -> float:

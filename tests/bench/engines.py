@@ -81,6 +81,22 @@ class CountedStatuses:
             self.writes[name] += 1
 
 
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """How many commits there were, and how long they took together."""
+
+    number: int
+    seconds: float
+
+    def __sub__(self, earlier: Commits) -> Commits:
+        return Commits(self.number - earlier.number, self.seconds - earlier.seconds)
+
+    @property
+    def mean_ms(self) -> float:
+        """Return how long one took."""
+        return self.seconds / max(1, self.number) * 1000
+
+
 @dataclass(slots=True)
 class Bench:
     """An engine that serves, and what it was given."""
@@ -114,11 +130,11 @@ class Bench:
 
         await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
 
-    def commits_ms(self) -> float:
-        """Return the mean of the commits so far, from the engine's own histogram."""
+    def commits(self) -> Commits:
+        """Return the commits so far, from the engine's own histogram."""
         (histogram,) = self.engine.metrics.journal_commit_seconds.collect()
         samples = {sample.name.rpartition("_")[2]: sample.value for sample in histogram.samples}
-        return samples["sum"] / max(1, samples["count"]) * 1000
+        return Commits(int(samples["count"]), samples["sum"])
 
 
 @asynccontextmanager

@@ -39,7 +39,6 @@ def team(*workflows: Manifest) -> Iterator[Kubectl]:
     administrator("create", "namespace", name)
     kubectl = administrator.within(name)
     try:
-        kubectl("create", "serviceaccount", workloads.ACCOUNT)
         _declare(kubectl, [*workflows, workloads.tool({"server": INSTANT}), workloads.policy()])
         yield kubectl
     finally:
