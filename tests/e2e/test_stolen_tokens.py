@@ -1,4 +1,4 @@
-"""Stolen tokens: what the operator's and an engine's own identities cannot do, tried with every way that is worth it."""
+"""Stolen tokens: what the identities of the operator and of an engine cannot do, tried every way that is worth it."""
 
 from __future__ import annotations
 
@@ -76,8 +76,12 @@ def room(administrator: Kubectl, fairlead: Fairlead) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def engine_image(administrator: Kubectl, fairlead: Fairlead) -> EngineImage:
-    found = administrator.within(SYSTEM).get("configmap", "fairlead-admission")
-    return EngineImage(found["data"]["engineImage"])
+    (container,) = administrator.within(SYSTEM).get("deployment", "fairlead-operator")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    return EngineImage(
+        {variable["name"]: variable.get("value") for variable in container["env"]}["FAIRLEAD_ENGINE_IMAGE"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -244,8 +248,7 @@ class TestStolenOperatorToken:
         config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": namespace}}
         config_map["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "fairlead"}  # type: ignore[index]
         refused(thief, config_map, "no ConfigMap but an empty fairlead-engine-ca")
-        parameters = changed(config_map, {"metadata.name": "fairlead-admission", "metadata.namespace": SYSTEM})
-        refused(thief, parameters, "builds nothing")
+        refused(thief, changed(config_map, {"metadata.namespace": SYSTEM}), "builds nothing")
 
     def test_no_account_of_others(self, kubectl: Kubectl, thief: Kubectl, namespace: str) -> None:
         kubectl("create", "serviceaccount", "deployer")

@@ -13,7 +13,7 @@ from fairlead.api.engine import EngineSpec
 
 @dataclass(frozen=True, slots=True)
 class EngineImage:
-    """What engines run. Admission knows it too, from a ConfigMap that the operator cannot write."""
+    """What engines run. Admission knows it too, from a policy that the operator cannot write."""
 
     name: str
     pull_policy: str = "IfNotPresent"

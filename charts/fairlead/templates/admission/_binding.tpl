@@ -1,6 +1,6 @@
 {{/*
 The binding of an admission policy: everywhere, and what it finds is denied.
-Takes `name`, `root`, and `parameters` when the policy needs the chart's parameters.
+Takes `name` and `root`.
 */}}
 {{- define "fairlead.binding" -}}
 apiVersion: admissionregistration.k8s.io/v1
@@ -11,12 +11,6 @@ metadata:
 spec:
   policyName: {{ .name }}
   validationActions: [Deny]
-  {{- if .parameters }}
-  paramRef:
-    name: fairlead-admission
-    namespace: {{ .root.Release.Namespace }}
-    parameterNotFoundAction: Deny
-  {{- end }}
 {{- end }}
 
 {{/* CEL: the request comes from the operator. */}}
