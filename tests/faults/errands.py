@@ -1,0 +1,113 @@
+"""The work that goes on while things break: Workflows whose every effect is counted by a witness, and the counting."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.installation import RUN, SERVERS_IMAGE, condition, ledger, until
+from tests.e2e.kubectl import Kubectl
+
+STEPS = 20
+# A read, a slow effect, a pure step, a keyed effect and a plain one, in turn: s00, s01, ... s19.
+ERRANDS = ("read", "slow", "", "append_keyed", "append")
+EFFECTS = tuple(f"s{number:02}" for number in range(STEPS) if ERRANDS[number % 5] not in ("read", ""))
+
+
+def declare(team: Kubectl) -> None:
+    """Create two ledgers, `ledger` and `moody` (which refuses everything), the grant, and the Workflows.
+
+    `errands` mixes all kinds of calls, `patience` takes at least twenty seconds, `waits` waits for `moody` between two
+    effects. All of them take `{"run": name}` and use keys of that name.
+    """
+    tools = ("ledger", "moody")
+    for name in tools:
+        team.create(_ours("Tool", name, mcp={"server": server("refuse" if name == "moody" else "normal")}, **_CONTRACT))
+    functions = [function["name"] for function in _CONTRACT["functions"]]
+    grants = {"serviceAccounts": ["worker"], "tools": [{"tool": name, "functions": functions} for name in tools]}
+    team.create(_ours("Policy", "worker", grants=grants))
+    team.create(_workflow("errands", [_step(number, ERRANDS[number % 5]) for number in range(STEPS)]))
+    team.create(_workflow("patience", [_step(number, "slow", seconds=1) for number in range(STEPS)]))
+    retry = {"limit": 20, "backoffSeconds": 15, "factor": 1, "maxBackoffSeconds": 15}
+    waits = _step(1, "append_keyed", tool="moody") | {"retry": retry | {"errorClasses": ["Unavailable", "ToolError"]}}
+    team.create(_workflow("waits", [_step(0, "append"), waits, _step(2, "append")]))
+
+
+def server(mode: str) -> dict[str, Any]:
+    """Return `spec.mcp.server` of a ledger in this mode."""
+    command = ["python3", "/opt/servers/ledger.py", "--port", "8080", "--mode", mode]
+    return {"image": SERVERS_IMAGE, "command": command, "port": 8080, "resources": {"cpu": "1", "memory": "256Mi"}}
+
+
+def accepts_runs(team: Kubectl) -> None:
+    """Return when runs can begin at once."""
+
+    def ready() -> bool:
+        objects = team.get("workflows,tools")["items"]
+        wanted = [(obj, type_) for obj in objects for type_ in _GOOD[obj["kind"]]]
+        return all(condition(obj, type_).get("status") == "True" for obj, type_ in wanted)
+
+    until("the Tools are ready and the Workflows authorized", ready, timeout_seconds=180)
+
+
+_GOOD = {"Tool": ("Ready",), "Workflow": ("Ready", "Authorized")}
+_KEYED = {"effect": "Reversible", "idempotency": {"header": "Idempotency-Key"}}
+_CONTRACT: dict[str, Any] = {
+    "functions": [
+        {"name": "read", "effect": "Read"},
+        {"name": "append"},
+        {"name": "slow"},
+        {"name": "append_keyed"} | _KEYED,
+    ]
+}
+
+
+def _ours(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "fairlead.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _workflow(name: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    schema = {"type": "object", "required": ["run"], "properties": {"run": {"type": "string"}}}
+    return _ours("Workflow", name, serviceAccountName="worker", input={"schema": schema}, steps=steps)
+
+
+def _step(number: int, function: str, *, tool: str = "ledger", seconds: float = 0.2) -> dict[str, Any]:
+    name = f"s{number:02}"
+    if not function:
+        return {"name": name, "transform": {"value": number}}
+    arguments = {"key": f"$( input.run )-{name}"} | ({"seconds": seconds} if function == "slow" else {})
+    return {"name": name, "tool": {"tool": tool, "function": function, "arguments": arguments}}
+
+
+def effects(team: Kubectl, tool: str = "ledger") -> Counter[str]:
+    """Count what a ledger has done, by key."""
+    return Counter(entry["key"] for entry in ledger(team, f"fairlead-tool-{tool}"))
+
+
+def runs(team: Kubectl) -> dict[str, dict[str, Any]]:
+    """Return all runs by the name that they were given as input."""
+    return {obj["spec"]["input"]["run"]: obj for obj in team.get(RUN)["items"]}
+
+
+def kill(kubectl: Kubectl, pod: str) -> None:
+    """SIGKILL what runs Fairlead in a pod, as the kernel would."""
+    uid = kubectl.get("pod", pod)["metadata"]["uid"]
+    for process in until(f"{pod} has a process", lambda: _processes(uid)):
+        os.kill(process, signal.SIGKILL)
+
+
+def _processes(pod_uid: str) -> list[int]:
+    """Return the processes of a pod that run Fairlead: pods share the host's /proc, and their cgroup has their name."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = pod_uid in (directory / "cgroup").read_text().replace("_", "-")
+            ours = b"fairlead." in (directory / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if inside and ours:
+            found.append(int(directory.name))
+    return found

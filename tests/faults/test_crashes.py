@@ -1,0 +1,87 @@
+"""Killed again and again with SIGKILL: what was done is never done twice, and what nobody knows is said to be unknown.
+
+FAIRLEAD_KILLS says how often the engine is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from tests.e2e.installation import RUN, SYSTEM, Fairlead, condition, create_run, finished, until
+from tests.e2e.kubectl import Kubectl
+from tests.faults.errands import EFFECTS, effects, kill, runs
+
+KILLS = int(os.environ.get("FAIRLEAD_KILLS", "8"))
+RUNS_PER_KILL = 3
+ENGINE = "fairlead-engine-0"
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600 + 60 * KILLS)]
+
+
+def kill_engine(team: Kubectl) -> None:
+    """Kill the engine; one that was killed before gets a new pod, for the kubelet would wait ever longer."""
+    restarts = team.get("pod", ENGINE)["status"]["containerStatuses"][0]["restartCount"]
+    kill(team, ENGINE)
+    if restarts:
+        team("delete", "pod", ENGINE, "--wait=false")
+
+
+@pytest.mark.requirement("F12")
+@pytest.mark.requirement("G1")
+@pytest.mark.requirement("G2")
+@pytest.mark.requirement("G3")
+def test_a_killed_engine_repeats_no_effect_and_loses_none(team: Kubectl) -> None:
+    chance = random.Random(KILLS)
+    names = []
+    for number in range(KILLS):
+        names += [create_run(team, "errands", run=f"r{number}-{each}") for each in range(RUNS_PER_KILL)]
+        goal = effects(team).total() + chance.randint(1, RUNS_PER_KILL * len(EFFECTS) // 2)
+        until("the runs go on", lambda goal=goal: effects(team).total() >= goal, every_seconds=0.05)
+        kill_engine(team)
+    for name in names:
+        finished(team, name)
+
+    done, unknown = effects(team), 0
+    assert {key: count for key, count in done.items() if count > 1} == {}
+    for run, obj in runs(team).items():
+        succeeded = condition(obj, "Succeeded")
+        rows = {row["path"]: row["phase"] for row in obj["status"]["steps"]}
+        acknowledged = [step for step in EFFECTS if rows.get(step) == "Succeeded"]
+        assert [step for step in acknowledged if not done[f"{run}-{step}"]] == []
+        if succeeded["status"] == "True":
+            assert acknowledged == list(EFFECTS)
+            continue
+        unknown += 1
+        (failed,) = [step for step, phase in rows.items() if phase == "Failed"]
+        assert succeeded["reason"] == "OutcomeUnknown", succeeded
+        assert "unknown" in succeeded["message"]
+        assert [step for step in EFFECTS if step > failed and done[f"{run}-{step}"]] == []
+    assert unknown < len(names), "a kill ends calls that are under way, and nothing else"
+    print(f"{KILLS} kills, {len(names)} runs: {len(names) - unknown} succeeded, {unknown} ended as OutcomeUnknown")
+
+
+@pytest.mark.requirement("F01")
+def test_runs_begin_and_end_without_an_operator(fairlead: Fairlead, team: Kubectl) -> None:
+    system = fairlead.kubectl.within(SYSTEM)
+    under_way = create_run(team, "patience", run="before")
+    until("the run is under way", lambda: effects(team)["before-s00"])
+    pods = system.get("pods", "--selector=app.kubernetes.io/name=fairlead-operator")["items"]
+    system("scale", "deployment/fairlead-operator", "--replicas=0")
+    for pod in pods:
+        kill(system, pod["metadata"]["name"])
+    try:
+        started = create_run(team, "errands", run="during")
+        for name in (under_way, started):
+            assert condition(finished(team, name), "Succeeded")["status"] == "True"
+        assert set(effects(team).values()) == {1}
+        team("delete", "policy", "worker")
+    finally:
+        system("scale", "deployment/fairlead-operator", f"--replicas={len(pods)}")
+        system("rollout", "status", "deployment/fairlead-operator", "--timeout=120s")
+    until("the grant goes", lambda: "fairlead-grant-worker" not in team("get", "roles", "--output=name"))
+    refused = finished(team, create_run(team, "errands", run="after"))
+    assert condition(refused, "Succeeded")["reason"] == "Denied"
+    assert not [key for key in effects(team) if key.startswith("after-")]
+    assert len(team.get(RUN)["items"]) == 3
