@@ -74,8 +74,11 @@ def policy(name: str, *functions: str, tools: Iterable[str] = ("ledger",), accou
 
 
 def workflow(name: str, *steps: Manifest, account: str = ACCOUNT, **spec: Any) -> Manifest:
-    """Return a Workflow."""
-    return manifest("Workflow", name, {"serviceAccountName": account, "steps": list(steps), **spec})
+    """Return a Workflow. What was surely not sent is tried again: on a busy machine a server may be away a moment."""
+    defaults = {"retry": {"limit": 4}}
+    return manifest(
+        "Workflow", name, {"serviceAccountName": account, "defaults": defaults, "steps": list(steps), **spec}
+    )
 
 
 def calls(function: str, key: str, /, name: str = "call", tool: str = "ledger", **arguments: Any) -> Manifest:

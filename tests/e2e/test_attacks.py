@@ -237,7 +237,7 @@ def inside(kubectl: Kubectl) -> dict[str, list[Any]]:
     (node,) = kubectl.get("nodes")["items"][:1]
     address = next(one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP")
     system = kubectl.within("kube-system").get("services")["items"]
-    dns = next(service for service in system if service["metadata"]["labels"].get("k8s-app") == "kube-dns")
+    dns = next(one for one in system if 53 in {port["port"] for port in one["spec"]["ports"]})
 
     def service(name: str, namespace: str) -> str:
         return str(kubectl.within(namespace).get("service", name)["spec"]["clusterIP"])
