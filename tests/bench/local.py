@@ -56,7 +56,8 @@ TITLES = {
     "local.model_run": Title("a run of one model call, 100/s, due to finished", "ms", baseline=BARE),
     "local.status_short": Title("status writes of a run under 10 s", "writes", "4"),
     "local.status_long": Title("status writes of a run of 12 s", "writes", "one every 5 s and the last"),
-    "local.start": Title("engine process start to ready", "ms"),
+    "local.start": Title("engine process start to ready", "s"),
+    "local.start_cpu": Title("processor time of that", "s"),
     "local.memory.idle": Title("engine memory (RSS), idle", "MiB"),
     "local.memory.worked": Title(f"engine memory (RSS) after {MEMORY_RUNS} runs", "MiB", "300 MiB"),
 }

@@ -41,7 +41,8 @@ async def footprint(folder: Path, *, runs: int) -> Repetition:
     process.stdin.close()
     await process.wait()
     return {
-        "local.start": value(ready_seconds * 1000),
+        "local.start": value(ready_seconds),
+        "local.start_cpu": value(idle["processorSeconds"]),
         "local.memory.idle": value(idle["bytes"] / MIB),
         "local.memory.worked": value(worked["bytes"] / MIB),
     }
@@ -65,7 +66,7 @@ async def _serve(folder: Path) -> None:
 
 
 def _say() -> None:
-    print(json.dumps({"bytes": resident_bytes()}), flush=True)
+    print(json.dumps({"bytes": resident_bytes(), "processorSeconds": time.process_time()}), flush=True)
 
 
 if __name__ == "__main__":

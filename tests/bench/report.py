@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tests.bench.figures import Figure
@@ -56,9 +57,9 @@ def _spread(figure: Figure, statistic: str) -> str:
     values = figure.values[statistic]
     label = "" if statistic == "value" else f"{statistic} "
     unit = figure.title.unit.replace("1/", "/")
-    if min(values) == max(values):
-        return f"{label}{_number(values[0])} {unit}"
-    return f"{label}{_number(figure.median(statistic))} {unit} ({_number(min(values))} to {_number(max(values))})"
+    smallest, middle, largest = (_number(of(values)) for of in (min, median, max))
+    spread = f" ({smallest} to {largest})" if smallest != largest else ""
+    return f"{label}{middle} {unit}{spread}"
 
 
 def _ratio(figure: Figure, baseline: Figure | None) -> str:
