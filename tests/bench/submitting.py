@@ -105,6 +105,6 @@ async def submitting(namespace: str) -> AsyncIterator[Submitter]:
         await informer.synced.wait()
         yield submitter
     finally:
-        await kube.close()  # first: it cuts the watch off, which would else take leave of the server after our loop's end
+        await kube.close()  # first: it cuts the watch off, which would else still take leave when the loop has ended
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
