@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 
 from fairlead.controllers.children import MANAGED_SELECTOR
 from fairlead.errors import KubeError, NotFound
@@ -17,6 +18,7 @@ from fairlead.kube.client import Kube
 from fairlead.kube.types import (
     DEPLOYMENTS,
     ENGINES,
+    LEASES,
     NETWORK_POLICIES,
     PODS,
     ROLE_BINDINGS,
@@ -54,6 +56,8 @@ async def uninstall(kube: Kube, *, operator_namespace: str, pause_seconds: float
         _log.info("there is no operator to stop")
     while await kube.list(PODS, operator_namespace, label_selector=f"app.kubernetes.io/name={OPERATOR}"):
         await asyncio.sleep(pause_seconds)
+    with suppress(NotFound):
+        await kube.delete(LEASES, OPERATOR, operator_namespace)
     for rt in _WORKLOADS:
         await _remove(kube, rt, operator_namespace)
     while await kube.list(PODS, label_selector=MANAGED_SELECTOR):

@@ -22,6 +22,7 @@ from fairlead.kube.events import EventRecorder
 from fairlead.kube.types import (
     DEPLOYMENTS,
     ENGINES,
+    LEASES,
     POLICIES,
     SERVICE_ACCOUNTS,
     STATEFUL_SETS,
@@ -159,6 +160,7 @@ def labelled(rt: ResourceType, name: str, *, ours: bool = True, namespace: str =
 async def test_uninstalling_stops_the_operator_first_and_removes_only_what_it_made() -> None:
     cluster = FakeCluster()
     cluster.has(DEPLOYMENTS, labelled(DEPLOYMENTS, "fairlead-operator", ours=False, namespace="fairlead-system"))
+    cluster.has(LEASES, labelled(LEASES, "fairlead-operator", ours=False, namespace="fairlead-system"))
     for rt, name in ((ENGINES, "default"), (STATEFUL_SETS, "fairlead-engine"), (SERVICE_ACCOUNTS, "triage")):
         cluster.has(rt, labelled(rt, name))
     cluster.has(SERVICE_ACCOUNTS, labelled(SERVICE_ACCOUNTS, "deployer", ours=False))
@@ -166,6 +168,7 @@ async def test_uninstalling_stops_the_operator_first_and_removes_only_what_it_ma
     await uninstall(cast(Kube, cluster), operator_namespace="fairlead-system", pause_seconds=0)
     assert cluster.changes[0] == ("patch", "Deployment", "fairlead-operator")
     assert {(kind, name) for verb, kind, name in cluster.changes if verb == "delete"} == {
+        ("Lease", "fairlead-operator"),
         ("Engine", "default"),
         ("StatefulSet", "fairlead-engine"),
         ("ServiceAccount", "triage"),
