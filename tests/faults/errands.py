@@ -93,21 +93,21 @@ def runs(team: Kubectl) -> dict[str, dict[str, Any]]:
 
 
 def kill(kubectl: Kubectl, pod: str) -> None:
-    """SIGKILL what runs Fairlead in a pod, as the kernel would."""
-    uid = kubectl.get("pod", pod)["metadata"]["uid"]
-    for process in until(f"{pod} has a process", lambda: _processes(uid)):
+    """SIGKILL what runs Fairlead in a pod, as the kernel would; one that is just starting is waited for."""
+    for process in until(f"{pod} has a process", lambda: _processes(kubectl, pod)):
         os.kill(process, signal.SIGKILL)
 
 
-def _processes(pod_uid: str) -> list[int]:
+def _processes(kubectl: Kubectl, pod: str) -> list[int]:
     """Return the processes of a pod that run Fairlead: pods share the host's /proc, and their cgroup has their name."""
+    named = kubectl.get("pods", f"--field-selector=metadata.name={pod}")["items"]
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
-            inside = pod_uid in (directory / "cgroup").read_text().replace("_", "-")
+            cgroup = (directory / "cgroup").read_text().replace("_", "-")
             ours = b"fairlead." in (directory / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if inside and ours:
+        if ours and any(obj["metadata"]["uid"] in cgroup for obj in named):
             found.append(int(directory.name))
     return found
