@@ -33,7 +33,7 @@ def demo(count: int) -> int:
     with stage("helm install fairlead"):
         _run("helm", "upgrade", "--install", "fairlead", str(ROOT / "charts/fairlead"), "--namespace", SYSTEM,
              "--set", "image.name=localhost/fairlead:dev",
-             "--create-namespace", "--wait", "--timeout", "180s")  # fmt: skip
+             "--take-ownership", "--force-conflicts", "--create-namespace", "--wait", "--timeout", "180s")  # fmt: skip
     with stage("The example: a Workflow, two Models, a Tool, a Policy"):
         _apply(cluster)
     right = sum(_answer(number, message) for number, message in enumerate(messages(count), start=1))
@@ -43,9 +43,7 @@ def demo(count: int) -> int:
 def _apply(cluster: Cluster) -> None:
     namespace = json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     _run("kubectl", "apply", "-f", "-", stdin=namespace)
-    for path in sorted(EXAMPLE.glob("*.yaml")):
-        if path.name != "local.yaml":
-            _kubectl("apply", "--server-side", "-f", str(path))
+    _kubectl("apply", "--server-side", "-f", str(EXAMPLE))
     if os.environ.get("MODEL_URL"):
         _use_endpoint(cluster)
     _kubectl("wait", "--for=condition=Ready", "models,tools,workflows", "--all", "--timeout=180s")

@@ -27,7 +27,7 @@ def events(cli: Cli) -> list[str]:
 
 
 async def test_the_agent_searches_opens_a_ticket_and_answers(cli: Cli) -> None:
-    script = yaml.safe_load((EXAMPLE / "script.yaml").read_text(encoding="utf-8"))
+    script = yaml.safe_load((EXAMPLE / "local/script.yaml").read_text(encoding="utf-8"))
     said = await cli.run(*with_script(cli, script))
     assert said.code == 0, said.err
     assert said.json()["output"]["ticket"] == "T-1"
@@ -37,7 +37,7 @@ async def test_the_agent_searches_opens_a_ticket_and_answers(cli: Cli) -> None:
 
 @pytest.mark.requirement("A05")
 async def test_a_model_that_asks_for_what_is_not_offered_is_denied_and_nothing_happens(cli: Cli) -> None:
-    script = yaml.safe_load((EXAMPLE / "script.yaml").read_text(encoding="utf-8"))
+    script = yaml.safe_load((EXAMPLE / "local/script.yaml").read_text(encoding="utf-8"))
     greedy = {"when": {"toolResults": 2}, "toolCalls": [{"name": "handbook__remove", "arguments": {"id": "T-1"}}]}
     last = {"when": {"toolResults": 3}, "content": {"text": "I was not permitted to remove it.", "ticket": "T-1"}}
     said = await cli.run(*with_script(cli, {"turns": [*script["turns"][:2], greedy, last]}))

@@ -103,7 +103,7 @@ async def test_real_models_answer_and_route_as_a_person_would(cli: Cli, monkeypa
     if not (MODELS / "weights").exists():
         pytest.skip("the weights are not in the cache: python -m images models")
     monkeypatch.setenv("PYTHON", str(MODELS / "venv" / "bin" / "python"))
-    environment = read_environment(EXAMPLE / "local.yaml", [])
+    environment = read_environment(EXAMPLE / "local/servers.yaml", [])
     lines = (EXAMPLE / "messages.jsonl").read_text(encoding="utf-8").splitlines()
     messages = [json.loads(line) for line in lines[:3]]  # one of each topic; the demo answers all
     async with running(environment, wanted=set(environment.servers), store=cli.folder) as urls:
@@ -128,4 +128,4 @@ async def answered(cli: Cli, servers: Path, message: dict[str, str]) -> dict[str
 def test_every_file_of_the_example_is_known_to_the_reader() -> None:
     text = (EXAMPLE / "README.md").read_text(encoding="utf-8")
     assert all(path.name in text for path in EXAMPLE.iterdir() if path.name != "README.md")
-    assert yaml.safe_load((EXAMPLE / "local.yaml").read_text(encoding="utf-8"))["hint"]
+    assert yaml.safe_load((EXAMPLE / "local/servers.yaml").read_text(encoding="utf-8"))["hint"]

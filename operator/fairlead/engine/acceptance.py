@@ -77,7 +77,7 @@ def judge(
             return refuse(RunReason.WORKFLOW_NOT_FOUND, message)
         return Wait(AcceptedReason.WORKFLOW_NOT_FOUND, message, until_ms)
     return (
-        _not_ready(workflow)
+        _not_ready(workflow, until_ms if now_ms < until_ms else None)
         or _bad_input(spec, workflow)
         or _not_authorized(authorization, until_ms if now_ms < until_ms else None)
         or Accept(workflow)
@@ -89,7 +89,7 @@ def refuse(reason: RunReason, message: str) -> Refuse:
     return Refuse(Draft(EntryKind.RUN_REJECTED, data={"reason": reason.value, "message": message}))
 
 
-def _not_ready(workflow: Workflow) -> Wait | Refuse | None:
+def _not_ready(workflow: Workflow, until_ms: int | None) -> Wait | Refuse | None:
     name, generation = workflow.metadata.name, workflow.metadata.generation
     ready = find_condition(workflow.status.conditions if workflow.status else (), "Ready")
     if ready is None or ready.observed_generation != generation or ready.status == "Unknown":
@@ -98,6 +98,8 @@ def _not_ready(workflow: Workflow) -> Wait | Refuse | None:
         return None
     if ready.reason in _PASSING:
         return Wait(AcceptedReason.WORKFLOW_NOT_READY, f"Workflow {name}: {ready.reason}: {ready.message}")
+    if ready.reason == ReadyReason.UNKNOWN_REFERENCE and until_ms is not None:  # what it names may be applied next
+        return Wait(AcceptedReason.WORKFLOW_NOT_READY, f"Workflow {name}: {ready.reason}: {ready.message}", until_ms)
     return refuse(RunReason.INVALID_WORKFLOW, f"Workflow {name}: {ready.reason}: {ready.message}")
 
 

@@ -3,109 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.engine.fakes import (
     READY,
-    FakeAuthorizer,
-    FakeClock,
     FakeGate,
-    FakeResources,
     FakeSink,
     tool_step,
     workflow,
 )
+from tests.unit.engine.runworld import World, hanging, killed, open_engine, run_object, uid_of
 
 from fairlead.api.workflow import Workflow
 from fairlead.engine.acceptance import GRACE_MS
-from fairlead.engine.engine import EngineOptions, WorkflowEngine
+from fairlead.engine.engine import WorkflowEngine
 from fairlead.engine.log import RunLog
-from fairlead.engine.runs import FIRST_RETRY_MS, RunOptions
 from fairlead.flow.calls import Call
-from fairlead.flow.journal import Draft, EntryKind, RunUid
-from fairlead.flow.next import CLOSING_GRACE_MS
+from fairlead.flow.journal import EntryKind
 from fairlead.policy.decision import Authorization
-
-UID = RunUid("0f0e0d0c-0b0a-4908-8706-050403020100")
-
-
-def run_object(number: int = 0, *, status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-    uid = UID[:-4] + f"{number:04d}"
-    metadata = {"name": f"run-{number}", "namespace": "team", "uid": uid, "generation": 1}
-    return {"metadata": metadata, "spec": {"workflow": "w", **spec}, **({"status": status} if status else {})}
-
-
-def uid_of(raw: dict[str, Any]) -> RunUid:
-    return RunUid(raw["metadata"]["uid"])
-
-
-class World:
-    """An engine and everything around it."""
-
-    def __init__(self, path: Path, *workflows: Workflow) -> None:
-        self.path = path
-        self.clock = FakeClock()
-        self.resources = FakeResources(*workflows)
-        self.authorizer = FakeAuthorizer()
-        self.sink = FakeSink()
-        self.gate: Any = FakeGate()
-
-    @asynccontextmanager
-    async def engine(
-        self, *, objects: list[dict[str, Any]] | None = None, places: int = 64
-    ) -> AsyncIterator[WorkflowEngine]:
-        engine = await WorkflowEngine.open(
-            self.path,
-            resources=self.resources,
-            authorizer=self.authorizer,
-            sink=self.sink,
-            gate=lambda clock, metrics: self.gate,
-            clock=self.clock,
-            options=EngineOptions(runs=RunOptions(places=places)),
-        )
-        known = {uid_of(raw): raw for raw in objects or []}
-        await engine.recover(known)
-        for raw in known.values():
-            engine.runs.observe(raw)
-        stop = asyncio.Event()
-        serving = asyncio.create_task(engine.serve(stop))
-        try:
-            yield engine
-        finally:
-            stop.set()
-            await asyncio.wait_for(serving, 20)
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not true():
-                await asyncio.sleep(0.001)
-
-    def conditions(self, name: str = "run-0") -> dict[str, tuple[str, str]]:
-        statuses = self.sink.of(name)
-        return {c["type"]: (c["status"], c["reason"]) for c in statuses[-1]["conditions"]} if statuses else {}
-
-    def succeeded(self, name: str = "run-0") -> tuple[str, str] | None:
-        return self.conditions(name).get("Succeeded")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "journal.db", workflow(tool_step("a"), tool_step("b", "send")))
-
-
-def hanging() -> tuple[asyncio.Event, Callable[[Call], Any]]:
-    begun = asyncio.Event()
-
-    async def hang(call: Call) -> dict[str, Any]:
-        begun.set()
-        await asyncio.Event().wait()
-        return {}
-
-    return begun, hang
 
 
 async def test_a_run_is_accepted_executed_and_reported(world: World) -> None:
@@ -143,9 +59,16 @@ async def test_an_end_that_was_not_told_is_told_after_a_restart(world: World) ->
 
 
 NOT_READY = READY | {"status": "False", "reason": "UnknownReference", "message": "there is no Tool desk"}
+INVALID = READY | {"status": "False", "reason": "InvalidSpec", "message": "spec.steps[0].when: no such step"}
 REFUSED: dict[str, tuple[Workflow | None, dict[str, Any], int, str]] = {
     "no such Workflow": (None, {}, GRACE_MS, "WorkflowNotFound"),
-    "the Workflow is wrong": (workflow(tool_step("a"), status={"conditions": [NOT_READY]}), {}, 0, "InvalidWorkflow"),
+    "the Workflow is wrong": (workflow(tool_step("a"), status={"conditions": [INVALID]}), {}, 0, "InvalidWorkflow"),
+    "what it names does not come": (
+        workflow(tool_step("a"), status={"conditions": [NOT_READY]}),
+        {},
+        GRACE_MS,
+        "InvalidWorkflow",
+    ),
     "the input does not fit": (
         workflow(tool_step("a"), input={"schema": {"type": "object", "required": ["n"]}}),
         {},
@@ -240,23 +163,6 @@ async def test_an_accepted_run_keeps_the_revision_that_it_began_with(world: Worl
     assert world.gate.dispatched == ["a:read", "b:send"]
 
 
-@asynccontextmanager
-async def killed(engine: WorkflowEngine, begun: asyncio.Event, *raws: dict[str, Any]) -> AsyncIterator[None]:
-    """Serve until a call has begun, then vanish without a word, as far as one process can play that."""
-    await engine.recover({})
-    parts = asyncio.create_task(engine._parts())
-    for raw in raws:
-        engine.submit(raw)
-    await asyncio.wait_for(begun.wait(), 20)
-    for run in engine.runs.roster.all():
-        if run.log is not None:
-            run.log.seal()
-    parts.cancel()
-    await asyncio.gather(parts, return_exceptions=True)
-    await engine.store.close()
-    yield
-
-
 @pytest.mark.requirement("G3")
 async def test_an_effect_that_was_under_way_is_unknown_after_a_crash(world: World) -> None:
     world.resources.workflows["w"] = workflow(tool_step("b", "send", retry={"limit": 3}))
@@ -286,17 +192,6 @@ async def test_a_read_or_keyed_call_is_made_again_after_a_crash(world: World, fu
     async with world.engine(objects=[raw]):
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
     assert world.gate.dispatched == [f"b:{function}"]
-
-
-async def open_engine(world: World) -> WorkflowEngine:
-    return await WorkflowEngine.open(
-        world.path,
-        resources=world.resources,
-        authorizer=world.authorizer,
-        sink=world.sink,
-        gate=lambda clock, metrics: world.gate,
-        clock=world.clock,
-    )
 
 
 @pytest.mark.requirement("G7")
@@ -385,174 +280,3 @@ async def test_places_are_given_in_turn_to_workflows(world: World) -> None:
         gates["run-0"].set()
         await asyncio.wait_for(asyncio.gather(first, *later), 20)
     assert order == ["run-0", "run-1", "run-4", "run-2", "run-3"]
-
-
-@pytest.mark.requirement("G8")
-@pytest.mark.parametrize("store", [{"id": "another", "sequence": 1}, {"id": None, "sequence": 99}])
-async def test_a_run_that_the_store_does_not_know_as_far_as_its_status_is_lost(
-    world: World, store: dict[str, Any]
-) -> None:
-    async with world.engine() as engine:
-        own_id = engine.store.id
-    raw = run_object(status={"store": {"id": store["id"] or own_id, "sequence": store["sequence"]}})
-    async with world.engine(objects=[raw]):
-        await world.until(lambda: world.succeeded() == ("False", "StateLost"))
-    assert world.gate.dispatched == []
-
-
-@pytest.mark.requirement("G8")
-async def test_a_run_of_which_the_store_knows_less_than_its_status_is_lost(world: World) -> None:
-    begun, hang = hanging()
-    world.gate = FakeGate(hang)
-    engine = await open_engine(world)
-    async with killed(engine, begun, run_object()):
-        pass
-    world.gate = FakeGate()
-    raw = run_object(status={"store": {"id": engine.store.id, "sequence": 99}})
-    async with world.engine(objects=[raw]):
-        await world.until(lambda: world.succeeded() == ("False", "StateLost"))
-    assert world.gate.dispatched == []
-
-
-@pytest.mark.requirement("G4")
-async def test_a_finished_object_wins_over_an_open_journal(world: World) -> None:
-    begun, hang = hanging()
-    world.gate = FakeGate(hang)
-    engine = await open_engine(world)
-    async with killed(engine, begun, run_object()):
-        pass
-    world.gate, world.sink = FakeGate(), FakeSink()
-    since = READY["lastTransitionTime"]
-    ended = [
-        {"type": "Finished", "status": "True", "reason": "Timeout", "lastTransitionTime": since},
-        {"type": "Succeeded", "status": "False", "reason": "Timeout", "message": "late", "lastTransitionTime": since},
-    ]
-    async with world.engine(objects=[run_object(status={"conditions": ended})]) as again:
-        await world.until(lambda: again.runs.roster.all() == [])
-        row = await again.store.run(uid_of(run_object()))
-    assert row is not None and row.state == "RunFailed"
-    assert world.gate.dispatched == [] and world.sink.of("run-0") == []
-
-
-async def test_a_run_whose_object_is_gone_after_a_restart_is_cancelled(world: World) -> None:
-    begun, hang = hanging()
-    world.gate = FakeGate(hang)
-    engine = await open_engine(world)
-    async with killed(engine, begun, run_object()):
-        pass
-    world.gate = FakeGate()
-    async with world.engine() as again:
-        await world.until(lambda: again.runs.roster.status("w")["waiting"] == 1)
-        world.clock.now += CLOSING_GRACE_MS
-        again.runs.wake()
-        await world.until(lambda: again.runs.roster.all() == [])
-        row = await again.store.run(uid_of(run_object()))
-    assert row is not None and row.state == "RunCancelled"
-    assert world.gate.dispatched == []
-
-
-class Broken(FakeGate):
-    """A gate with a bug that shows for one run only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.broken = True
-
-    async def call(self, log: RunLog, call: Call) -> None:
-        if self.broken and log.name == "run-0":
-            raise ZeroDivisionError
-        await super().call(log, call)
-
-
-async def test_an_unexpected_error_sets_one_run_aside_and_leaves_the_others_alone(world: World) -> None:
-    world.gate = Broken()
-    async with world.engine() as engine:
-        poisoned = engine.submit(run_object(0))
-        await asyncio.wait_for(engine.submit(run_object(1)), 20)
-        await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
-        assert not poisoned.done()
-        (aside,) = engine.runs.roster.all()
-        assert uid_of(run_object(0)).replace("-", "") in aside.note
-        world.gate.broken = False
-        world.clock.now += FIRST_RETRY_MS
-        engine.runs.wake()
-        state = await asyncio.wait_for(poisoned, 20)
-    assert state.terminal is not None and state.terminal.kind is EntryKind.RUN_SUCCEEDED
-
-
-@pytest.mark.requirement("G4")
-async def test_a_run_that_always_breaks_still_ends_after_its_deadline(world: World) -> None:
-    world.gate = Broken()
-    async with world.engine() as engine:
-        poisoned = engine.submit(run_object(0, timeoutSeconds=10))
-        await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
-        world.clock.now += 10_000
-        engine.runs.wake()
-        state = await asyncio.wait_for(poisoned, 20)
-    assert state.terminal is not None and state.terminal.reason == "Timeout"
-
-
-async def test_a_store_that_fails_ends_the_engine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(batch: object) -> float:
-        raise OSError("disk full")
-
-    engine = await open_engine(world)
-    await engine.recover({})
-    serving = asyncio.create_task(engine.serve(asyncio.Event()))
-    await asyncio.sleep(0)
-    monkeypatch.setattr(engine.store._database, "commit", full)
-    engine.submit(run_object())
-    with pytest.raises(ExceptionGroup, match="TaskGroup"):
-        await asyncio.wait_for(serving, 20)
-    assert world.gate.dispatched == []
-
-
-async def test_a_drained_engine_lets_a_recorded_call_finish_and_begins_nothing_more(world: World) -> None:
-    begun, release = asyncio.Event(), asyncio.Event()
-
-    async def slow(call: Call) -> dict[str, Any]:
-        begun.set()
-        await release.wait()
-        return {"result": {"text": "done"}}
-
-    world.resources.workflows["w"] = workflow(tool_step("a", "send"), tool_step("b", "send"))
-    world.gate = FakeGate(slow)
-    raw = run_object()
-    async with world.engine() as engine:
-        engine.submit(raw)
-        await begun.wait()
-        asyncio.get_running_loop().call_later(0.05, release.set)
-    assert world.gate.dispatched == ["a:send"]
-    world.gate = FakeGate()
-    async with world.engine(objects=[raw]):
-        await world.until(lambda: world.succeeded() == ("True", "Completed"))
-    assert world.gate.dispatched == ["b:send"]
-
-
-async def test_progress_is_told_entry_by_entry_once_it_is_durable(world: World) -> None:
-    told: list[str] = []
-    async with world.engine() as engine:
-        engine.subscribe(lambda entries: told.extend(entry.kind.value for entry in entries))
-        await asyncio.wait_for(engine.submit(run_object()), 20)
-        stored = [entry.kind.value for entry in await engine.store.load(uid_of(run_object()))]
-    assert told == stored
-
-
-async def test_the_workflow_says_what_its_account_misses(world: World) -> None:
-    world.authorizer.verdict = Authorization("Denied")
-    async with world.engine():
-        await world.until(lambda: bool(world.sink.of("w", "Workflow")))
-    status = world.sink.of("w", "Workflow")[-1]
-    (condition,) = status["conditions"]
-    assert (condition["type"], condition["status"], condition["reason"]) == ("Authorized", "False", "MissingGrants")
-    assert "invoke on toolfunctions/desk.read or invoke on tools/desk" in condition["message"]
-    assert status["revision"].startswith("sha256:")
-
-
-@pytest.mark.requirement("G4")
-async def test_nothing_is_journaled_after_the_end(world: World) -> None:
-    async with world.engine() as engine:
-        await asyncio.wait_for(engine.submit(run_object()), 20)
-        before = await engine.store.load(uid_of(run_object()))
-        assert engine.store.append(uid_of(run_object()), [Draft(EntryKind.STEP_STARTED)]) == []
-        assert await engine.store.load(uid_of(run_object())) == before

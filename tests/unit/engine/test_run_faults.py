@@ -1,0 +1,194 @@
+"""Runs when things go wrong: stores that differ, objects that vanish, code that breaks, engines that drain."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.unit.engine.fakes import (
+    READY,
+    FakeGate,
+    FakeSink,
+    tool_step,
+    workflow,
+)
+from tests.unit.engine.runworld import World, hanging, killed, open_engine, run_object, uid_of
+
+from fairlead.engine.log import RunLog
+from fairlead.engine.runs import FIRST_RETRY_MS
+from fairlead.flow.calls import Call
+from fairlead.flow.journal import Draft, EntryKind
+from fairlead.flow.next import CLOSING_GRACE_MS
+from fairlead.policy.decision import Authorization
+
+
+@pytest.mark.requirement("G8")
+@pytest.mark.parametrize("store", [{"id": "another", "sequence": 1}, {"id": None, "sequence": 99}])
+async def test_a_run_that_the_store_does_not_know_as_far_as_its_status_is_lost(
+    world: World, store: dict[str, Any]
+) -> None:
+    async with world.engine() as engine:
+        own_id = engine.store.id
+    raw = run_object(status={"store": {"id": store["id"] or own_id, "sequence": store["sequence"]}})
+    async with world.engine(objects=[raw]):
+        await world.until(lambda: world.succeeded() == ("False", "StateLost"))
+    assert world.gate.dispatched == []
+
+
+@pytest.mark.requirement("G8")
+async def test_a_run_of_which_the_store_knows_less_than_its_status_is_lost(world: World) -> None:
+    begun, hang = hanging()
+    world.gate = FakeGate(hang)
+    engine = await open_engine(world)
+    async with killed(engine, begun, run_object()):
+        pass
+    world.gate = FakeGate()
+    raw = run_object(status={"store": {"id": engine.store.id, "sequence": 99}})
+    async with world.engine(objects=[raw]):
+        await world.until(lambda: world.succeeded() == ("False", "StateLost"))
+    assert world.gate.dispatched == []
+
+
+@pytest.mark.requirement("G4")
+async def test_a_finished_object_wins_over_an_open_journal(world: World) -> None:
+    begun, hang = hanging()
+    world.gate = FakeGate(hang)
+    engine = await open_engine(world)
+    async with killed(engine, begun, run_object()):
+        pass
+    world.gate, world.sink = FakeGate(), FakeSink()
+    since = READY["lastTransitionTime"]
+    ended = [
+        {"type": "Finished", "status": "True", "reason": "Timeout", "lastTransitionTime": since},
+        {"type": "Succeeded", "status": "False", "reason": "Timeout", "message": "late", "lastTransitionTime": since},
+    ]
+    async with world.engine(objects=[run_object(status={"conditions": ended})]) as again:
+        await world.until(lambda: again.runs.roster.all() == [])
+        row = await again.store.run(uid_of(run_object()))
+    assert row is not None and row.state == "RunFailed"
+    assert world.gate.dispatched == [] and world.sink.of("run-0") == []
+
+
+async def test_a_run_whose_object_is_gone_after_a_restart_is_cancelled(world: World) -> None:
+    begun, hang = hanging()
+    world.gate = FakeGate(hang)
+    engine = await open_engine(world)
+    async with killed(engine, begun, run_object()):
+        pass
+    world.gate = FakeGate()
+    async with world.engine() as again:
+        await world.until(lambda: again.runs.roster.status("w")["waiting"] == 1)
+        world.clock.now += CLOSING_GRACE_MS
+        again.runs.wake()
+        await world.until(lambda: again.runs.roster.all() == [])
+        row = await again.store.run(uid_of(run_object()))
+    assert row is not None and row.state == "RunCancelled"
+    assert world.gate.dispatched == []
+
+
+class Broken(FakeGate):
+    """A gate with a bug that shows for one run only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = True
+
+    async def call(self, log: RunLog, call: Call) -> None:
+        if self.broken and log.name == "run-0":
+            raise ZeroDivisionError
+        await super().call(log, call)
+
+
+async def test_an_unexpected_error_sets_one_run_aside_and_leaves_the_others_alone(world: World) -> None:
+    world.gate = Broken()
+    async with world.engine() as engine:
+        poisoned = engine.submit(run_object(0))
+        await asyncio.wait_for(engine.submit(run_object(1)), 20)
+        await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
+        assert not poisoned.done()
+        (aside,) = engine.runs.roster.all()
+        assert uid_of(run_object(0)).replace("-", "") in aside.note
+        world.gate.broken = False
+        world.clock.now += FIRST_RETRY_MS
+        engine.runs.wake()
+        state = await asyncio.wait_for(poisoned, 20)
+    assert state.terminal is not None and state.terminal.kind is EntryKind.RUN_SUCCEEDED
+
+
+@pytest.mark.requirement("G4")
+async def test_a_run_that_always_breaks_still_ends_after_its_deadline(world: World) -> None:
+    world.gate = Broken()
+    async with world.engine() as engine:
+        poisoned = engine.submit(run_object(0, timeoutSeconds=10))
+        await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
+        world.clock.now += 10_000
+        engine.runs.wake()
+        state = await asyncio.wait_for(poisoned, 20)
+    assert state.terminal is not None and state.terminal.reason == "Timeout"
+
+
+async def test_a_store_that_fails_ends_the_engine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(batch: object) -> float:
+        raise OSError("disk full")
+
+    engine = await open_engine(world)
+    await engine.recover({})
+    serving = asyncio.create_task(engine.serve(asyncio.Event()))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(engine.store._database, "commit", full)
+    engine.submit(run_object())
+    with pytest.raises(ExceptionGroup, match="TaskGroup"):
+        await asyncio.wait_for(serving, 20)
+    assert world.gate.dispatched == []
+
+
+async def test_a_drained_engine_lets_a_recorded_call_finish_and_begins_nothing_more(world: World) -> None:
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(call: Call) -> dict[str, Any]:
+        begun.set()
+        await release.wait()
+        return {"result": {"text": "done"}}
+
+    world.resources.workflows["w"] = workflow(tool_step("a", "send"), tool_step("b", "send"))
+    world.gate = FakeGate(slow)
+    raw = run_object()
+    async with world.engine() as engine:
+        engine.submit(raw)
+        await begun.wait()
+        asyncio.get_running_loop().call_later(0.05, release.set)
+    assert world.gate.dispatched == ["a:send"]
+    world.gate = FakeGate()
+    async with world.engine(objects=[raw]):
+        await world.until(lambda: world.succeeded() == ("True", "Completed"))
+    assert world.gate.dispatched == ["b:send"]
+
+
+async def test_progress_is_told_entry_by_entry_once_it_is_durable(world: World) -> None:
+    told: list[str] = []
+    async with world.engine() as engine:
+        engine.subscribe(lambda entries: told.extend(entry.kind.value for entry in entries))
+        await asyncio.wait_for(engine.submit(run_object()), 20)
+        stored = [entry.kind.value for entry in await engine.store.load(uid_of(run_object()))]
+    assert told == stored
+
+
+async def test_the_workflow_says_what_its_account_misses(world: World) -> None:
+    world.authorizer.verdict = Authorization("Denied")
+    async with world.engine():
+        await world.until(lambda: bool(world.sink.of("w", "Workflow")))
+    status = world.sink.of("w", "Workflow")[-1]
+    (condition,) = status["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == ("Authorized", "False", "MissingGrants")
+    assert "invoke on toolfunctions/desk.read or invoke on tools/desk" in condition["message"]
+    assert status["revision"].startswith("sha256:")
+
+
+@pytest.mark.requirement("G4")
+async def test_nothing_is_journaled_after_the_end(world: World) -> None:
+    async with world.engine() as engine:
+        await asyncio.wait_for(engine.submit(run_object()), 20)
+        before = await engine.store.load(uid_of(run_object()))
+        assert engine.store.append(uid_of(run_object()), [Draft(EntryKind.STEP_STARTED)]) == []
+        assert await engine.store.load(uid_of(run_object())) == before
