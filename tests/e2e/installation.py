@@ -45,7 +45,8 @@ class Fairlead:
 
     def install(self, *options: str) -> None:
         """Install or upgrade the chart from the checkout and wait until the operator runs it."""
-        given = ("--set", f"image.name={IMAGE}", "--create-namespace", "--wait", "--timeout", "180s", *options)
+        owned = ("--take-ownership", "--force-conflicts")  # the CRDs may be there without us: other tests apply them
+        given = ("--set", f"image.name={IMAGE}", "--create-namespace", *owned, "--wait", "--timeout", "180s", *options)
         self.helm("upgrade", "--install", RELEASE, str(CHART), *given)
 
     def restart(self) -> None:
