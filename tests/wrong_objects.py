@@ -48,7 +48,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("nothing to validate with", "Workflow", {"spec.steps.3.validate.rules": REMOVED}, "at least one of schema, rules"),
     ("null as a value", "Workflow", {"spec.steps.4.transform.value": None}, "transform.value: Required value"),
     ("a loop without a bound", "Workflow", {"spec.steps.2.repeat.maxIterations": REMOVED}, "maxIterations: Required"),
-    ("retry of what never is", "Workflow", {"spec.steps.1.retry.errorClasses.0": "Denied"}, 'Unsupported value: "Denied"'),
+    ("retry of a denial", "Workflow", {"spec.steps.1.retry.errorClasses.0": "Denied"}, 'Unsupported value: "Denied"'),
     ("a number", "Workflow", {"spec.steps.1.agent.parameters.temperature": 0.2}, "must be of type string"),
     ("no steps", "Workflow", {"spec.steps": []}, "spec.steps in body should have at least 1 items"),
     ("an unknown field", "Workflow", {"spec.steps.4.forEach": {}}, 'unknown field "spec.steps[4].forEach"'),

@@ -6,7 +6,7 @@ Long-running components are started through `processes.py`, which also ends here
 from __future__ import annotations
 
 import os
-import subprocess  # noqa: TID251 - a test cluster is made of programs
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -58,7 +58,7 @@ class EnvVar(ApiModel):
 
 
 class ServerResources(ApiModel):
-    """Bounds, so that a server cannot starve its neighbours. Memory is reserved; of CPU, which mostly waits, 50m are."""
+    """Bounds, so that a server cannot starve its neighbours. Memory is reserved whole, of CPU 50m."""
 
     cpu: Annotated[Quantity, Field(description="CPU limit. 50m are reserved. Default 1.")] = "1"
     memory: Annotated[Quantity, Field(description="Memory request and limit. Default 512Mi.")] = "512Mi"
