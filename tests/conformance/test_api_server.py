@@ -153,7 +153,7 @@ def test_the_category_lists_our_objects(kubectl: Kubectl) -> None:
     ("field", "words"),
     [
         ("workflow.spec.steps", "One step: exactly one kind"),
-        ("workflow.spec.steps.retry.on", "Error classes that are tried again"),
+        ("workflow.spec.steps.retry.errorClasses", "Error classes that are tried again"),
         ("tool.spec.functions.effect", "Only Read may be repeated after a crash"),
         ("policy.spec.grants", "What these accounts may invoke"),
         ("workflowrun.status.conditions.reason", "one stable word"),
