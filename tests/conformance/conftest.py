@@ -1,4 +1,4 @@
-"""An API server with our CRDs and nothing else: what structure and CEL refuse, before any admission policy has a say."""
+"""An API server with our CRDs and nothing else: what structure and CEL refuse, before any admission policy."""
 
 from __future__ import annotations
 

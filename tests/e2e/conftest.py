@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster import Cluster, Unsuitable, why_not
+from tests.e2e.installation import FOR_TESTS, Fairlead, load_images
 from tests.e2e.kubectl import Kubectl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,17 @@ def crds(administrator: Kubectl) -> None:
     directory = str(ROOT / "crds")
     administrator("apply", "--server-side", "--force-conflicts", f"--filename={directory}")
     administrator("wait", "--for=condition=Established", "--timeout=60s", f"--filename={directory}")
+
+
+@pytest.fixture(scope="session")
+def chart(administrator: Kubectl, cluster_environment: dict[str, str], crds: None) -> Fairlead:
+    """The chart of this checkout, installed with our images (which somebody else's cluster must have already)."""
+    fairlead = Fairlead(administrator, cluster_environment)
+    if not os.environ.get("KUBECONFIG"):
+        load_images(Cluster())
+    fairlead.install(*FOR_TESTS)
+    fairlead.restart()
+    return fairlead
 
 
 @pytest.fixture

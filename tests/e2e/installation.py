@@ -22,6 +22,8 @@ SYSTEM = "fairlead-system"
 RELEASE = "fairlead"
 IMAGE = "localhost/fairlead:dev"
 SERVERS_IMAGE = "localhost/fairlead-test-servers:dev"
+# The CRDs are there already, applied by the fixture `crds`. What only a resync heals shall not take a minute.
+FOR_TESTS = ("--set", "crds.enabled=false", "--set", "operator.resyncSeconds=10")
 RUN = "workflowruns.fairlead.dev"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 

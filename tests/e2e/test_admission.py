@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.charted import installed
 from tests.e2e.identities import OPERATOR, bind, engine_of, give, someone, tries
 from tests.e2e.installation import Fairlead
 from tests.e2e.kubectl import Kubectl
@@ -21,8 +20,8 @@ RUN = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "WorkflowRun", "metadata":
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fairlead(administrator: Kubectl, cluster_environment: dict[str, str], crds: None) -> Fairlead:
-    return installed(administrator, cluster_environment)
+def fairlead(chart: Fairlead) -> Fairlead:
+    return chart
 
 
 def workflow(account: str | None = None, name: str = "w") -> dict[str, Any]:

@@ -14,8 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.bench.submitting import submitting
 from tests.cluster import Cluster
 from tests.cluster.commands import run as run_program
-from tests.e2e.charted import installed
-from tests.e2e.installation import RUN, create_run, finished, ledger, until
+from tests.e2e.installation import RUN, Fairlead, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
     HELD,
@@ -74,11 +73,8 @@ def collector() -> Iterator[Listener]:
 
 
 @pytest.fixture(scope="module")
-def team(
-    administrator: Kubectl, cluster_environment: dict[str, str], crds: None, collector: Listener
-) -> Iterator[Kubectl]:
+def team(administrator: Kubectl, chart: Fairlead, collector: Listener) -> Iterator[Kubectl]:
     """A namespace with everything that the runs need."""
-    installed(administrator, cluster_environment)
     held = workflow("hold", HELD)
     traced = engine(telemetry={"endpoint": f"http://{collector.authority}"})
     grants = policy("worker", "read", "append_keyed", "slow")

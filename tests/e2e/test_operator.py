@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.e2e.charted import installed
-from tests.e2e.installation import IMAGE, RELEASE, RESTRICTED, SYSTEM, Fairlead, condition, until
+from tests.e2e.installation import FOR_TESTS, IMAGE, RELEASE, RESTRICTED, SYSTEM, Fairlead, condition, until
 from tests.e2e.kubectl import Kubectl
 from tests.specimens import changed, specimen
 
@@ -18,8 +17,8 @@ SERVER = {"image": IMAGE, "command": ["python3", "-m", "http.server", "9000", "-
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fairlead(administrator: Kubectl, cluster_environment: dict[str, str], crds: None) -> Fairlead:
-    return installed(administrator, cluster_environment)
+def fairlead(chart: Fairlead) -> Fairlead:
+    return chart
 
 
 @pytest.fixture
@@ -241,5 +240,5 @@ def test_uninstalling_leaves_what_people_wrote_the_crds_and_the_journal(fairlead
         assert not allowed(team, "triage", "models", "small")
         assert "fairlead" not in team("get", "validatingadmissionpolicies,clusterroles", "--output=name")
     finally:
-        installed(fairlead.kubectl, fairlead.environment)
+        fairlead.install(*FOR_TESTS)
     until("the grant is back", lambda: allowed(team, "triage", "models", "small"))

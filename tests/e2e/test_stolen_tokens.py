@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from tests.e2e.charted import installed
 from tests.e2e.identities import OPERATOR, bind, engine_of, give, someone, tries, with_token_of
 from tests.e2e.installation import SYSTEM, Fairlead
 from tests.e2e.kubectl import Kubectl
@@ -24,8 +23,8 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fairlead(administrator: Kubectl, cluster_environment: dict[str, str], crds: None) -> Fairlead:
-    return installed(administrator, cluster_environment)
+def fairlead(chart: Fairlead) -> Fairlead:
+    return chart
 
 
 @pytest.fixture(scope="module")

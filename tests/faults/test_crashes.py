@@ -13,7 +13,7 @@ from tests.e2e.installation import RUN, SYSTEM, Fairlead, condition, create_run,
 from tests.e2e.kubectl import Kubectl
 from tests.faults.errands import EFFECTS, effects, kill, runs
 
-KILLS = int(os.environ.get("FAIRLEAD_KILLS", "8"))
+KILLS = int(os.environ.get("FAIRLEAD_KILLS", "4"))
 RUNS_PER_KILL = 3
 ENGINE = "fairlead-engine-0"
 
