@@ -247,7 +247,8 @@ class TestStolenOperatorToken:
         config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": namespace}}
         config_map["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "fairlead"}  # type: ignore[index]
         refused(thief, config_map, "no ConfigMap but an empty fairlead-engine-ca")
-        refused(thief, changed(config_map, {"metadata.namespace": SYSTEM}), "builds nothing")
+        authority = {"metadata.namespace": SYSTEM, "metadata.name": "fairlead-engine-ca"}
+        refused(thief, changed(config_map, authority), "builds nothing")
 
     def test_no_account_of_others(self, kubectl: Kubectl, thief: Kubectl, namespace: str) -> None:
         kubectl("create", "serviceaccount", "deployer")
