@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 # The package has stubs but no py.typed marker.
-from cel_expr_python import cel  # type: ignore[import-untyped]
-from cel_expr_python.ext import (  # type: ignore[import-untyped]
+from cel_expr_python import cel
+from cel_expr_python.ext import (
     ext_encoders,
     ext_math,
     ext_optional,

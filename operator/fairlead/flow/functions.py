@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from cel_expr_python import cel  # type: ignore[import-untyped]  # it has stubs, but no py.typed marker
+from cel_expr_python import cel
 
 from fairlead.api.canonical import canonical_json
 from fairlead.flow.syntax import MAX_ITEMS, TOO_MANY_ITEMS
