@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
-import uvloop
-
-from fairlead.controllers.app import App
-from fairlead.controllers.settings import Settings
-from fairlead.kube.client import Kube
-from fairlead.telemetry import logs
+from fairlead.process import Serve, run
 
 
-async def main() -> int:
-    """Run the operator; the exit code is 0 only after SIGTERM or SIGINT."""
-    logs.configure("operator")
+def load() -> Serve:
+    """Import the operator and return its work."""
+    from fairlead.controllers.app import App
+    from fairlead.controllers.settings import Settings
+
     settings = Settings.from_environment(os.environ)
-    kube = await Kube.connect()
-    try:
-        await App(kube, settings).run()
-    except Exception:
-        # The process boundary: whatever it was, the next process starts from what the cluster says.
-        logging.getLogger("fairlead.controllers").exception("the operator ends")
-        return 1
-    finally:
-        await kube.close()
-    return 0
+    return lambda kube: App(kube, settings).run()
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main()))
+    sys.exit(run("operator", load))
