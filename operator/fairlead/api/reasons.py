@@ -124,6 +124,7 @@ class RunReason(StrEnum):
     QUEUED = "Queued"
     EXECUTING = "Executing"
     BACKING_OFF = "BackingOff"
+    WAITING_FOR_CHILD = "WaitingForChild"
     CLOSING = "Closing"
 
     COMPLETED = "Completed"
@@ -137,6 +138,7 @@ class RunReason(StrEnum):
     INVALID_WORKFLOW = "InvalidWorkflow"
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
+    CHILD_NAME_CONFLICT = "ChildNameConflict"  # a run that is not the child has the child's name
     STATE_LOST = "StateLost"
     NONDETERMINISM = "Nondeterminism"
 

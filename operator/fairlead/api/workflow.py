@@ -30,6 +30,7 @@ from fairlead.api.steps import (
     NO_RESERVED_NAME,
     Agent,
     AgentTool,
+    ChildCall,
     Choice,
     Generate,
     Judge,
@@ -48,7 +49,7 @@ from fairlead.api.steps import (
     Validate,
 )
 
-STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block")
+STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "workflow")
 NEEDS_ONLY_IN_A_GRAPH = CelRule(
     "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
     "needs and join are for `order: Graph`; in a Sequence each step follows the one before",
@@ -88,6 +89,7 @@ class Step(ApiModel):
     validate_: Annotated[Validate | None, Field(alias="validate")] = None
     transform: Transform | None = None
     block: Annotated[Identifier | None, Field(description="Run a block; its output is the step's output.")] = None
+    workflow: ChildCall | None = None
 
 
 Order = Annotated[
@@ -126,7 +128,7 @@ class Defaults(ApiModel):
 
 
 class Limits(ApiModel):
-    """Bounds of one run; absent fields have the values shown."""
+    """Bounds of one run; absent fields have the values shown. What its child runs use counts."""
 
     timeout_seconds: Annotated[
         int, Field(ge=1, le=31536000, description="The whole run takes no longer. Default 86400.")
@@ -135,10 +137,15 @@ class Limits(ApiModel):
         int, Field(ge=1, le=100000, description="Steps started, each iteration counted. Default 5000.")
     ] = 5000
     model_calls: Annotated[int, Field(ge=0, le=100000, description="Calls to Models. Default 500.")] = 500
-    tool_calls: Annotated[int, Field(ge=0, le=100000, description="Calls to Tools. Default 500.")] = 500
+    tool_calls: Annotated[
+        int, Field(ge=0, le=100000, description="Calls to Tools, and child runs started. Default 500.")
+    ] = 500
     tokens: Annotated[
         int, Field(ge=0, description="No model call starts once this many were used. Default 2000000.")
     ] = 2000000
+    depth: Annotated[
+        int, Field(ge=0, le=20, description="Levels of child runs below a run; 0 for no children. Default 5.")
+    ] = 5
 
 
 class WorkflowSpec(ApiModel):
@@ -218,6 +225,7 @@ __all__ = [
     "Agent",
     "AgentTool",
     "Block",
+    "ChildCall",
     "Choice",
     "Defaults",
     "Generate",

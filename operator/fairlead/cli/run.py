@@ -88,7 +88,7 @@ async def _run(
     namespace = workflow.metadata.namespace or local.DEFAULT_NAMESPACE
     resources = local.resources_of(found, environment, namespace=namespace)
     async with localengine.opened(localstore.path_of(folder, name), resources) as engine:
-        known = await localstore.find(engine.store)
+        known = await localstore.find(engine.store, name)
         if known is not None and known.workflow != workflow.metadata.name:
             raise CommandFailed(Exit.USAGE, f"the run {name} is one of Workflow {known.workflow}")
         earlier = await engine.store.load(known.uid) if known is not None else []
@@ -102,18 +102,19 @@ async def _run(
             run = localengine.run_object(
                 known, name=name, namespace=namespace, workflow=workflow.metadata.name, value=value
             )
-            with _Shown(engine, name, earlier):
+            with _Shown(engine, name, run["metadata"]["uid"], earlier):
                 return await localengine.execute(engine, run, begin=known is None)
 
 
 class _Shown:
-    """Shows the steps of the one run of an engine while they happen."""
+    """Shows the steps of one run of an engine while they happen."""
 
-    def __init__(self, engine: WorkflowEngine, name: str, earlier: list[Entry]) -> None:
+    def __init__(self, engine: WorkflowEngine, name: str, uid: str, earlier: list[Entry]) -> None:
         from fairlead.cli.tree import Progress
         from fairlead.flow.state import apply, new_state
 
         self._apply = apply
+        self._uid = uid
         self._state = new_state()
         for entry in earlier:
             self._state = apply(self._state, entry)
@@ -131,7 +132,8 @@ class _Shown:
         from fairlead.cli.tree import from_state
 
         for entry in entries:
-            self._state = self._apply(self._state, entry)
+            if entry.run_uid == self._uid:
+                self._state = self._apply(self._state, entry)
         self._progress.update(from_state(self._state), now_ms=clock_ms())
 
 

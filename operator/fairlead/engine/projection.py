@@ -16,6 +16,7 @@ from fairlead.api.conditions import find_condition, set_condition
 from fairlead.api.meta import Condition
 from fairlead.api.reasons import AcceptedReason, RunReason, TracedReason
 from fairlead.engine.store.payloads import INLINE_BYTES
+from fairlead.flow.children import waits_only_for_children
 from fairlead.flow.journal import EntryKind, Path
 from fairlead.flow.plan import Plan
 from fairlead.flow.state import RunState, StepState
@@ -36,6 +37,7 @@ _OPEN = {
     RunReason.QUEUED: "waits for a free place",
     RunReason.EXECUTING: "steps are running",
     RunReason.BACKING_OFF: "waits to try again",
+    RunReason.WAITING_FOR_CHILD: "waits for child runs",
     RunReason.CLOSING: "comes to its end",
 }
 
@@ -93,6 +95,8 @@ def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[st
         status["completionTime"] = timestamp(state.finished_at)
     if plan is not None:
         status["progress"] = _progress(state, plan)
+    if waiting_for := _waiting_for(state):
+        status["waitingFor"] = waiting_for
     status |= _output(state)
     return _with_rows(status, [_row(step, around.uid) for step in _ranked(state)])
 
@@ -178,6 +182,8 @@ def _standing(state: RunState) -> RunReason:
     phases = {step.phase for step in state.steps.values() if step.finished_at is None}
     if not state.steps:
         return RunReason.QUEUED
+    if waits_only_for_children(state):
+        return RunReason.WAITING_FOR_CHILD
     # A step that holds others (a block, a loop) runs while the one inside it backs off.
     if "BackingOff" in phases and not state.open_calls:
         return RunReason.BACKING_OFF
@@ -199,6 +205,13 @@ def _progress(state: RunState, plan: Plan) -> str:
     steps = [state.steps.get(Path(name)) for name in plan.main.steps]
     done = sum(step is not None and step.finished_at is not None for step in steps)
     return f"{done}/{len(steps)}"
+
+
+def _waiting_for(state: RunState) -> str:
+    if not waits_only_for_children(state):
+        return ""
+    children = (state.steps[path].calls[index].child for path, index in state.open_calls)
+    return ", ".join(f"run {child.name}" for child in children if child is not None)[:MESSAGE_CHARACTERS]
 
 
 def _output(state: RunState) -> dict[str, Any]:
@@ -227,7 +240,7 @@ def _ranked(state: RunState) -> list[StepState]:
 def _row(step: StepState, run_uid: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": step.path[:PATH_CHARACTERS],
-        "phase": "Waiting" if step.phase == "BackingOff" else step.phase,
+        "phase": "Waiting" if step.phase == "BackingOff" or _waits(step) else step.phase,
         "attempts": step.attempt,
     }
     if step.started_at:
@@ -238,9 +251,16 @@ def _row(step: StepState, run_uid: str) -> dict[str, Any]:
         row["spanID"] = span_id(run_uid, step.path, 0, "step", "")
     if step.error is not None and step.phase in ("Failed", "BackingOff"):
         row["message"] = f"{step.error.reason}: {step.error.message}"[:ROW_MESSAGE_CHARACTERS]
+    elif step.child:
+        row["message"] = f"run {step.child}"[:ROW_MESSAGE_CHARACTERS]
     if step.tokens:
         row["tokens"] = step.tokens
     return row
+
+
+def _waits(step: StepState) -> bool:
+    opened = [call for call in step.calls.values() if not call.settled]
+    return bool(opened) and all(call.child is not None and call.child.uid for call in opened)
 
 
 def _with_rows(status: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fairlead.api.workflow import Workflow
 from fairlead.engine.beginning import accepted_draft, cancel_draft
+from fairlead.engine.children import Children
 from fairlead.engine.driver import Caller, drive
 from fairlead.engine.log import RunLog
 from fairlead.engine.plans import Plans
@@ -15,6 +16,7 @@ from fairlead.engine.roster import Run
 from fairlead.engine.seams import Resources
 from fairlead.engine.store import Store
 from fairlead.errors import InvalidSpec
+from fairlead.flow.children import bounded
 from fairlead.flow.journal import Draft, Entry
 from fairlead.flow.plan import Plan
 from fairlead.flow.recover import recover
@@ -25,11 +27,19 @@ class Runner:
     """Knows how to begin, load and drive a run; `runs.py` knows when."""
 
     def __init__(
-        self, store: Store, *, resources: Resources, gate: Caller, reporter: Reporter, clock: Callable[[], int]
+        self,
+        store: Store,
+        *,
+        resources: Resources,
+        gate: Caller,
+        children: Children,
+        reporter: Reporter,
+        clock: Callable[[], int],
     ) -> None:
         self._store = store
         self._resources = resources
         self._gate = gate
+        self._children = children
         self._reporter = reporter
         self._clock = clock
         self._plans = Plans(store)
@@ -40,12 +50,13 @@ class Runner:
         plan = await self._plans.freeze(workflow)
         draft = accepted_draft(run.obj, workflow, plan, now_ms=self._clock())
         self._store.begin(run.uid, namespace=self._resources.namespace, name=run.name, workflow=run.workflow)
+        plan = bounded(plan, draft.data.get("parent"))
         run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
         run.log.append(draft)
         run.deadline_ms = draft.data["deadline"]
 
     async def load(self, run: Run) -> RunLog:
-        """Read a run back, and record what is unknown to be unknown.
+        """Read a run back, and record what is unknown to be unknown, and what became of its children.
 
         Raises:
             StoreError: the store cannot be read.
@@ -56,11 +67,13 @@ class Runner:
         if accepted is None or known.plan is None:
             raise InvalidSpec("", "the journal does not begin with an acceptance")
         run.deadline_ms = accepted.deadline
-        run.log = self._log(run, known.plan, account=accepted.account, state=known.state)
-        run.log.append(*recover(known.state))
+        plan = bounded(known.plan, accepted.parent)
+        log = run.log = self._log(run, plan, account=accepted.account, state=known.state)
+        log.append(*recover(known.state))
+        await self._children.settle(log)
         self._reporter.recovered(known.entries)
         self._reporter.goes_on(run)
-        return run.log
+        return log
 
     async def drive(self, run: Run) -> tuple[int | None, RunLog]:
         """Drive a run until it ends (None) or parks (until which Unix ms)."""

@@ -17,20 +17,20 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from fairlead.api.conditions import is_true
 from fairlead.api.run import WorkflowRun
 from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Wait, judge
 from fairlead.engine.alarms import Alarms
-from fairlead.engine.beginning import cancel_draft, lost_draft, mirrored_draft, overdue_draft
+from fairlead.engine.beginning import cancel_draft, lost_draft, mirrored_draft, never_begun_draft, overdue_draft
+from fairlead.engine.children import Children
 from fairlead.engine.fairness import FairQueue
 from fairlead.engine.reading import ReadBack, folded
 from fairlead.engine.reporter import Reporter
-from fairlead.engine.roster import Roster, Run, Standing
+from fairlead.engine.roster import Roster, Run, Standing, parsed_run
 from fairlead.engine.runner import Runner
 from fairlead.engine.seams import Resources
 from fairlead.engine.store import RunRow, Store
+from fairlead.flow.children import awaited
 from fairlead.flow.journal import Draft, Entry, RunUid
 from fairlead.flow.plan import Plan
 from fairlead.flow.state import RunState
@@ -70,6 +70,7 @@ class Runs:
         runner: Runner,
         authorization: Callable[[str], Authorization | None],
         roster: Roster,
+        children: Children,
         reporter: Reporter,
         clock: Callable[[], int],
         options: RunOptions | None = None,
@@ -82,6 +83,7 @@ class Runs:
             runner: begins, loads and drives a run.
             authorization: whether a Workflow's account has all that the Workflow names; None while not known.
             roster: the open runs; shared with the reporter.
+            children: what parents and their child runs are to each other.
             reporter: told what became of each run.
             clock: Unix time in ms.
             options: bounds.
@@ -103,12 +105,14 @@ class Runs:
         self._woken = asyncio.Event()
         self._inherited: set[RunUid] = set()
         self._draining = False
+        self._children = children
+        children.attach(cancel=self._cancel, start=self._start)
 
     # What the outside tells
 
     def observe(self, raw: Mapping[str, Any]) -> None:
         """Take note of a WorkflowRun as the cluster has it now."""
-        obj = _parsed(raw)
+        obj = parsed_run(raw)
         if obj is None:
             return
         uid, published = RunUid(obj.metadata.uid), raw.get("status") or {}
@@ -126,7 +130,7 @@ class Runs:
     def gone(self, uid: RunUid) -> None:
         """Take note that a WorkflowRun was deleted: it is cancelled."""
         run = self.roster.get(uid)
-        if run is not None and run.standing is Standing.WAITING:
+        if run is not None and run.standing is Standing.WAITING and not run.parent:
             self.roster.remove(run)
         elif run is not None:
             self._cancel(run, "the WorkflowRun was deleted")
@@ -157,18 +161,21 @@ class Runs:
         """
         self.roster.count_ended(await self._store.counts())
         self._inherited = self._store.ended_runs()
+        parents = await self._store.open_parents()
         for row in await self._store.open_runs():
-            await self._take_over(row, objects.get(row.uid))
+            await self._take_over(row, objects.get(row.uid), is_parent=row.uid in parents)
+        self._children.recovered()
         await self._store.durable()
 
-    async def _take_over(self, row: RunRow, raw: Mapping[str, Any] | None) -> None:
-        run = Run(row.uid, row.name, row.workflow, seen_at_ms=self._clock())
+    async def _take_over(self, row: RunRow, raw: Mapping[str, Any] | None, *, is_parent: bool) -> None:
+        obj = parsed_run(raw) if raw is not None else None
+        run = Run(row.uid, row.name, row.workflow, seen_at_ms=self._clock(), obj=obj)
         self.roster.add(run, Standing.PARKED)
         if raw is None:
             run.cancel = "the WorkflowRun was deleted"
             self._start(run)
             return
-        run.obj, run.published = _parsed(raw), raw.get("status") or {}
+        run.published = raw.get("status") or {}
         if run.obj is None:
             return  # parked without a time: an object that is not understood goes on with a version that does
         lost = lost_draft(run.published, store_id=self._store.id, sequence=row.sequence)
@@ -178,7 +185,7 @@ class Runs:
             await self._end(run, lost)
         elif run.obj.spec.desired_state == "Cancelled":
             self._cancel(run, "the run was asked to stop")
-        elif row.wake_at is not None and row.wake_at > self._clock():
+        elif row.wake_at is not None and row.wake_at > self._clock() and not is_parent:
             self._park(run, row.wake_at)
         elif row.sequence == 1:
             self._enqueue(run)
@@ -266,6 +273,9 @@ class Runs:
         self._woken.set()
 
     async def _consider(self, run: Run, obj: WorkflowRun) -> None:
+        if why := run.cancel or self._children.unwanted(run):
+            self._jobs.append(self._end(run, never_begun_draft(why)))
+            return
         workflow = self._resources.workflows.get(run.workflow)
         verdict = judge(
             obj.spec,
@@ -322,7 +332,7 @@ class Runs:
 
     def _park(self, run: Run, wake_at_ms: int) -> None:
         self.roster.move(run, Standing.PARKED)
-        run.log = None
+        run.awaits, run.log = awaited(run.log.state) if run.log is not None else None, None
         self._alarms.set(run.uid, wake_at_ms)
         self._woken.set()
 
@@ -341,6 +351,8 @@ class Runs:
         elif not self._draining:
             self._store.park(run.uid, wake_at_ms)
             self._park(run, wake_at_ms)
+            if self._children.overlooked(log.state):
+                self._start(run)
 
     async def _load(self, run: Run) -> None:
         await self._runner.load(run)
@@ -375,11 +387,11 @@ class Runs:
     # Ends
 
     def _cancel(self, run: Run, why: str) -> None:
+        run.cancel = run.cancel or why
         if run.standing is Standing.WAITING:
             self._inbox.append(run.uid)
             self._woken.set()
             return
-        run.cancel = run.cancel or why
         if run.standing is not Standing.ACTIVE:
             self._start(run)
         elif run.log is not None and run.log.state.closing is None:
@@ -428,13 +440,5 @@ class Runs:
         waiter = self._waiters.pop(run.uid, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(state)
+        self._children.ended(run, state)
         self._woken.set()
-
-
-def _parsed(raw: Mapping[str, Any]) -> WorkflowRun | None:
-    try:
-        return WorkflowRun.model_validate(raw)
-    except ValidationError as error:
-        uid = raw["metadata"].get("uid")
-        _log.error("WorkflowRun not understood: %d problems", error.error_count(), extra={"run": uid})
-        return None

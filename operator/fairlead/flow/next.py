@@ -2,7 +2,7 @@
 
 The driver appends the records and asks again, or sees to it that the calls are in flight and asks when one of them
 has an outcome, or at the time it is told to. A run that is closing starts nothing: its open calls get some time, then
-their outcome is unknown, then it ends.
+their outcome is unknown, then it ends. A child run that was made is no call in flight: others record its end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fairlead.flow.body import TooManySteps, Unfinished, Walk
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, Path
 from fairlead.flow.plan import Plan
-from fairlead.flow.recover import open_calls, outcome_unknown
+from fairlead.flow.recover import given_up, open_calls
 from fairlead.flow.scope import Frame
 from fairlead.flow.state import Accepted, Closing, RunState, StepState
 from fairlead.flow.steps.attempt import Failed, Nondeterminism, ResourceView, Succeeded
@@ -28,9 +28,10 @@ _RUN_REASONS = {
     ErrorClass.BUDGET_EXCEEDED: RunReason.BUDGET_EXCEEDED,
     ErrorClass.OUTCOME_UNKNOWN: RunReason.OUTCOME_UNKNOWN,
 }
-_RUN_REASONS_OF_DENIALS = {
+_RUN_REASONS_OF_REASONS = {
     DecisionReason.LOOP_DETECTED: RunReason.LOOP_DETECTED,
     DecisionReason.NONDETERMINISM: RunReason.NONDETERMINISM,
+    RunReason.CHILD_NAME_CONFLICT: RunReason.CHILD_NAME_CONFLICT,
 }
 
 
@@ -94,7 +95,7 @@ def _closing(state: RunState, closing: Closing, now_ms: int) -> Next:
     if opened and now_ms < closing.at + CLOSING_GRACE_MS:
         return Next(wake_at_ms=closing.at + CLOSING_GRACE_MS)
     if opened:
-        return Next(tuple(outcome_unknown(path, state.steps[path].attempt, call) for path, call in opened))
+        return Next(tuple(given_up(path, state.steps[path].attempt, call) for path, call in opened))
     if closing.reason == RunReason.CANCELLED:
         return _record(EntryKind.RUN_CANCELLED, {"message": closing.message})
     return _record(EntryKind.RUN_FAILED, {"reason": closing.reason, "message": closing.message})
@@ -104,8 +105,8 @@ def _failure(state: RunState, error: CallError) -> dict[str, object]:
     step = _origin(state, error)
     where = f"{step.path}: " if step else ""
     reason = _RUN_REASONS.get(ErrorClass(error.error_class), RunReason.STEP_FAILED)
-    for denial, its_reason in _RUN_REASONS_OF_DENIALS.items():
-        reason = its_reason if error.reason == denial else reason
+    for known, its_reason in _RUN_REASONS_OF_REASONS.items():
+        reason = its_reason if error.reason == known else reason
     message = f"{where}{error.error_class}/{error.reason}: {error.message}"
     return {"reason": reason.value, "message": message, "error": error.as_data()}
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, WorkflowSpec
 
-CONTAINERS = ("block",)
-"""Kinds that call nothing themselves: the Workflow's defaults hold for the steps within, not for them."""
+CONTAINERS = ("block", "workflow")
+"""Kinds that run other steps, here or in a child: the defaults hold for the steps within, not for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ def _definitions(step: Step) -> dict[str, Any]:
         "validate": step.validate_,
         "transform": step.transform,
         "block": step.block,
+        "workflow": step.workflow,
     }
 
 

@@ -5,6 +5,7 @@ Plain data. `state.py` folds the journal into it, `next.py` and whoever shows a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +17,10 @@ Phase = Literal["Running", "BackingOff", "Succeeded", "Failed", "Skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was frozen when the run was accepted. `created_at` and `deadline` are Unix ms."""
+    """What was frozen when the run was accepted. `created_at` and `deadline` are Unix ms.
+
+    `parent` is that of a child's spec: {name, uid, path, attempt, index, limits}.
+    """
 
     workflow: str
     namespace: str
@@ -29,11 +33,12 @@ class Accepted:
     created_at: int
     deadline: int
     requested_by: str | None = None
+    parent: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
 class Usage:
-    """What the run used. Calls count from their intent, tokens from their outcome."""
+    """What the run used. Calls count from their intent, tokens and what child runs used from the outcome."""
 
     model_calls: int = 0
     tool_calls: int = 0
@@ -69,6 +74,15 @@ class Evaluation:
     error: CallError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """The run that a Workflow call asks for, as its intent recorded it. `uid` is empty until it is known to exist."""
+
+    name: str
+    spec: Mapping[str, Any]
+    uid: str = ""
+
+
 @dataclass(slots=True)
 class CallState:
     """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where)."""
@@ -80,6 +94,7 @@ class CallState:
     digest: str = ""
     effect: str = ""
     keyed: bool = False
+    child: Child | None = None
     outcome: Outcome | None = None
     denied: CallError | None = None
     stage: str = ""
@@ -123,6 +138,7 @@ class StepState:
         findings: of this attempt's answers, by the index of the call that brought them.
         calls: of this attempt, by index, in order of their intents; emptied when the step is over.
         tokens: of all attempts.
+        child: the name of the last child run.
     """
 
     path: Path
@@ -143,6 +159,7 @@ class StepState:
     findings: dict[str, list[str]] = field(default_factory=dict)
     calls: dict[str, CallState] = field(default_factory=dict)
     tokens: int = 0
+    child: str = ""
 
 
 @dataclass(slots=True)

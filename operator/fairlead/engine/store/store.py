@@ -140,6 +140,10 @@ class Store:
         """Return the UIDs of all runs that have ended."""
         return self._known - self._heads.keys()
 
+    def ended(self, run_uid: RunUid) -> bool:
+        """Tell whether the run has a journal here that has come to its end."""
+        return run_uid in self._known and run_uid not in self._heads
+
     def begin(self, run_uid: RunUid, *, namespace: str, name: str, workflow: str) -> None:
         """Make a run known; its first entries follow in the same commit.
 
@@ -239,6 +243,10 @@ class Store:
     async def open_runs(self) -> list[RunRow]:
         """Return every run that has not ended, oldest first."""
         return await self._read(self._database.open_runs)
+
+    async def open_parents(self) -> set[RunUid]:
+        """Return the open runs that have started a child run."""
+        return await self._read(self._database.open_parents)
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """Return how many runs there are by (Workflow, state)."""
