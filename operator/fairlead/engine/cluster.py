@@ -46,6 +46,7 @@ class ClusterResources:
 
     Attributes:
         runs: the informer of WorkflowRuns; its changes go to `on_run`.
+        engine_uid: of the Engine object, "" while there is none.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class ClusterResources:
         self.models: Mapping[str, Model] = models
         self.policies: Mapping[str, Policy] = policies
         self.engine = EngineSpec()
+        self.engine_uid = ""
         self._on_change = on_change
         self._secrets = secrets
         self._clock = clock
@@ -167,6 +169,7 @@ class ClusterResources:
         name = (new or old or {})["metadata"]["name"]
         if name != "default":
             return
+        self.engine_uid = str(new["metadata"].get("uid", "")) if new is not None else ""
         parsed = _parsed(Engine, new) if new is not None else None
         if parsed is not None:
             self.engine = parsed.spec

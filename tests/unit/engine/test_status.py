@@ -28,7 +28,7 @@ class Desk:
             "WorkflowRun",
             self.sink,
             durable=self.durable,
-            on_write=self.writes.append,
+            on_write=lambda written: self.writes.append(written.turn),
             clock=lambda: self.now,
             sleep=self.sleep,
         )
