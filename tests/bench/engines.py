@@ -75,6 +75,9 @@ class CountedStatuses:
     def __init__(self) -> None:
         self.writes: Counter[str] = Counter()
 
+    async def turn(self) -> None:
+        """Always."""
+
     async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
         """Count it."""
         if kind == "WorkflowRun":

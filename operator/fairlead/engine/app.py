@@ -188,6 +188,8 @@ class App:
                 engine.runs.gone(run.uid)
 
     def _on_run(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        if new is not None and old is None:
+            self._sink.seen(new["metadata"])
         if self._engine is None:
             return  # `recover` and `_catch_up` look at the informer themselves
         if new is not None:

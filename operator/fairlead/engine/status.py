@@ -1,7 +1,8 @@
 """When a status is written: the first at once, the last at once, and between them one every five seconds.
 
-Each run that has something to say has one task here. It asks for a fresh projection right before it writes, waits
-until what the projection says is durable, and tries again - from a fresh projection - when the server does not take it.
+Each run that has something to say has one task here. When it is its turn it asks for a fresh projection, waits until
+what the projection says is durable, and tries again - from a fresh projection - when the server does not take it. So in
+a crowd, where a turn takes a while, a short run is told of once: when it has ended.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ class StatusWriter:
         retry_seconds = FIRST_RETRY_SECONDS
         while subject.stale:
             await self._hold_back(subject)
+            await self._sink.turn()
             subject.stale = False
             status = subject.compose(subject.published)
             if status == subject.published:
