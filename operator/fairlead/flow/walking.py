@@ -1,0 +1,53 @@
+"""What the parts of a walk say to each other: how a list of steps stands, and values that are evaluated once.
+
+`body.py` walks lists and steps, `repeat.py` what a loop holds; both speak in these words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from fairlead.api.reasons import ErrorClass
+from fairlead.errors import FairleadError, StepError
+from fairlead.flow.calls import CallError
+from fairlead.flow.state import Evaluation
+from fairlead.flow.steps.attempt import Failed, Succeeded
+
+CANCELLED = CallError(ErrorClass.CANCELLED.value, ErrorClass.CANCELLED.value, "the steps around it have ended")
+
+
+class Unfinished(Enum):
+    """A body without a result."""
+
+    PENDING = "something is open in it"
+    DRAINED = "nothing is open in it any more, and nothing new was started"
+
+
+BodyResult = Succeeded | Failed | Unfinished
+
+
+class TooManySteps(FairleadError):
+    """The run has started as many steps as `limits.steps` allows."""
+
+    reason = "BudgetExceeded"
+
+
+def evaluate(evaluation: Callable[[], Any]) -> Evaluation:
+    """Return a value, or why there is none."""
+    try:
+        return Evaluation(evaluation())
+    except StepError as error:
+        return Evaluation(error=expression_failed(error))
+
+
+def expression_failed(error: StepError) -> CallError:
+    """Return how a step fails whose expression has no value."""
+    return CallError(ErrorClass.INVALID.value, "ExpressionFailed", error.message)
+
+
+def evaluated(purpose: str, value: Evaluation) -> dict[str, Any]:
+    """Return the data of an Evaluated entry."""
+    data = {"purpose": purpose, "value": value.value}
+    return data | ({"error": value.error.as_data()} if value.error else {})
