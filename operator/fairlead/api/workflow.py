@@ -31,24 +31,28 @@ from fairlead.api.steps import (
     Agent,
     AgentTool,
     Choice,
+    ForEach,
     Generate,
+    Join,
     Judge,
     Message,
     OnError,
     OnFailure,
     OutputContract,
     OutputRule,
+    Parallel,
     Parameters,
     Repeat,
     Retry,
     Route,
     SchemaObject,
+    StepLimits,
     ToolCall,
     Transform,
     Validate,
 )
 
-STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block")
+STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel")
 NEEDS_ONLY_IN_A_GRAPH = CelRule(
     "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
     "needs and join are for `order: Graph`; in a Sequence each step follows the one before",
@@ -63,6 +67,8 @@ class Step(ApiModel):
         NO_RESERVED_NAME,
         CelRule("!has(self.needs) || !(self.name in self.needs)", "a step cannot need itself", ".needs"),
         CelRule("!has(self.join) || has(self.needs)", "join says how to join `needs`, which is missing", ".join"),
+        CelRule("!has(self.forEach) || !has(self.repeat)", "a step has one loop: forEach or repeat", ".repeat"),
+        CelRule("!has(self.limits) || has(self.forEach)", "limits bound a `forEach`, which is missing", ".limits"),
     )
     name: Annotated[Identifier, Field(description="Expressions speak of it as `steps.<name>`; no dashes.")]
     needs: Annotated[
@@ -80,6 +86,8 @@ class Step(ApiModel):
     retry: Retry | None = None
     on_error: OnError | None = None
     repeat: Repeat | None = None
+    for_each: ForEach | None = None
+    limits: StepLimits | None = None
 
     generate: Generate | None = None
     agent: Agent | None = None
@@ -88,6 +96,7 @@ class Step(ApiModel):
     validate_: Annotated[Validate | None, Field(alias="validate")] = None
     transform: Transform | None = None
     block: Annotated[Identifier | None, Field(description="Run a block; its output is the step's output.")] = None
+    parallel: Parallel | None = None
 
 
 Order = Annotated[
@@ -220,8 +229,10 @@ __all__ = [
     "Block",
     "Choice",
     "Defaults",
+    "ForEach",
     "Generate",
     "Input",
+    "Join",
     "Judge",
     "Limits",
     "Message",
@@ -229,6 +240,7 @@ __all__ = [
     "OnFailure",
     "OutputContract",
     "OutputRule",
+    "Parallel",
     "Parameters",
     "Repeat",
     "Retry",
@@ -236,6 +248,7 @@ __all__ = [
     "RunCounts",
     "SchemaObject",
     "Step",
+    "StepLimits",
     "ToolCall",
     "Transform",
     "Validate",

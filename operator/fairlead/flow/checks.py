@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead.api.meta import ApiModel
+from fairlead.api.meta import ApiModel, cel_name
 from fairlead.api.reasons import ReadyReason
 from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, OutputContract, Step, WorkflowSpec
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
@@ -82,14 +82,16 @@ def _rules(model: ApiModel, path: str) -> Iterator[Finding]:
 
 
 def _outline(value: Any, levels: int = 4) -> Any:
-    """Return what the rules look at - names, enums, presence - without content that CEL could not take."""
+    """Return what the rules look at - names, enums, numbers, presence - without content that CEL could not take."""
     match value:
         case Mapping() if levels:
-            return {key: _outline(item, levels - 1) for key, item in value.items()}
+            return {cel_name(key): _outline(item, levels - 1) for key, item in value.items()}
         case list() if levels:
             return [_outline(item, levels - 1) for item in value[:MAX_ITEMS]]
         case str():
             return value if value.isprintable() else ""
+        case int():
+            return value
     return True
 
 

@@ -119,7 +119,7 @@ def _origin(state: RunState, error: CallError) -> StepState | None:
         step = next(failed, None)
         if step is None:
             return found
-        found, prefixes = step, [f"{step.path}/", f"{step.path}!/"]
+        found, prefixes = step, [f"{step.path}/", f"{step.path}!/", f"{step.path}["]
 
 
 def _failed(state: RunState, prefix: str) -> Iterator[StepState]:

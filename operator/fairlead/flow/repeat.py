@@ -6,7 +6,7 @@ has the attempts, the step the handling of errors.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fairlead.api.reasons import ErrorClass
 from fairlead.flow.evaluation import PlaceEvaluator
@@ -15,18 +15,18 @@ from fairlead.flow.plan import StepPlan
 from fairlead.flow.scope import Frame
 from fairlead.flow.state import StepState
 from fairlead.flow.steps.attempt import failed
-from fairlead.flow.walking import CANCELLED, evaluate, evaluated
+from fairlead.flow.walking import CANCELLED, Drain, evaluate, evaluated
 
 if TYPE_CHECKING:
     from fairlead.flow.body import Walk
 
 
-def go_on(walk: Walk, frame: Frame, plan: StepPlan, step: StepState, *, deadline_ms: int, drain: bool) -> None:
+def go_on(walk: Walk, frame: Frame, plan: StepPlan, step: StepState, *, deadline_ms: int, drain: Drain) -> None:
     """Follow the last iteration, or start the next one, or end the step."""
     number = step.iteration
     last = walk.state.steps.get(frame.path(plan.name, number)) if number else None
     before = walk.state.steps.get(frame.path(plan.name, number - 1)) if number > 1 else None
-    inner = frame.looped(number, before.output if before else None)
+    inner = _iteration(frame, number, before.output if before else None)
     if last is not None and last.phase in ("Running", "BackingOff"):
         walk.attempt(inner, plan, last, deadline_ms=deadline_ms, drain=drain)
     elif last is not None and last.phase == "Failed":
@@ -36,7 +36,11 @@ def go_on(walk: Walk, frame: Frame, plan: StepPlan, step: StepState, *, deadline
     elif last is None and drain:
         walk.fail(step.path, step.attempt, CANCELLED)
     elif last is None:
-        walk.start(frame.looped(1, None), plan, frame.path(plan.name, 1), looped=True)
+        walk.start(_iteration(frame, 1, None), plan, frame.path(plan.name, 1))
+
+
+def _iteration(frame: Frame, number: int, previous: Any) -> Frame:
+    return frame.looped({"iteration": number, "previous": previous})
 
 
 def _until(walk: Walk, frame: Frame, plan: StepPlan, last: StepState) -> bool:
@@ -50,7 +54,7 @@ def _until(walk: Walk, frame: Frame, plan: StepPlan, last: StepState) -> bool:
 
 
 def _after_iteration(
-    walk: Walk, frame: Frame, plan: StepPlan, step: StepState, last: StepState, *, drain: bool
+    walk: Walk, frame: Frame, plan: StepPlan, step: StepState, last: StepState, *, drain: Drain
 ) -> None:
     repeat, until = plan.spec.repeat, last.until
     if repeat is None or until is None:
@@ -68,5 +72,5 @@ def _after_iteration(
         walk.fail(step.path, step.attempt, CANCELLED)
     else:
         following = step.iteration + 1
-        inner = frame.looped(following, last.output)
-        walk.start(inner, plan, frame.path(plan.name, following), looped=True)
+        inner = _iteration(frame, following, last.output)
+        walk.start(inner, plan, frame.path(plan.name, following))

@@ -1,21 +1,31 @@
 """What the parts of a walk say to each other: how a list of steps stands, and values that are evaluated once.
 
-`body.py` walks lists and steps, `repeat.py` what a loop holds; both speak in these words.
+`body.py` walks lists and steps, `repeat.py`, `foreach.py` and `fork.py` what one step holds; all speak in these words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any
 
 from fairlead.api.reasons import ErrorClass
 from fairlead.errors import FairleadError, StepError
 from fairlead.flow.calls import CallError
-from fairlead.flow.state import Evaluation
+from fairlead.flow.state import BodyState, Evaluation
 from fairlead.flow.steps.attempt import Failed, Succeeded
 
 CANCELLED = CallError(ErrorClass.CANCELLED.value, ErrorClass.CANCELLED.value, "the steps around it have ended")
+NOTHING = BodyState()
+"""How a list stands of which no step has started."""
+
+
+class Drain(IntEnum):
+    """Whether a part of a run goes on or comes to its end: then nothing starts and nothing new is asked for."""
+
+    NO = 0
+    WAIT = 1  # for all calls that are open
+    CUT = 2  # for those only that do more than read: they keep their time to tell how they went
 
 
 class Unfinished(Enum):
