@@ -61,6 +61,10 @@ spec:
     transform: {value: {number: 1, list: [a, $( input.message )], nothing: null}}
   - name: chat
     generate: {messages: [{role: system, content: Be brief.}, {role: user, content: Hello}]}
+  - name: each
+    forEach: {items: $( input.list ), as: one, maxParallel: 8, onItemFailure: Continue}
+    limits: {modelCalls: 10, toolCalls: 10, tokens: 1000, steps: 50}
+    parallel: {blocks: [diagnose], join: {succeeded: 1}}
   output: {answer: $( steps.answer.output.text )}
   blocks:
   - name: diagnose

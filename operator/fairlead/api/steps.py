@@ -5,6 +5,7 @@ One class per step kind, each with the fields of its YAML and, in its docstring,
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -95,7 +96,7 @@ class ForEach(ApiModel):
 
     cel: ClassVar = (
         CelRule(
-            f"!has(self.__as__) || !(self.__as__ in [{', '.join(repr(name) for name in LOOP_RESERVED_NAMES)}])",
+            f"!has(self.__as__) || !(self.__as__ in {json.dumps(LOOP_RESERVED_NAMES)})",
             "this word means something else in expressions; choose another name for the loop variable",
             ".as",
         ),

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fairlead.api.meta import CelRule, Resource, cel_name
+from fairlead.api.meta import CelRule, Resource
+from fairlead.flow.checks import outline
 from fairlead.flow.expressions import ExpressionError, evaluate_bool
 
 
@@ -37,8 +38,7 @@ def _rules(path: str, rules: tuple[CelRule, ...], value: BaseModel) -> Iterator[
     wanted = [rule for rule in rules if "oldSelf" not in rule.rule]
     if not wanted:
         return
-    dumped = value.model_dump(by_alias=True, exclude_none=True, exclude_unset=True)
-    written = {cel_name(name): item for name, item in dumped.items()}
+    written = outline(value.model_dump(by_alias=True, exclude_none=True, exclude_unset=True))
     for rule in wanted:
         try:
             holds = evaluate_bool(rule.rule, {"self": written})

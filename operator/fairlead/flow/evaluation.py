@@ -8,7 +8,7 @@ from fairlead.api.workflow import OutputRule
 from fairlead.flow.expressions import evaluate_bool, read
 from fairlead.flow.scope import Frame, scope_of
 from fairlead.flow.state import RunState
-from fairlead.flow.template import Segment, parse, render, render_text
+from fairlead.flow.template import render, render_text, whole_segment
 
 
 class PlaceEvaluator:
@@ -25,10 +25,8 @@ class PlaceEvaluator:
 
     def named(self, value: Any) -> Any:
         """Return the same as `render`; a value that is one segment and only names something may have any size."""
-        parts = parse(value) if isinstance(value, str) else ()
-        if len(parts) == 1 and isinstance(parts[0], Segment):
-            return read(parts[0].expression, self._scope())
-        return self.render(value)
+        expression = whole_segment(value)
+        return self.render(value) if expression is None else read(expression, self._scope())
 
     def text(self, template: str) -> str:
         """Return a text with its `$( )` segments filled in."""

@@ -28,7 +28,16 @@ from fairlead.flow.cost import MAX_MADE_BYTES, grows, measure
 from fairlead.flow.syntax import Message, Reference
 from fairlead.flow.values import MAX_DEPTH, to_cel, to_json
 
-__all__ = ["Expression", "ExpressionError", "Reference", "compile_expression", "evaluate", "evaluate_bool", "read"]
+__all__ = [
+    "Expression",
+    "ExpressionError",
+    "Reference",
+    "compile_expression",
+    "evaluate",
+    "evaluate_bool",
+    "named",
+    "read",
+]
 
 MAX_BYTES = 4096
 """The longest expression, in UTF-8."""
@@ -188,11 +197,16 @@ def read(text: str, scope: Mapping[str, Any]) -> Any:
         ExpressionError: as `evaluate`.
     """
     value: Any = scope
-    for member in text.split(".") if _NAME.fullmatch(text) else [""]:
+    for member in named(text) or [""]:
         if not isinstance(value, Mapping) or member not in value:
             return evaluate(text, scope)
         value = value[member]
     return value
+
+
+def named(text: str) -> list[str]:
+    """Return the name and members that an expression consists of; empty when it does more than name a value."""
+    return text.split(".") if _NAME.fullmatch(text) else []
 
 
 @lru_cache(maxsize=256)

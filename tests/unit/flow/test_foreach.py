@@ -71,6 +71,15 @@ def test_an_inner_loop_hides_the_outer_index_and_keeps_the_outer_item() -> None:
     assert output(run_steps(steps, blocks=[inner])) == [[[0, 5, 1]], [[0, 5, 2]]]
 
 
+def test_a_loop_in_a_handler_sees_the_error_too() -> None:
+    helper = {
+        "name": "help",
+        "steps": [{"name": "x", "transform": {"value": "$( [item, error.reason] )"}, **loop([1])}],
+    }
+    driver = run_steps([call(1, onError={"block": "help"})], lambda request: error("ToolError"), blocks=[helper])
+    assert output(driver) == [[1, "ToolError"]]
+
+
 def test_a_loop_variable_may_have_any_name_that_is_not_refused() -> None:
     assert output(run_steps([call("$( self )", **loop([1], **{"as": "self"}))], doubled)) == [2]
 
