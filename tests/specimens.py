@@ -134,7 +134,7 @@ spec:
   storage: {storageClassName: standard, size: 1Gi}
   resources: {cpu: 250m, memory: 512Mi}
   telemetry: {endpoint: "http://otel-collector:4318"}
-  security: {allowedPrivateHosts: ["10.0.0.7:8080"]}
+  security: {allowedPrivateHosts: ["10.0.0.7:8080"], requireNetworkIsolation: Required}
 """
 
 _STATUSES = """

@@ -84,6 +84,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("a port of root", "Model", {"spec.server.port": 80}, "should be greater than or equal to 1024"),
     ("a second Engine", "Engine", {"metadata.name": "second"}, "a namespace has one Engine, and its name is default"),
     ("a private host without port", "Engine", {"spec.security.allowedPrivateHosts.0": "10.0.0.7"}, "should match"),
+    ("isolation by half", "Engine", {"spec.security.requireNetworkIsolation": "Maybe"}, "Unsupported value"),
     ("grants to nobody", "Policy", {"spec.grants.serviceAccounts": []}, "should have at least 1 items"),
     ("an account twice", "Policy", {"spec.grants.serviceAccounts.1": "triage"}, "Duplicate value"),
     ("no function of a tool", "Policy", {"spec.grants.tools.0.functions": []}, "should have at least 1 items"),

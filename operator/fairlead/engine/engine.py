@@ -19,7 +19,7 @@ from fairlead.engine.roster import Roster
 from fairlead.engine.runner import Runner
 from fairlead.engine.runs import RunOptions, Runs
 from fairlead.engine.seams import Authorizer, Resources, StatusSink
-from fairlead.engine.status import StatusWriter
+from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.store import Store
 from fairlead.errors import StoreError
 from fairlead.flow.journal import Entry, RunUid
@@ -86,6 +86,7 @@ class WorkflowEngine:
         exporter: SpanExporter,
         metrics: EngineMetrics,
         clock: Callable[[], int],
+        announce: Callable[[Written], None],
         options: EngineOptions,
     ) -> None:
         """Put the parts together; use `open`."""
@@ -94,7 +95,8 @@ class WorkflowEngine:
         self.metrics = metrics
         self.recovered = asyncio.Event()
         self._resources = resources
-        self._statuses = StatusWriter("WorkflowRun", sink, durable=store.durable, on_write=self._count_write)
+        self._announce = announce
+        self._statuses = StatusWriter("WorkflowRun", sink, durable=store.durable, on_write=self._on_write)
         self._workflow_writer = StatusWriter("Workflow", sink, durable=store.durable)
         reporter = Reporter(roster, self._statuses, exporter, metrics, store_id=store.id, clock=clock)
         store.subscribe(reporter.committed)
@@ -128,6 +130,7 @@ class WorkflowEngine:
         clock: Callable[[], int],
         exporter: SpanExporter | None = None,
         metrics: EngineMetrics | None = None,
+        announce: Callable[[Written], None] = lambda written: None,
         options: EngineOptions | None = None,
     ) -> WorkflowEngine:
         """Open the store and put an engine on it.
@@ -141,6 +144,7 @@ class WorkflowEngine:
             clock: Unix time in ms.
             exporter: where spans go; none by default.
             metrics: collectors; new ones by default.
+            announce: told of every status of a run that was written.
             options: bounds.
 
         Raises:
@@ -164,6 +168,7 @@ class WorkflowEngine:
             exporter=exporter or SpanExporter(None),
             metrics=metrics,
             clock=clock,
+            announce=announce,
             options=options,
         )
 
@@ -231,5 +236,6 @@ class WorkflowEngine:
         await self.store.failed.wait()
         raise StoreError("the journal cannot be written")
 
-    def _count_write(self, what: str) -> None:
-        self.metrics.status_writes.labels(what).inc()
+    def _on_write(self, written: Written) -> None:
+        self.metrics.status_writes.labels(written.turn).inc()
+        self._announce(written)

@@ -59,6 +59,10 @@ class Authorizer(Protocol):
 class StatusSink(Protocol):
     """Where a status goes."""
 
+    async def turn(self) -> None:
+        """Wait until something may be written; what is written is made up only then, so that it is not old news."""
+        ...
+
     async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
         """Write the engine's part of a status; at most once per call, only if it changed."""
         ...

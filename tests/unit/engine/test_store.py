@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import alembic
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from fairlead.api.canonical import canonical_json, digest
-from fairlead.engine.store import Store, schema
+from fairlead.engine.store import Store, migrations, schema
 from fairlead.engine.store.database import Database
 from fairlead.engine.store.lock import file_system, refuse_network_file_system
 from fairlead.engine.store.payloads import compress, put_aside, put_back
@@ -241,6 +244,21 @@ async def test_the_migrations_lead_to_the_schema(store: Store, tmp_path: Path) -
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
     engine.dispose()
+
+
+def test_the_newest_migration_is_the_one_that_a_restart_expects() -> None:
+    assert ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head() == migrations.HEAD
+
+
+async def test_a_store_of_this_version_is_opened_without_a_migration(
+    store: Store, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.close()
+    monkeypatch.setitem(sys.modules, "alembic.command", None)  # an import of it fails
+    monkeypatch.delattr(alembic, "command", raising=False)
+    again = await Store.open(tmp_path / "journal.db", clock=clock)
+    assert again.id == store.id
+    await again.close()
 
 
 json_values = st.recursive(

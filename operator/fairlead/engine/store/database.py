@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, Row, Select, create_engine, delete, event, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql import ColumnElement, bindparam, true
 
 from fairlead.engine.store import schema
+from fairlead.engine.store.migrations import upgrade
 from fairlead.engine.store.payloads import compress, expand, put_back
 from fairlead.errors import StoreError
 from fairlead.flow.journal import Entry, EntryKind, RunUid
@@ -107,11 +106,7 @@ class Database:
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
         self._connection = self._engine.connect()
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-        config.attributes["connection"] = self._connection
-        command.upgrade(config, "head")
-        self._connection.commit()
+        upgrade(self._connection)
         with self._connected.begin():
             fresh = {"key": "id", "value": str(uuid.uuid4())}
             self._connected.execute(insert(schema.meta).on_conflict_do_nothing(), fresh)
