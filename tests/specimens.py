@@ -62,6 +62,7 @@ spec:
   - name: chat
     generate: {messages: [{role: system, content: Be brief.}, {role: user, content: Hello}]}
   output: {answer: $( steps.answer.output.text )}
+  retention: {ttlSecondsAfterFinished: 604800, succeeded: 100, failed: 100}
   blocks:
   - name: diagnose
     order: Graph

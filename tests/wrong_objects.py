@@ -53,6 +53,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("no steps", "Workflow", {"spec.steps": []}, "spec.steps in body should have at least 1 items"),
     ("an unknown field", "Workflow", {"spec.steps.4.forEach": {}}, 'unknown field "spec.steps[4].forEach"'),
     ("a status in disguise", "Workflow", {"spec.budget": {"costUSD": "1"}}, 'unknown field "spec.budget"'),
+    ("a retention of nothing", "Workflow", {"spec.retention": {}}, "at least one of ttlSecondsAfterFinished"),
     ("a long name", "Workflow", {"metadata.name": "x" * 41}, "a name has at most 40 characters and no dots"),
     ("a dot in a name", "Tool", {"metadata.name": "a.b"}, "a name has at most 40 characters and no dots"),
     ("a long name of a run", "WorkflowRun", {"metadata.name": "x" * 64}, "a name has at most 63 characters"),

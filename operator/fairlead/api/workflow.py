@@ -141,6 +141,26 @@ class Limits(ApiModel):
     ] = 2000000
 
 
+class Retention(ApiModel):
+    """Which finished runs stay. Runs that somebody named are never deleted."""
+
+    cel: ClassVar = (
+        CelRule(
+            "has(self.ttlSecondsAfterFinished) || has(self.succeeded) || has(self.failed)",
+            "say at least one of ttlSecondsAfterFinished, succeeded and failed",
+        ),
+    )
+    ttl_seconds_after_finished: Annotated[
+        int | None, Field(ge=0, le=31536000, description="Older ones are deleted. Absent: whatever their age.")
+    ] = None
+    succeeded: Annotated[
+        int | None, Field(ge=0, le=10000, description="So many that ended well stay, the latest. Absent: all.")
+    ] = None
+    failed: Annotated[
+        int | None, Field(ge=0, le=10000, description="So many that ended otherwise stay, the latest. Absent: all.")
+    ] = None
+
+
 class WorkflowSpec(ApiModel):
     """The definition: what a run does, with whose permissions, within which bounds."""
 
@@ -172,6 +192,14 @@ class WorkflowSpec(ApiModel):
         ),
     ] = []
     output: Annotated[Any, Field(description="The run's output; default: the last step's output.")] = None
+    retention: Annotated[
+        Retention | None,
+        Field(
+            description="Which finished runs stay, of those made with generateName or by Fairlead. "
+            "Absent: all, until somebody deletes them, as with Jobs. The engine keeps the journal of a run "
+            "until its object is deleted, and 30 days at most."
+        ),
+    ] = None
 
 
 class RunCounts(ApiModel):
@@ -231,6 +259,7 @@ __all__ = [
     "OutputRule",
     "Parameters",
     "Repeat",
+    "Retention",
     "Retry",
     "Route",
     "RunCounts",

@@ -29,6 +29,7 @@ from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
 from fairlead.engine.models import ModelCaller
+from fairlead.engine.objects import ClusterObjects
 from fairlead.engine.reachable import Reachability
 from fairlead.engine.status import StatusWriter
 from fairlead.engine.tls import Identity, identity
@@ -157,6 +158,7 @@ class App:
             sink=self._sink,
             gate=gate,
             clock=self._clock,
+            cluster=ClusterObjects(self._kube, namespace, self._resources.runs),
             exporter=self._exporter,
             metrics=self.metrics,
             options=EngineOptions(mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8")),

@@ -156,7 +156,7 @@ class Runs:
             StoreError: the journal cannot be read.
         """
         self.roster.count_ended(await self._store.counts())
-        self._inherited = self._store.ended_runs()
+        self._inherited = set(self._store.ended_runs())
         for row in await self._store.open_runs():
             await self._take_over(row, objects.get(row.uid))
         await self._store.durable()

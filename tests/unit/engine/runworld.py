@@ -45,6 +45,7 @@ class World:
         self.authorizer = FakeAuthorizer()
         self.sink = FakeSink()
         self.gate: Any = FakeGate()
+        self.cluster: Any = None
 
     @asynccontextmanager
     async def engine(
@@ -57,6 +58,7 @@ class World:
             sink=self.sink,
             gate=lambda clock, metrics: self.gate,
             clock=self.clock,
+            cluster=self.cluster,
             options=EngineOptions(runs=RunOptions(places=places)),
         )
         known = {uid_of(raw): raw for raw in objects or []}
@@ -120,4 +122,5 @@ async def open_engine(world: World) -> WorkflowEngine:
         sink=world.sink,
         gate=lambda clock, metrics: world.gate,
         clock=world.clock,
+        cluster=world.cluster,
     )

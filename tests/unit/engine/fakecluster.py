@@ -1,0 +1,50 @@
+"""The objects around runs, as an API server would keep them: what the engine writes is what it sees next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.unit.engine.fakes import FakeSink
+
+
+class FakeCluster(FakeSink):
+    """WorkflowRuns by name, with the statuses that were written.
+
+    Attributes:
+        broken: raised by the call that comes after so many good ones; None for never.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.broken: tuple[int, Exception] | None = None
+
+    def runs(self) -> Iterable[Mapping[str, Any]]:
+        return list(self.objects.values())
+
+    def add(self, raw: dict[str, Any]) -> dict[str, Any]:
+        self.objects[raw["metadata"]["name"]] = raw
+        return raw
+
+    async def delete_run(self, name: str, uid: str) -> None:
+        self._asked()
+        if name in self.objects and self.objects[name]["metadata"]["uid"] == uid:
+            del self.objects[name]
+
+    async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
+        await super().write(kind, name, uid, status)
+        if kind == "WorkflowRun" and name in self.objects:
+            self.objects[name]["status"] = dict(status)
+
+    def _asked(self) -> None:
+        if self.broken is not None:
+            good, error = self.broken
+            if good == 0:
+                raise error
+            self.broken = (good - 1, error)
+
+
+def rfc3339(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
