@@ -20,6 +20,7 @@ spec:
   input: {schema: {type: object, required: [message], properties: {message: {type: string}}}}
   defaults: {model: small, timeoutSeconds: 60, retry: {limit: 3, backoffSeconds: 1, factor: 2, maxBackoffSeconds: 60}}
   limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000}
+  concurrency: {maxRuns: 10, key: $( input.customer ), whenBusy: Queue}
   order: Sequence
   steps:
   - name: topic

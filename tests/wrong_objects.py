@@ -53,6 +53,8 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("no steps", "Workflow", {"spec.steps": []}, "spec.steps in body should have at least 1 items"),
     ("an unknown field", "Workflow", {"spec.steps.4.forEach": {}}, 'unknown field "spec.steps[4].forEach"'),
     ("a status in disguise", "Workflow", {"spec.budget": {"costUSD": "1"}}, 'unknown field "spec.budget"'),
+    ("no run at all", "Workflow", {"spec.concurrency.maxRuns": 0}, "should be greater than or equal to 1"),
+    ("an unknown word for busy", "Workflow", {"spec.concurrency.whenBusy": "Wait"}, 'Unsupported value: "Wait"'),
     ("a retention of nothing", "Workflow", {"spec.retention": {}}, "at least one of ttlSecondsAfterFinished"),
     ("a long name", "Workflow", {"metadata.name": "x" * 41}, "a name has at most 40 characters and no dots"),
     ("a dot in a name", "Tool", {"metadata.name": "a.b"}, "a name has at most 40 characters and no dots"),

@@ -137,6 +137,7 @@ class RunReason(StrEnum):
     INVALID_WORKFLOW = "InvalidWorkflow"
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
+    REJECTED = "Rejected"  # as many runs are at work as the Workflow allows, and it says Reject
     STATE_LOST = "StateLost"
     NONDETERMINISM = "Nondeterminism"
 

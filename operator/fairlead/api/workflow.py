@@ -23,6 +23,7 @@ from fairlead.api.meta import (
     ObservedGeneration,
     PrinterColumn,
     Resource,
+    Template,
     exactly_one,
     list_map,
 )
@@ -141,6 +142,31 @@ class Limits(ApiModel):
     ] = 2000000
 
 
+class Concurrency(ApiModel):
+    """How many runs are at work at the same time; the others stand in line, or are rejected."""
+
+    max_runs: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10000,
+            description="One more begins only while fewer than these are at work. A run that waits, as for a long "
+            "back-off, is not at work, and goes on at once when its time has come.",
+        ),
+    ]
+    key: Annotated[
+        Template | None,
+        Field(
+            description="Text with $( ) over `input`: runs with the same value are counted by themselves. "
+            "Absent: all runs of the Workflow are counted together."
+        ),
+    ] = None
+    when_busy: Annotated[
+        Literal["Queue", "Reject"] | None,
+        Field(description="Queue (default): one more run waits for its turn. Reject: it ends as Rejected."),
+    ] = None
+
+
 class Retention(ApiModel):
     """Which finished runs stay. Runs that somebody named are never deleted."""
 
@@ -176,6 +202,7 @@ class WorkflowSpec(ApiModel):
     input: Input | None = None
     defaults: Defaults | None = None
     limits: Limits | None = None
+    concurrency: Concurrency | None = None
     order: Order = "Sequence"
     steps: Annotated[
         list[Step],
@@ -247,6 +274,7 @@ __all__ = [
     "AgentTool",
     "Block",
     "Choice",
+    "Concurrency",
     "Defaults",
     "Generate",
     "Input",

@@ -6,6 +6,7 @@ usually for milliseconds. What cannot become right ends the run before it begins
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fairlead.api.canonical import canonical_json
@@ -13,6 +14,8 @@ from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import AcceptedReason, ReadyReason, RunReason
 from fairlead.api.run import WorkflowRunSpec
 from fairlead.api.workflow import Workflow
+from fairlead.engine.concurrency import key_of
+from fairlead.errors import InvalidSpec
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.schema import findings
 from fairlead.policy.decision import Authorization
@@ -28,9 +31,10 @@ _PASSING = (ReadyReason.ENGINE_NOT_READY, ReadyReason.PROGRESSING, ReadyReason.S
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The run begins with this Workflow as it stands now."""
+    """The run begins with this Workflow as it stands now; `key` is its concurrency key."""
 
     workflow: Workflow
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ def judge(
     workflow: Workflow | None,
     authorization: Authorization | None,
     *,
+    busy: Callable[[Workflow, str], str],
     seen_at_ms: int,
     now_ms: int,
     grace_ms: int = GRACE_MS,
@@ -64,6 +69,7 @@ def judge(
         spec: what is to run.
         workflow: the Workflow of that name, None if there is none.
         authorization: whether the Workflow's account has every permission that it names; None while not known.
+        busy: who stands in the way of one more run of a Workflow with a concurrency key; "" when nobody does.
         seen_at_ms: when the engine first saw the run.
         now_ms: Unix ms.
         grace_ms: how long to wait for what may still come.
@@ -80,7 +86,7 @@ def judge(
         _not_ready(workflow, until_ms if now_ms < until_ms else None)
         or _bad_input(spec, workflow)
         or _not_authorized(authorization, until_ms if now_ms < until_ms else None)
-        or Accept(workflow)
+        or _turn(spec, workflow, busy)
     )
 
 
@@ -125,3 +131,15 @@ def _not_authorized(authorization: Authorization | None, until_ms: int | None) -
     if until_ms is None:
         return refuse(RunReason.DENIED, authorization.message)
     return Wait(AcceptedReason.NOT_AUTHORIZED, authorization.message, until_ms)
+
+
+def _turn(spec: WorkflowRunSpec, workflow: Workflow, busy: Callable[[Workflow, str], str]) -> Accept | Refuse:
+    concurrency = workflow.spec.concurrency
+    if concurrency is None:
+        return Accept(workflow)
+    try:
+        key = key_of(concurrency, spec.input or {})
+    except InvalidSpec as error:
+        return refuse(RunReason.INVALID_INPUT, str(error))
+    others = busy(workflow, key) if concurrency.when_busy == "Reject" else ""
+    return refuse(RunReason.REJECTED, others) if others else Accept(workflow, key)

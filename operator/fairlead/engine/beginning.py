@@ -21,7 +21,7 @@ NO_ACCOUNT = "fairlead-none"
 """Who a Workflow without an account acts as: an account without permissions."""
 
 
-def accepted_draft(run: WorkflowRun, workflow: Workflow, plan: Plan, *, now_ms: int) -> Draft:
+def accepted_draft(run: WorkflowRun, workflow: Workflow, plan: Plan, *, key: str, now_ms: int) -> Draft:
     """Return the entry that freezes what the run executes, with what, as whom and until when."""
     seconds = min(run.spec.timeout_seconds or plan.limits.timeout_seconds, plan.limits.timeout_seconds)
     created = run.metadata.creation_timestamp
@@ -37,6 +37,8 @@ def accepted_draft(run: WorkflowRun, workflow: Workflow, plan: Plan, *, now_ms: 
         "createdAt": int(datetime.fromisoformat(created).timestamp() * 1000) if created else now_ms,
         "deadline": now_ms + seconds * 1000,
     }
+    if key:
+        data["concurrencyKey"] = key
     if run.spec.requested_by:
         data["requestedBy"] = run.spec.requested_by
     return Draft(EntryKind.RUN_ACCEPTED, data=data)

@@ -34,15 +34,22 @@ class Runner:
         self._clock = clock
         self._plans = Plans(store)
 
-    async def begin(self, run: Run, workflow: Workflow) -> None:
-        """Accept a run: freeze the Workflow as it stands and write the first entry."""
+    async def begin(self, run: Run, workflow: Workflow, key: str) -> None:
+        """Accept a run: freeze the Workflow as it stands and write the first entry. `key` is for concurrency."""
         assert run.obj is not None
         plan = await self._plans.freeze(workflow)
-        draft = accepted_draft(run.obj, workflow, plan, now_ms=self._clock())
-        self._store.begin(run.uid, namespace=self._resources.namespace, name=run.name, workflow=run.workflow)
+        draft = accepted_draft(run.obj, workflow, plan, key=key, now_ms=self._clock())
+        self._store.begin(
+            run.uid,
+            namespace=self._resources.namespace,
+            name=run.name,
+            workflow=run.workflow,
+            key=key,
+            deadline_at=draft.data["deadline"],
+        )
         run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
         run.log.append(draft)
-        run.deadline_ms = draft.data["deadline"]
+        run.key, run.deadline_ms = key, draft.data["deadline"]
 
     async def load(self, run: Run) -> RunLog:
         """Read a run back, and record what is unknown to be unknown.

@@ -19,7 +19,7 @@ from fairlead.flow.shapes import did_you_mean
 from fairlead.flow.sites import Site, block_calls, sites_of
 from fairlead.flow.syntax import MAX_ITEMS
 from fairlead.flow.template import expressions_in
-from fairlead.flow.visibility import Place, Reader, places
+from fairlead.flow.visibility import Place, Reader, before_the_run, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ def check_workflow(
                 found += _site(site, Reader(spec, place, scope.adding(site.adds)))
         output = Site(f"{place.path}.output", place.body.output)
         found += _site(output, Reader(spec, place, place.after()))
+    if spec.concurrency is not None:
+        found += _site(Site("spec.concurrency.key", spec.concurrency.key), before_the_run(spec))
     found += _schemas(spec)
     if spec.defaults is not None and spec.defaults.model is not None:
         found += _model("spec.defaults.model", spec.defaults.model, models)

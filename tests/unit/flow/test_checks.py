@@ -93,6 +93,18 @@ WRONG = {
         "spec.steps[0].generate",
         "exactly one of prompt and messages",
     ),
+    # what surrounds runs
+    "a key of what is not there yet": (
+        f"concurrency: {{maxRuns: 1, key: '$( steps.a.output )'}}\nsteps: [{ONE}]",
+        "spec.concurrency.key",
+        "step 'a' cannot have run here",
+    ),
+    "a key of no input": (
+        "input: {schema: {type: object, properties: {user: {type: string}}, additionalProperties: false}}\n"
+        f"concurrency: {{maxRuns: 1, key: '$( input.usr )'}}\nsteps: [{ONE}]",
+        "spec.concurrency.key",
+        "'input' has no 'usr'; did you mean 'user'?",
+    ),
     # order
     "needs in a sequence": (
         f"steps: [{ONE}, {{name: b, needs: [a], transform: {{value: 1}}}}]",

@@ -68,6 +68,8 @@ class RunRow:
         state: OPEN, or the kind of the terminal entry.
         accepted_at: Unix ms of the acceptance (or rejection).
         wake_at: Unix ms at which a parked run goes on; None while it is not parked.
+        deadline_at: Unix ms; 0 if it was never accepted.
+        key: the concurrency key, "" for none.
         sequence: the journal's last `seq`.
         last_at: the journal's last `at`.
     """
@@ -79,6 +81,8 @@ class RunRow:
     state: str
     accepted_at: int
     wake_at: int | None
+    deadline_at: int
+    key: str
     sequence: int
     last_at: int
 
@@ -282,6 +286,8 @@ class Database:
                 row.state,
                 row.accepted_at,
                 row.wake_at,
+                row.deadline_at or 0,
+                row.concurrency_key or "",
                 row.seq or 0,
                 row.at or 0,
             )

@@ -27,6 +27,8 @@ runs = Table(
     Column("state", String(16), nullable=False),
     Column("accepted_at", BigInteger, nullable=False),
     Column("wake_at", BigInteger),
+    Column("deadline_at", BigInteger),
+    Column("concurrency_key", Text),
     Column("ended_at", BigInteger),
     Column("forgotten_at", BigInteger),
     Index("runs_by_state", "state", "accepted_at"),

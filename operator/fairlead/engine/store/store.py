@@ -146,8 +146,18 @@ class Store:
         """Return the runs of which nothing is left but that they were."""
         return self._forgotten
 
-    def begin(self, run_uid: RunUid, *, namespace: str, name: str, workflow: str) -> None:
+    def begin(
+        self, run_uid: RunUid, *, namespace: str, name: str, workflow: str, key: str = "", deadline_at: int = 0
+    ) -> None:
         """Make a run known; its first entries follow in the same commit.
+
+        Args:
+            run_uid: the WorkflowRun's UID.
+            namespace: where it is.
+            name: the WorkflowRun's name.
+            workflow: the Workflow's name.
+            key: the concurrency key.
+            deadline_at: Unix ms; 0 for a run that is not accepted.
 
         Raises:
             StoreError: it is known already. A run is never executed twice.
@@ -157,7 +167,8 @@ class Store:
             raise StoreError(f"the run {run_uid} has begun before")
         self._heads[run_uid] = _Head(workflow)
         row = {"uid": run_uid, "namespace": namespace, "name": name, "workflow": workflow, "state": OPEN}
-        self._open_batch().runs.append(row | {"accepted_at": self._clock(), "wake_at": None})
+        times = {"accepted_at": self._clock(), "wake_at": None, "deadline_at": deadline_at}
+        self._open_batch().runs.append(row | times | {"concurrency_key": key})
 
     def append(self, run_uid: RunUid, drafts: Sequence[Draft]) -> list[Entry]:
         """Stamp drafts and queue them for the next commit.
