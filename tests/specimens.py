@@ -63,6 +63,8 @@ spec:
   - name: chat
     generate: {messages: [{role: system, content: Be brief.}, {role: user, content: Hello}]}
   output: {answer: $( steps.answer.output.text )}
+  triggers:
+    schedules: [{name: nightly, cron: 0 2 * * *, timeZone: Europe/Paris, input: {message: hi}, whenMissed: RunOnce}]
   retention: {ttlSecondsAfterFinished: 604800, succeeded: 100, failed: 100}
   blocks:
   - name: diagnose
@@ -141,6 +143,7 @@ Workflow:
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
   runs: {active: 1, waiting: 0, queued: 2, succeeded: 3, failed: 4}
   revision: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+  nextScheduleTime: "2026-01-01T01:00:00Z"
 WorkflowRun:
   conditions:
   - {type: Accepted, status: "True", reason: Accepted, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}

@@ -18,12 +18,14 @@ from fairlead.api.meta import (
     Digest,
     Expression,
     Identifier,
+    JsonObject,
     Kind,
     ObjectName,
     ObservedGeneration,
     PrinterColumn,
     Resource,
     Template,
+    Timestamp,
     exactly_one,
     list_map,
 )
@@ -187,10 +189,59 @@ class Retention(ApiModel):
     ] = None
 
 
+class Schedule(ApiModel):
+    """A run whenever the clock says so."""
+
+    name: Annotated[Identifier, Field(description="Runs carry it in the label fairlead.dev/schedule.")]
+    cron: Annotated[
+        str,
+        Field(
+            min_length=9,
+            max_length=100,
+            pattern=r"^[^\s]+([ \t]+[^\s]+){4}$",
+            description="Minute, hour, day of month, month, day of week. A time that the clock skips comes right "
+            "after, one that it repeats comes once.",
+        ),
+    ]
+    time_zone: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9_+/-]+$",
+            description="IANA name, for example Europe/Paris. Default Etc/UTC.",
+        ),
+    ] = None
+    input: Annotated[JsonObject | None, Field(description="The input of each run, as it is; no $( ).")] = None
+    when_missed: Annotated[
+        Literal["RunOnce", "Skip"] | None,
+        Field(
+            description="What becomes of times that passed more than a minute ago, while the engine was away or the "
+            "Workflow not Ready. RunOnce (default): one run for the last of them. Skip: none."
+        ),
+    ] = None
+
+
+class Triggers(ApiModel):
+    """What makes runs without somebody who asks."""
+
+    schedules: Annotated[
+        list[Schedule],
+        Field(min_length=1, max_length=50, description="By the clock.", json_schema_extra=list_map("name")),
+    ]
+
+
 class WorkflowSpec(ApiModel):
     """The definition: what a run does, with whose permissions, within which bounds."""
 
-    cel: ClassVar = (NEEDS_ONLY_IN_A_GRAPH,)
+    cel: ClassVar = (
+        NEEDS_ONLY_IN_A_GRAPH,
+        CelRule(
+            "!has(self.triggers) || has(self.retention)",
+            "triggers make runs without end: say in retention which of them stay",
+            ".retention",
+        ),
+    )
     description: Annotated[str | None, Field(max_length=4096, description="What it is for, for people.")] = None
     service_account_name: Annotated[
         AccountName | None,
@@ -219,6 +270,7 @@ class WorkflowSpec(ApiModel):
         ),
     ] = []
     output: Annotated[Any, Field(description="The run's output; default: the last step's output.")] = None
+    triggers: Triggers | None = None
     retention: Annotated[
         Retention | None,
         Field(
@@ -240,12 +292,15 @@ class RunCounts(ApiModel):
 
 
 class WorkflowStatus(ApiModel):
-    """Written by the operator (Ready, Stalled, observedGeneration) and the engine (Authorized, runs, revision)."""
+    """Written by the operator (Ready, Stalled, observedGeneration) and the engine (all else)."""
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
     runs: RunCounts | None = None
     revision: Annotated[Digest | None, Field(description="The digest of the spec that new runs follow.")] = None
+    next_schedule_time: Annotated[
+        Timestamp | None, Field(description="When a schedule makes a run next; absent while the Workflow is not Ready.")
+    ] = None
 
 
 class Workflow(Resource):
@@ -291,10 +346,12 @@ __all__ = [
     "Retry",
     "Route",
     "RunCounts",
+    "Schedule",
     "SchemaObject",
     "Step",
     "ToolCall",
     "Transform",
+    "Triggers",
     "Validate",
     "Workflow",
     "WorkflowSpec",

@@ -90,6 +90,11 @@ def judge(
     )
 
 
+def is_ready(workflow: Workflow) -> bool:
+    """Tell whether a Workflow is Ready at its current generation."""
+    return _not_ready(workflow, None) is None
+
+
 def refuse(reason: RunReason, message: str) -> Refuse:
     """Return the end of a run that never began."""
     return Refuse(Draft(EntryKind.RUN_REJECTED, data={"reason": reason.value, "message": message}))

@@ -14,6 +14,7 @@ from fairlead.api.meta import Condition
 from fairlead.api.reasons import RunReason
 from fairlead.api.run import WorkflowRun
 from fairlead.api.workflow import Workflow
+from fairlead.engine.schedules import scheduled_ms
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind
 from fairlead.flow.plan import Plan
 
@@ -37,6 +38,9 @@ def accepted_draft(run: WorkflowRun, workflow: Workflow, plan: Plan, *, key: str
         "createdAt": int(datetime.fromisoformat(created).timestamp() * 1000) if created else now_ms,
         "deadline": now_ms + seconds * 1000,
     }
+    due_ms = scheduled_ms(run, workflow)
+    if due_ms is not None:
+        data["scheduledAt"] = due_ms
     if key:
         data["concurrencyKey"] = key
     if run.spec.requested_by:

@@ -19,6 +19,7 @@ from fairlead.engine.retention import Sweeper
 from fairlead.engine.roster import Roster
 from fairlead.engine.runner import Runner
 from fairlead.engine.runs import RunOptions, Runs
+from fairlead.engine.schedules import Schedules
 from fairlead.engine.seams import Authorizer, Cluster, Resources, StatusSink
 from fairlead.engine.status import StatusWriter
 from fairlead.engine.store import Store
@@ -73,6 +74,7 @@ class WorkflowEngine:
         runs: all open runs; tell it of WorkflowRuns with `observe` and `gone`.
         authorizations: whether Workflows' accounts have what they need; tell it what `changed`.
         sweeper: deletes what has ended and is no longer kept; None without a cluster.
+        schedules: makes runs when they are due; None without a cluster.
         metrics: Prometheus collectors.
         recovered: set once recovery is complete.
     """
@@ -121,6 +123,11 @@ class WorkflowEngine:
             Sweeper(store, resources=resources, cluster=cluster, roster=roster, clock=clock) if cluster else None
         )
         self._workflows = WorkflowStatuses(resources, roster, self.authorizations, self._workflow_writer, clock=clock)
+        self.schedules = (
+            Schedules(store, resources=resources, cluster=cluster, on_made=self._workflows.mark, clock=clock)
+            if cluster
+            else None
+        )
 
     @classmethod
     async def open(
@@ -222,12 +229,16 @@ class WorkflowEngine:
             group.create_task(self._end_with_the_store())
             if self.sweeper is not None:
                 group.create_task(self.sweeper.run())
+            if self.schedules is not None:
+                group.create_task(self.schedules.run())
 
     def workflow_changed(self, names: Sequence[str]) -> None:
         """Take note that Workflows, or what they name, changed."""
         self.authorizations.changed(names)
         for name in names:
             self.runs.workflow_changed(name)
+        if self.schedules is not None:
+            self.schedules.changed()
 
     def _on_verdict(self, workflow: str) -> None:
         self.runs.workflow_changed(workflow)

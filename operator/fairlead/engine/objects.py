@@ -25,6 +25,15 @@ class ClusterObjects:
         """Return all WorkflowRuns, as last seen."""
         return self._informer.objects.values()
 
+    async def create_run(self, run: Mapping[str, Any]) -> None:
+        """Create a run; fine if there is one of its name.
+
+        Raises:
+            KubeError: the API server did not do it.
+        """
+        with contextlib.suppress(Conflict):
+            await self._kube.create(WORKFLOW_RUNS, run, self._namespace)
+
     async def delete_run(self, name: str, uid: str) -> None:
         """Delete this very run; fine if it is gone or another one has its name.
 

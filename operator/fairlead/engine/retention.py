@@ -53,10 +53,10 @@ class Sweeper:
         self._clock = clock
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Sweep until cancelled; not at once, so that whoever makes runs sees first what an earlier process left."""
         while True:
-            await self.sweep()
             await asyncio.sleep(SWEEP_SECONDS)
+            await self.sweep()
 
     async def sweep(self) -> None:
         """Delete a bounded part of what is due.

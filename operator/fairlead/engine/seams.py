@@ -72,6 +72,14 @@ class Cluster(Protocol):
         """Return all WorkflowRuns of the namespace, as last seen."""
         ...
 
+    async def create_run(self, run: Mapping[str, Any]) -> None:
+        """Create a run; fine if there is one of its name.
+
+        Raises:
+            KubeError: the API server did not do it.
+        """
+        ...
+
     async def delete_run(self, name: str, uid: str) -> None:
         """Delete this very run; fine if it is gone.
 

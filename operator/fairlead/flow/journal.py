@@ -23,7 +23,8 @@ class EntryKind(StrEnum):
     """What happened. The data of each kind stands beside it; `?` marks what may be absent."""
 
     RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
-    #                               createdAt (ms), deadline (ms), requestedBy?, concurrencyKey?
+    #                               createdAt (ms), deadline (ms), requestedBy?, concurrencyKey?,
+    #                               scheduledAt? (ms)
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
     EVALUATED = "Evaluated"  # purpose: When | Inputs | Until | Choice (of a route); value, error?
     #                          purpose Findings: index (of the answer that was checked), value: [message]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 from tests.unit.engine.fakes import FakeSink
 
@@ -14,12 +15,14 @@ class FakeCluster(FakeSink):
 
     Attributes:
         broken: raised by the call that comes after so many good ones; None for never.
+        on_run: told of every run that was created.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.objects: dict[str, dict[str, Any]] = {}
         self.broken: tuple[int, Exception] | None = None
+        self.on_run: Callable[[dict[str, Any]], None] = lambda raw: None
 
     def runs(self) -> Iterable[Mapping[str, Any]]:
         return list(self.objects.values())
@@ -27,6 +30,14 @@ class FakeCluster(FakeSink):
     def add(self, raw: dict[str, Any]) -> dict[str, Any]:
         self.objects[raw["metadata"]["name"]] = raw
         return raw
+
+    async def create_run(self, run: Mapping[str, Any]) -> None:
+        self._asked()
+        name = run["metadata"]["name"]
+        if name not in self.objects:
+            uid = str(uuid5(NAMESPACE_OID, f"{name}{len(self.written)}"))
+            metadata = {**run["metadata"], "uid": uid, "generation": 1}
+            self.on_run(self.add({**run, "metadata": metadata}))
 
     async def delete_run(self, name: str, uid: str) -> None:
         self._asked()

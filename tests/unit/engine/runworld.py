@@ -65,6 +65,8 @@ class World:
         await engine.recover(known)
         for raw in known.values():
             engine.runs.observe(raw)
+        if self.cluster is not None:
+            self.cluster.on_run = engine.runs.observe
         stop = asyncio.Event()
         serving = asyncio.create_task(engine.serve(stop))
         try:

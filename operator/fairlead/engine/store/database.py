@@ -49,6 +49,14 @@ _PUT_REVISIONS = insert(schema.revisions).on_conflict_do_nothing()
 _PUT_RUNS = insert(schema.runs)
 _PUT_PAYLOADS = insert(schema.payloads).on_conflict_do_nothing()
 _PUT_PAYLOAD_REFS = insert(schema.payload_refs).on_conflict_do_nothing()
+_SCHEDULES = insert(schema.schedules)
+_PUT_SCHEDULES = _SCHEDULES.on_conflict_do_update(
+    index_elements=["workflow_uid", "name"],
+    set_={"definition": _SCHEDULES.excluded.definition, "decided_at": _SCHEDULES.excluded.decided_at},
+)
+_DROP_SCHEDULES = delete(schema.schedules).where(
+    schema.schedules.c.workflow_uid == bindparam("uid"), schema.schedules.c.name == bindparam("schedule")
+)
 _PUT_ENTRIES = insert(schema.entries)
 _PARK_RUNS = _RUN.values(wake_at=bindparam("at"))
 _CLOSE_RUNS = _RUN.values(state=bindparam("ended"), ended_at=bindparam("at"), wake_at=None)
@@ -107,6 +115,23 @@ class EndedRun:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleRow:
+    """How far a schedule is.
+
+    Attributes:
+        definition: its fields and time zone; another definition begins anew.
+        decided_at: Unix ms; every time up to here has its run or was skipped.
+    """
+
+    definition: str
+    decided_at: int
+
+
+ScheduleKey = tuple[str, str]
+"""The Workflow's UID and the schedule's name."""
+
+
 @dataclass(slots=True)
 class Batch:
     """What one commit writes; rows are dicts of column values. `entries` are the same as they were stamped."""
@@ -121,6 +146,7 @@ class Batch:
     revisions: dict[str, bytes] = field(default_factory=dict)
     forgotten: dict[RunUid, int] = field(default_factory=dict)
     dropped: list[RunUid] = field(default_factory=list)
+    schedules: dict[ScheduleKey, ScheduleRow | None] = field(default_factory=dict)
 
 
 class Database:
@@ -215,6 +241,11 @@ class Database:
         rows = self._rows(known.group_by(workflow, state))
         return {(row.workflow, row.state): row.runs for row in rows}
 
+    def schedules(self) -> dict[ScheduleKey, ScheduleRow]:
+        """Return how far every schedule is."""
+        rows = self._rows(select(schema.schedules))
+        return {(row.workflow_uid, row.name): ScheduleRow(row.definition, row.decided_at) for row in rows}
+
     def payload(self, run_uid: RunUid, digest: str) -> bytes | None:
         """Return a payload's canonical JSON if this run refers to it."""
         refs = schema.payload_refs.c
@@ -248,8 +279,13 @@ class Database:
                 self._connected.execute(statement, rows)
         for uid in batch.forgotten:
             self._forget(uid)
-        if batch.dropped:
-            self._connected.execute(_DROP_RUNS, [{"run": uid} for uid in batch.dropped])
+        for change, values in (
+            (_DROP_RUNS, [{"run": uid} for uid in batch.dropped]),
+            (_PUT_SCHEDULES, [_schedule(key, row) for key, row in batch.schedules.items() if row is not None]),
+            (_DROP_SCHEDULES, [{"uid": u, "schedule": n} for (u, n), row in batch.schedules.items() if row is None]),
+        ):
+            if values:
+                self._connected.execute(change, values)
 
     def _forget(self, run_uid: RunUid) -> None:
         refs, bodies = schema.payload_refs.c, schema.payloads.c
@@ -297,6 +333,10 @@ class Database:
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self._connected.begin():
             return self._connected.execute(query).all()
+
+
+def _schedule(key: ScheduleKey, row: ScheduleRow) -> dict[str, Any]:
+    return {"workflow_uid": key[0], "name": key[1], "definition": row.definition, "decided_at": row.decided_at}
 
 
 def _configure(connection: Any, _record: Any) -> None:

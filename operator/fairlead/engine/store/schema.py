@@ -71,3 +71,13 @@ revisions = Table(
     Column("digest", String(71), primary_key=True),
     Column("spec", LargeBinary, nullable=False),
 )
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("workflow_uid", String(64), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("definition", Text, nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from fairlead.api.canonical import canonical_json
-from fairlead.engine.store.database import OPEN, Batch, Database, EndedRun, RunRow
+from fairlead.engine.store.database import OPEN, Batch, Database, EndedRun, RunRow, ScheduleKey, ScheduleRow
 from fairlead.engine.store.lock import StoreLock, refuse_network_file_system
 from fairlead.engine.store.payloads import put_aside
 from fairlead.errors import StoreError
@@ -283,6 +283,15 @@ class Store:
     async def revision(self, digest: str) -> dict[str, Any] | None:
         """Return a frozen spec."""
         return await self._read(self._database.revision, digest)
+
+    async def schedules(self) -> dict[ScheduleKey, ScheduleRow]:
+        """Return how far every schedule is, by Workflow UID and name."""
+        return await self._read(self._database.schedules)
+
+    def put_schedule(self, key: ScheduleKey, row: ScheduleRow | None) -> None:
+        """Note how far a schedule is; None when it is no more."""
+        self._check()
+        self._open_batch().schedules[key] = row
 
     async def close(self) -> None:
         """Commit what was appended, close the database and give up the lock; once."""
