@@ -11,6 +11,7 @@ from tests.specimens import REMOVED
 
 GENERATE = {"prompt": "Hello"}
 TRANSFORM = {"value": 1}
+INPUT_FROM = {"configMap": {"name": "big", "key": "input.json"}}
 ENDPOINT = {"api": "OpenAIChat", "url": "http://models.example", "model": "m"}
 WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     # what is wrong, kind, changes, words of the answer
@@ -62,6 +63,8 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("a long name", "Workflow", {"metadata.name": "x" * 41}, "a name has at most 40 characters and no dots"),
     ("a dot in a name", "Tool", {"metadata.name": "a.b"}, "a name has at most 40 characters and no dots"),
     ("a long name of a run", "WorkflowRun", {"metadata.name": "x" * 64}, "a name has at most 63 characters"),
+    ("two inputs", "WorkflowRun", {"spec.inputFrom": INPUT_FROM}, "at most one of input and inputFrom"),
+    ("an input from nowhere", "WorkflowRun", {"spec.input": REMOVED, "spec.inputFrom": {}}, "configMap: Required"),
     ("an unknown state", "WorkflowRun", {"spec.desiredState": "Paused"}, 'Unsupported value: "Paused"'),
     ("a run without a workflow", "WorkflowRun", {"spec.workflow": REMOVED}, "spec.workflow: Required value"),
     ("url and server", "Tool", {"spec.mcp.server": {"image": "x"}}, "set exactly one of url and server"),

@@ -115,6 +115,7 @@ class AcceptedReason(StrEnum):
     WORKFLOW_NOT_READY = "WorkflowNotReady"
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     NOT_AUTHORIZED = "NotAuthorized"
+    INPUT_NOT_FOUND = "InputNotFound"
     REJECTED = "Rejected"
 
 

@@ -10,28 +10,7 @@ from fairlead.api.workflow import Concurrency, Workflow
 from fairlead.engine.fairness import FairQueue
 from fairlead.engine.roster import Roster, Run, Standing
 from fairlead.engine.seams import Resources
-from fairlead.errors import InvalidSpec
-from fairlead.flow.expressions import ExpressionError
 from fairlead.flow.journal import RunUid
-from fairlead.flow.template import render_text
-
-KEY_BYTES = 1024
-
-
-def key_of(concurrency: Concurrency, value: object) -> str:
-    """Return the concurrency key of a run with this input.
-
-    Raises:
-        InvalidSpec: the key has no value for it, or is too long.
-    """
-    path = "spec.concurrency.key"
-    try:
-        key = render_text(concurrency.key or "", {"input": value})
-    except ExpressionError as error:
-        raise InvalidSpec(path, error.message) from error
-    if len(key.encode()) > KEY_BYTES:
-        raise InvalidSpec(path, f"the value has more than {KEY_BYTES} bytes")
-    return key
 
 
 class Turns:

@@ -112,7 +112,7 @@ class WorkflowEngine:
         self.runs = Runs(
             store,
             resources=resources,
-            runner=Runner(store, resources=resources, gate=gate, reporter=reporter, clock=clock),
+            runner=Runner(store, resources=resources, cluster=cluster, gate=gate, reporter=reporter, clock=clock),
             authorization=self.authorizations.of,
             roster=roster,
             reporter=reporter,

@@ -8,12 +8,12 @@ from typing import Any
 
 from fairlead.errors import Conflict, NotFound
 from fairlead.kube.client import Kube
-from fairlead.kube.types import WORKFLOW_RUNS
+from fairlead.kube.types import CONFIG_MAPS, WORKFLOW_RUNS
 from fairlead.kube.watch import Informer
 
 
 class ClusterObjects:
-    """The WorkflowRuns of the engine's namespace."""
+    """The WorkflowRuns and ConfigMaps of the engine's namespace."""
 
     def __init__(self, kube: Kube, namespace: str, informer: Informer) -> None:
         """Take the client and the informer of WorkflowRuns."""
@@ -24,6 +24,16 @@ class ClusterObjects:
     def runs(self) -> Iterable[Mapping[str, Any]]:
         """Return all WorkflowRuns, as last seen."""
         return self._informer.objects.values()
+
+    async def config_map(self, name: str) -> Mapping[str, str]:
+        """Return the data of a ConfigMap.
+
+        Raises:
+            NotFound: there is none.
+            KubeError: the API server does not tell.
+        """
+        found: Mapping[str, str] = (await self._kube.get(CONFIG_MAPS, name, self._namespace)).get("data") or {}
+        return found
 
     async def create_run(self, run: Mapping[str, Any]) -> None:
         """Create a run; fine if there is one of its name.

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from fairlead.api.run import WorkflowRun
+from fairlead.engine.acceptance import Given
 from fairlead.engine.log import RunLog
 from fairlead.engine.store.database import OPEN
 from fairlead.flow.journal import EntryKind, RunUid
@@ -40,6 +41,7 @@ class Run:
         log: its journal while it is in memory.
         task: its driver.
         key: counted with others of the same key where the Workflow bounds its concurrency; "" for no key.
+        given: what came of reading `inputFrom`, until the next look at the run.
         deadline_ms: Unix ms; 0 while not known.
         cancel: why it is to be cancelled, "" if it is not.
         note: why it does not go on, "" when it does.
@@ -56,6 +58,7 @@ class Run:
     log: RunLog | None = None
     task: asyncio.Task[None] | None = None
     key: str = ""
+    given: Given | None = None
     deadline_ms: int = 0
     cancel: str = ""
     note: str = ""

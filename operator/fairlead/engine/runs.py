@@ -20,8 +20,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from fairlead.api.conditions import is_true
-from fairlead.api.run import WorkflowRun
-from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Wait, judge
+from fairlead.api.run import InputFrom, WorkflowRun
+from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Resolve, Wait, judge
 from fairlead.engine.alarms import Alarms
 from fairlead.engine.beginning import cancel_draft, lost_draft, mirrored_draft, overdue_draft
 from fairlead.engine.concurrency import Turns
@@ -267,10 +267,12 @@ class Runs:
 
     async def _consider(self, run: Run, obj: WorkflowRun) -> None:
         workflow = self._resources.workflows.get(run.workflow)
+        given, run.given = run.given, None
         verdict = judge(
             obj.spec,
             workflow,
             self._authorization(run.workflow) if workflow is not None else None,
+            given=given,
             busy=self._turns.busy,
             seen_at_ms=run.seen_at_ms,
             now_ms=self._clock(),
@@ -283,14 +285,21 @@ class Runs:
                 if until_ms is not None:
                     self._alarms.set(run.uid, until_ms)
                 self._reporter.waits(run, reason, message)
-            case Accept(workflow, key):
-                await self._runner.begin(run, workflow, key)
+            case Resolve(source):
+                self._jobs.append(self._guarded(run, self._read_input(run, source)))
+            case Accept():
+                await self._runner.begin(run, verdict)
                 if self._turns.at_once(run):
                     self._start(run)  # its first steps and the acceptance share a commit
                 else:
                     run.note = self._turns.waits_for(run)
                     self._reporter.goes_on(run)
                     self._enqueue(run)
+
+    async def _read_input(self, run: Run, source: InputFrom) -> None:
+        await self._runner.read_input(run, source, grace_ms=self._options.grace_ms)
+        self._inbox.append(run.uid)
+        self._woken.set()
 
     # Places
 

@@ -72,6 +72,15 @@ class Cluster(Protocol):
         """Return all WorkflowRuns of the namespace, as last seen."""
         ...
 
+    async def config_map(self, name: str) -> Mapping[str, str]:
+        """Return the data of a ConfigMap of the namespace.
+
+        Raises:
+            NotFound: there is none.
+            KubeError: the API server does not tell.
+        """
+        ...
+
     async def create_run(self, run: Mapping[str, Any]) -> None:
         """Create a run; fine if there is one of its name.
 

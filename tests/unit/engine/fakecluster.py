@@ -9,9 +9,11 @@ from uuid import NAMESPACE_OID, uuid5
 
 from tests.unit.engine.fakes import FakeSink
 
+from fairlead.errors import NotFound
+
 
 class FakeCluster(FakeSink):
-    """WorkflowRuns by name, with the statuses that were written.
+    """WorkflowRuns by name, with the statuses that were written, and ConfigMaps.
 
     Attributes:
         broken: raised by the call that comes after so many good ones; None for never.
@@ -21,6 +23,7 @@ class FakeCluster(FakeSink):
     def __init__(self) -> None:
         super().__init__()
         self.objects: dict[str, dict[str, Any]] = {}
+        self.config_maps: dict[str, dict[str, str]] = {}
         self.broken: tuple[int, Exception] | None = None
         self.on_run: Callable[[dict[str, Any]], None] = lambda raw: None
 
@@ -30,6 +33,12 @@ class FakeCluster(FakeSink):
     def add(self, raw: dict[str, Any]) -> dict[str, Any]:
         self.objects[raw["metadata"]["name"]] = raw
         return raw
+
+    async def config_map(self, name: str) -> Mapping[str, str]:
+        self._asked()
+        if name not in self.config_maps:
+            raise NotFound(404, name)
+        return self.config_maps[name]
 
     async def create_run(self, run: Mapping[str, Any]) -> None:
         self._asked()

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.engine.fakes import FakeGate, tool_step, workflow
 from tests.unit.engine.runworld import World, hanging, killed, open_engine, run_object, uid_of
 
-from fairlead.engine.concurrency import KEY_BYTES
+from fairlead.engine.acceptance import KEY_BYTES
 from fairlead.engine.engine import WorkflowEngine
 from fairlead.engine.log import RunLog
 from fairlead.flow.calls import Call
