@@ -11,6 +11,7 @@ from tests.specimens import REMOVED
 
 GENERATE = {"prompt": "Hello"}
 TRANSFORM = {"value": 1}
+INPUT_FROM = {"configMap": {"name": "big", "key": "input.json"}}
 ENDPOINT = {"api": "OpenAIChat", "url": "http://models.example", "model": "m"}
 WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     # what is wrong, kind, changes, words of the answer
@@ -67,9 +68,17 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("no steps", "Workflow", {"spec.steps": []}, "spec.steps in body should have at least 1 items"),
     ("an unknown field", "Workflow", {"spec.steps.4.loop": {}}, 'unknown field "spec.steps[4].loop"'),
     ("a status in disguise", "Workflow", {"spec.budget": {"costUSD": "1"}}, 'unknown field "spec.budget"'),
+    ("no run at all", "Workflow", {"spec.concurrency.maxRuns": 0}, "should be greater than or equal to 1"),
+    ("an unknown word for busy", "Workflow", {"spec.concurrency.whenBusy": "Wait"}, 'Unsupported value: "Wait"'),
+    ("six fields of cron", "Workflow", {"spec.triggers.schedules.0.cron": "0 0 2 * * *"}, "cron in body should match"),
+    ("no time zone", "Workflow", {"spec.triggers.schedules.0.timeZone": "UTC+1 h"}, "timeZone in body should match"),
+    ("schedules without retention", "Workflow", {"spec.retention": REMOVED}, "say in retention which of them stay"),
+    ("a retention of nothing", "Workflow", {"spec.retention": {}}, "at least one of ttlSecondsAfterFinished"),
     ("a long name", "Workflow", {"metadata.name": "x" * 41}, "a name has at most 40 characters and no dots"),
     ("a dot in a name", "Tool", {"metadata.name": "a.b"}, "a name has at most 40 characters and no dots"),
     ("a long name of a run", "WorkflowRun", {"metadata.name": "x" * 64}, "a name has at most 63 characters"),
+    ("two inputs", "WorkflowRun", {"spec.inputFrom": INPUT_FROM}, "at most one of input and inputFrom"),
+    ("an input from nowhere", "WorkflowRun", {"spec.input": REMOVED, "spec.inputFrom": {}}, "configMap: Required"),
     ("an unknown state", "WorkflowRun", {"spec.desiredState": "Paused"}, 'Unsupported value: "Paused"'),
     ("a run without a workflow", "WorkflowRun", {"spec.workflow": REMOVED}, "spec.workflow: Required value"),
     ("url and server", "Tool", {"spec.mcp.server": {"image": "x"}}, "set exactly one of url and server"),

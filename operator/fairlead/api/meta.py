@@ -138,6 +138,7 @@ class ObjectMeta(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
     name: str
+    generate_name: str = ""
     namespace: str = ""
     uid: str = ""
     generation: int = 0

@@ -13,13 +13,14 @@ from typing import Any
 from fairlead.api.meta import ApiModel, cel_name
 from fairlead.api.reasons import ReadyReason
 from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, OutputContract, Step, WorkflowSpec
+from fairlead.flow.cron import cron_problem, zone_problem
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
-from fairlead.flow.schema import check_schema
+from fairlead.flow.schema import check_schema, findings
 from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
 from fairlead.flow.sites import Site, block_calls, sites_of
 from fairlead.flow.syntax import MAX_ITEMS
 from fairlead.flow.template import expressions_in
-from fairlead.flow.visibility import Place, Reader, places
+from fairlead.flow.visibility import Place, Reader, before_the_run, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ def check_workflow(
                 found += _site(site, Reader(spec, place, scope.adding(site.adds)))
         output = Site(f"{place.path}.output", place.body.output)
         found += _site(output, Reader(spec, place, place.after()))
-    found += _schemas(spec)
+    if spec.concurrency is not None:
+        found += _site(Site("spec.concurrency.key", spec.concurrency.key), before_the_run(spec))
+    found += [*_schedules(spec), *_schemas(spec)]
     if spec.defaults is not None and spec.defaults.model is not None:
         found += _model("spec.defaults.model", spec.defaults.model, models)
     return list(dict.fromkeys(found))
@@ -257,6 +260,22 @@ def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
         case list():
             for index, item in enumerate(value):
                 yield from _texts(f"{path}[{index}]", item)
+
+
+# Schedules.
+
+
+def _schedules(spec: WorkflowSpec) -> Iterator[Finding]:
+    schedules = spec.triggers.schedules if spec.triggers is not None else []
+    yield from _duplicates("spec.triggers.schedules", schedules)
+    for index, schedule in enumerate(schedules):
+        path = f"spec.triggers.schedules[{index}]"
+        wrong = {".cron": cron_problem(schedule.cron)}
+        wrong[".timeZone"] = zone_problem(schedule.time_zone) if schedule.time_zone is not None else None
+        yield from (Finding(f"{path}{field}", problem) for field, problem in wrong.items() if problem is not None)
+        schema = spec.input.schema_ if spec.input is not None else None
+        if schema is not None and not check_schema(schema):
+            yield from (Finding(f"{path}.input", problem) for problem in findings(schema, schedule.input or {}))
 
 
 # Schemas, models and tools.

@@ -24,7 +24,8 @@ class EntryKind(StrEnum):
     """What happened. The data of each kind stands beside it; `?` marks what may be absent."""
 
     RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
-    #                               createdAt (ms), deadline (ms), requestedBy?
+    #                               createdAt (ms), deadline (ms), requestedBy?, concurrencyKey?,
+    #                               scheduledAt? (ms)
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
     EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);
     #                          value, error?

@@ -16,7 +16,7 @@ Phase = Literal["Running", "BackingOff", "Succeeded", "Failed", "Skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was frozen when the run was accepted. `created_at` and `deadline` are Unix ms."""
+    """What was frozen when the run was accepted. `created_at`, `deadline` and `scheduled_at` are Unix ms."""
 
     workflow: str
     namespace: str
@@ -29,6 +29,7 @@ class Accepted:
     created_at: int
     deadline: int
     requested_by: str | None = None
+    scheduled_at: int | None = None
 
 
 @dataclass(slots=True)

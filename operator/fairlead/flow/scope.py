@@ -85,7 +85,12 @@ def scope_of(state: RunState, frame: Frame) -> dict[str, Any]:
     scope: dict[str, Any] = {
         "input": accepted.input,
         "steps": VisibleSteps(state, frame),
-        "run": {"name": accepted.name, "uid": state.run_uid, "createdAt": _rfc3339(accepted.created_at)},
+        "run": {
+            "name": accepted.name,
+            "uid": state.run_uid,
+            "createdAt": _rfc3339(accepted.created_at),
+            "scheduledAt": _rfc3339(accepted.scheduled_at) if accepted.scheduled_at is not None else None,
+        },
         "workflow": {"name": accepted.workflow},
     }
     for place in reversed([*frame.outward()]):

@@ -27,7 +27,7 @@ def closed(**members: Shape) -> Shape:
 TEXT: Shape = {"type": "string"}
 NUMBER: Shape = {"type": "integer"}
 ERROR = closed(**{"class": TEXT, "reason": TEXT, "message": TEXT})
-RUN = closed(name=TEXT, uid=TEXT, createdAt=TEXT)
+RUN = closed(name=TEXT, uid=TEXT, createdAt=TEXT, scheduledAt=TEXT)
 WORKFLOW = closed(name=TEXT)
 
 

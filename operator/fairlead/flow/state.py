@@ -99,6 +99,7 @@ def _accepted(state: RunState, entry: Entry) -> None:
         created_at=data["createdAt"],
         deadline=data["deadline"],
         requested_by=data.get("requestedBy"),
+        scheduled_at=data.get("scheduledAt"),
     )
 
 

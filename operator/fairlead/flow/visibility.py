@@ -117,8 +117,7 @@ def places(spec: WorkflowSpec, order: Iterable[str]) -> list[Place]:
     """Return the Workflow's list and those of the blocks `order`, in which callers come before what they call."""
     blocks = {block.name: block for block in spec.blocks}
     indexes = {block.name: index for index, block in enumerate(spec.blocks)}
-    input_shape: Shape = (spec.input.schema_ if spec.input else None) or UNKNOWN
-    base = Scope({}, {"input": input_shape, "run": RUN, "workflow": WORKFLOW})
+    base = Scope({}, {"input": _input_shape(spec), "run": RUN, "workflow": WORKFLOW})
     outer: dict[str, Scope] = {}
     found = []
     for name in ("", *order):
@@ -131,6 +130,16 @@ def places(spec: WorkflowSpec, order: Iterable[str]) -> list[Place]:
                 seen = scope.adding(call.adds)
                 outer[call.block] = outer[call.block].common(seen) if call.block in outer else seen
     return found
+
+
+def before_the_run(spec: WorkflowSpec) -> Reader:
+    """Return the reader of what is evaluated when a run is accepted: there is only its input."""
+    scope = Scope({}, {"input": _input_shape(spec)})
+    return Reader(spec, Place("spec", spec, scope), scope)
+
+
+def _input_shape(spec: WorkflowSpec) -> Shape:
+    return (spec.input.schema_ if spec.input else None) or UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
