@@ -30,6 +30,7 @@ from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.news import news
+from fairlead.engine.objects import ClusterObjects
 from fairlead.engine.reachable import Reachability
 from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.tls import Identity, identity
@@ -161,6 +162,7 @@ class App:
             sink=self._sink,
             gate=gate,
             clock=self._clock,
+            cluster=ClusterObjects(self._kube, namespace, self._resources.runs),
             exporter=self._exporter,
             metrics=self.metrics,
             announce=self._announce,

@@ -238,6 +238,8 @@ def _row(step: StepState, run_uid: str) -> dict[str, Any]:
         row["spanID"] = span_id(run_uid, step.path, 0, "step", "")
     if step.error is not None and step.phase in ("Failed", "BackingOff"):
         row["message"] = f"{step.error.reason}: {step.error.message}"[:ROW_MESSAGE_CHARACTERS]
+    elif step.partial:
+        row["message"] = step.partial[:ROW_MESSAGE_CHARACTERS]
     if step.tokens:
         row["tokens"] = step.tokens
     return row

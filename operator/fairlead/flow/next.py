@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fairlead.api.reasons import DecisionReason, ErrorClass, RunReason
-from fairlead.flow.body import TooManySteps, Unfinished, Walk
+from fairlead.flow.body import Walk
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, Path
 from fairlead.flow.plan import Plan
@@ -19,6 +19,7 @@ from fairlead.flow.recover import open_calls, outcome_unknown
 from fairlead.flow.scope import Frame
 from fairlead.flow.state import Accepted, Closing, RunState, StepState
 from fairlead.flow.steps.attempt import Failed, Nondeterminism, ResourceView, Succeeded
+from fairlead.flow.walking import TooManySteps, Unfinished
 
 CLOSING_GRACE_MS = 20_000
 """How long the open calls of a closing run are waited for."""
@@ -118,7 +119,7 @@ def _origin(state: RunState, error: CallError) -> StepState | None:
         step = next(failed, None)
         if step is None:
             return found
-        found, prefixes = step, [f"{step.path}/", f"{step.path}!/"]
+        found, prefixes = step, [f"{step.path}/", f"{step.path}!/", f"{step.path}["]
 
 
 def _failed(state: RunState, prefix: str) -> Iterator[StepState]:

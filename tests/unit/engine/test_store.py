@@ -49,6 +49,9 @@ def succeeded(output: Any, name: str = "a") -> Draft:
     return Draft(EntryKind.STEP_SUCCEEDED, RunPath(name), 1, {"output": output})
 
 
+ENDED = Draft(EntryKind.RUN_SUCCEEDED, data={"output": 1})
+
+
 def begin(store: Store, uid: RunUid = RUN) -> None:
     store.begin(uid, namespace="team", name=f"run-{uid[:4]}", workflow="w")
 
@@ -193,7 +196,7 @@ async def test_large_values_are_kept_once_and_read_by_their_run_only(store: Stor
 async def test_a_payload_goes_with_its_last_reference(store: Store) -> None:
     for uid in (RUN, OTHER):
         begin(store, uid)
-        store.append(uid, [succeeded(LARGE)])
+        store.append(uid, [succeeded(LARGE), ENDED])
     store.forget(RUN)
     assert await store.run(RUN) is None
     assert await store.load(RUN) == []
@@ -203,6 +206,37 @@ async def test_a_payload_goes_with_its_last_reference(store: Store) -> None:
     begin(store, RunUid("third"))
     store.append(RunUid("third"), [started()])
     assert await store.payload(OTHER, digest(LARGE)) is None
+
+
+async def test_a_forgotten_run_never_begins_again_until_it_is_dropped(tmp_path: Path, clock: Clock) -> None:
+    store = await Store.open(tmp_path / "journal.db", clock=clock)
+    begin(store)
+    store.append(RUN, [started(), ENDED])
+    clock.now = 5_000
+    store.forget(RUN)
+    store = await reopened(store, tmp_path, clock)
+    assert (await store.runs(), await store.counts(), store.ended_runs()) == ([], {}, {})
+    assert [run.at for run in store.forgotten_runs().values()] == [5_000]
+    with pytest.raises(StoreError, match="has begun before"):
+        begin(store)
+    store.drop(RUN)
+    store = await reopened(store, tmp_path, clock)
+    assert not store.knows(RUN)
+    await store.close()
+
+
+async def test_an_open_run_is_not_forgotten(store: Store) -> None:
+    begin(store)
+    store.append(RUN, [started()])
+    store.forget(RUN)
+    assert [entry.kind for entry in await store.load(RUN)] == [EntryKind.STEP_STARTED]
+
+
+async def test_runs_are_listed_as_they_were_accepted(store: Store) -> None:
+    for uid in (OTHER, RUN):
+        begin(store, uid)
+        store.append(uid, [started()])
+    assert [row.uid for row in await store.open_runs()] == [OTHER, RUN]
 
 
 async def test_two_hundred_steps_of_four_kilobytes_cost_at_most_1200_kilobytes(store: Store, tmp_path: Path) -> None:
