@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +24,14 @@ from fairlead.api.run import WorkflowRun
 from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Wait, judge
 from fairlead.engine.alarms import Alarms
 from fairlead.engine.beginning import cancel_draft, lost_draft, mirrored_draft, overdue_draft
+from fairlead.engine.endings import Endings
 from fairlead.engine.fairness import FairQueue
-from fairlead.engine.reading import ReadBack, folded
 from fairlead.engine.reporter import Reporter
 from fairlead.engine.roster import Roster, Run, Standing
 from fairlead.engine.runner import Runner
 from fairlead.engine.seams import Resources
 from fairlead.engine.store import RunRow, Store
-from fairlead.flow.journal import Draft, Entry, RunUid
-from fairlead.flow.plan import Plan
+from fairlead.flow.journal import RunUid
 from fairlead.flow.state import RunState
 from fairlead.policy.decision import Authorization
 from fairlead.telemetry.ids import trace_id
@@ -99,10 +98,10 @@ class Runs:
         self._inbox: deque[RunUid] = deque()
         self._jobs: deque[Coroutine[Any, Any, None]] = deque()
         self._starting: deque[Run] = deque()
-        self._waiters: dict[RunUid, asyncio.Future[RunState]] = {}
         self._woken = asyncio.Event()
         self._inherited: set[RunUid] = set()
         self._draining = False
+        self._endings = Endings(store, runner=runner, roster=roster, reporter=reporter, on_end=self._forget)
 
     # What the outside tells
 
@@ -138,10 +137,7 @@ class Runs:
 
     def end_of(self, uid: RunUid) -> asyncio.Future[RunState]:
         """Return the future of an open run's last state; ask before the run is observed, or it may be missed."""
-        waiter = self._waiters.get(uid)
-        if waiter is None:
-            waiter = self._waiters[uid] = asyncio.get_running_loop().create_future()
-        return waiter
+        return self._endings.of(uid)
 
     # Recovery: complete before anything is served
 
@@ -175,7 +171,7 @@ class Runs:
         if run.obj.status is not None and is_true(run.obj.status.conditions, "Finished"):
             self._end_like_object(run, run.published)
         elif lost is not None:
-            await self._end(run, lost)
+            await self._endings.end(run, lost)
         elif run.obj.spec.desired_state == "Cancelled":
             self._cancel(run, "the run was asked to stop")
         elif row.wake_at is not None and row.wake_at > self._clock():
@@ -256,10 +252,10 @@ class Runs:
         if self._store.knows(uid):
             if uid in self._inherited:
                 self._inherited.discard(uid)
-                self._jobs.append(self._publish_end(run))
+                self._jobs.append(self._endings.publish(run))
         elif lost is not None:
             self.roster.add(run, Standing.WAITING)
-            self._jobs.append(self._end(run, lost))
+            self._jobs.append(self._endings.end(run, lost))
         else:
             self.roster.add(run, Standing.WAITING)
             self._inbox.append(uid)
@@ -277,7 +273,7 @@ class Runs:
         )
         match verdict:
             case Refuse(draft):
-                self._jobs.append(self._end(run, draft))
+                self._jobs.append(self._endings.end(run, draft))
             case Wait(reason, message, until_ms):
                 if until_ms is not None:
                     self._alarms.set(run.uid, until_ms)
@@ -337,7 +333,7 @@ class Runs:
         wake_at_ms, log = await self._runner.drive(run)
         run.note, run.retry_ms = "", 0
         if wake_at_ms is None:
-            self._finish(run, log.state, log.plan)
+            self._endings.finish(run, log.state, log.plan)
         elif not self._draining:
             self._store.park(run.uid, wake_at_ms)
             self._park(run, wake_at_ms)
@@ -366,7 +362,7 @@ class Runs:
         if run.log is not None:
             run.log.seal()
         if run.deadline_ms and now_ms >= run.deadline_ms:
-            await self._end(run, overdue_draft())
+            await self._endings.end(run, overdue_draft())
             return
         self._reporter.goes_on(run)
         at_ms = now_ms + run.retry_ms
@@ -392,42 +388,12 @@ class Runs:
         if run.task is not None:
             run.task.cancel()
         run.published = published
-        self._jobs.append(self._end(run, mirrored_draft(published), silent=True))
+        self._jobs.append(self._endings.end(run, mirrored_draft(published), silent=True))
         self._woken.set()
 
-    async def _end(self, run: Run, draft: Draft, *, silent: bool = False) -> None:
-        """End a run by one entry, whatever it was doing, and say so unless its object says it already."""
-        if self.roster.get(run.uid) is not run:
-            return
-        known = await self._read_end(run, await self._runner.end(run, draft))
-        self._finish(run, known.state, known.plan, silent=silent)
-
-    async def _read_end(self, run: Run, ending: Sequence[Entry]) -> ReadBack:
-        """Read an ended run back; of a journal that cannot be understood take only its end."""
-        try:
-            return await self._runner.read(run)
-        except Exception:
-            if self._store.failed.is_set():
-                raise
-            _log.exception("a journal cannot be read back", extra={"run": run.uid, "trace": trace_id(run.uid)})
-            return ReadBack(ending, folded(ending), None)
-
-    async def _publish_end(self, run: Run) -> None:
-        """The run ended before, but its status was not written: say it again, execute nothing."""
-        known = await self._read_end(run, ())
-        if known.state.terminal is not None:
-            self._reporter.ended(run, known.state, known.plan)
-
-    def _finish(self, run: Run, state: RunState, plan: Plan | None, *, silent: bool = False) -> None:
-        if self.roster.get(run.uid) is not run:
-            return
+    def _forget(self, run: Run) -> None:
         self._queue.remove(run.workflow, run.uid)
         self._alarms.clear(run.uid)
-        self.roster.remove(run, state.terminal.kind if state.terminal is not None else None)
-        self._reporter.ended(run, state, plan, silent=silent)
-        waiter = self._waiters.pop(run.uid, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(state)
         self._woken.set()
 
 
