@@ -56,7 +56,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("a long name", "Workflow", {"metadata.name": "x" * 41}, "a name has at most 40 characters and no dots"),
     ("a dot in a name", "Tool", {"metadata.name": "a.b"}, "a name has at most 40 characters and no dots"),
     ("a long name of a run", "WorkflowRun", {"metadata.name": "x" * 64}, "a name has at most 63 characters"),
-    ("an unknown state", "WorkflowRun", {"spec.desiredState": "Paused"}, 'Unsupported value: "Paused"'),
+    ("an unknown state", "WorkflowRun", {"spec.desiredState": "Stopped"}, 'Unsupported value: "Stopped"'),
     ("a run without a workflow", "WorkflowRun", {"spec.workflow": REMOVED}, "spec.workflow: Required value"),
     ("url and server", "Tool", {"spec.mcp.server": {"image": "x"}}, "set exactly one of url and server"),
     ("neither url nor server", "Tool", {"spec.mcp.url": REMOVED}, "set exactly one of url and server"),

@@ -30,6 +30,7 @@ from fairlead.api.steps import (
     NO_RESERVED_NAME,
     Agent,
     AgentTool,
+    AwaitedSignal,
     Choice,
     Generate,
     Judge,
@@ -46,9 +47,10 @@ from fairlead.api.steps import (
     ToolCall,
     Transform,
     Validate,
+    Wait,
 )
 
-STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block")
+STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "wait")
 NEEDS_ONLY_IN_A_GRAPH = CelRule(
     "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
     "needs and join are for `order: Graph`; in a Sequence each step follows the one before",
@@ -63,6 +65,11 @@ class Step(ApiModel):
         NO_RESERVED_NAME,
         CelRule("!has(self.needs) || !(self.name in self.needs)", "a step cannot need itself", ".needs"),
         CelRule("!has(self.join) || has(self.needs)", "join says how to join `needs`, which is missing", ".join"),
+        CelRule(
+            "!has(self.wait) || !(has(self.timeoutSeconds) || has(self.retry))",
+            "a wait says under `wait` how long it waits, and is never tried again",
+            ".wait",
+        ),
     )
     name: Annotated[Identifier, Field(description="Expressions speak of it as `steps.<name>`; no dashes.")]
     needs: Annotated[
@@ -88,6 +95,7 @@ class Step(ApiModel):
     validate_: Annotated[Validate | None, Field(alias="validate")] = None
     transform: Transform | None = None
     block: Annotated[Identifier | None, Field(description="Run a block; its output is the step's output.")] = None
+    wait: Wait | None = None
 
 
 Order = Annotated[
@@ -172,6 +180,14 @@ class WorkflowSpec(ApiModel):
         ),
     ] = []
     output: Annotated[Any, Field(description="The run's output; default: the last step's output.")] = None
+    finally_: Annotated[
+        Identifier | None,
+        Field(
+            alias="finally",
+            description="A block that runs once, whatever happened, for 30 seconds at most. It sees `steps`, and "
+            "`error`: null when all went well.",
+        ),
+    ] = None
 
 
 class RunCounts(ApiModel):
@@ -217,6 +233,7 @@ __all__ = [
     "STEP_KINDS",
     "Agent",
     "AgentTool",
+    "AwaitedSignal",
     "Block",
     "Choice",
     "Defaults",
@@ -239,6 +256,7 @@ __all__ = [
     "ToolCall",
     "Transform",
     "Validate",
+    "Wait",
     "Workflow",
     "WorkflowSpec",
     "WorkflowStatus",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from fairlead.api.run import WorkflowRun
+from fairlead.api.run import WorkflowRun, WorkflowRunSpec
 from fairlead.engine.log import RunLog
 from fairlead.engine.store.database import OPEN
 from fairlead.flow.journal import EntryKind, RunUid
@@ -35,6 +35,7 @@ class Run:
         workflow: the Workflow's name.
         seen_at_ms: Unix ms at which this process met it.
         obj: the object as last seen; None when it is gone.
+        heeded: the spec whose demands its journal is known to hold; None for none.
         published: its status in the cluster when it was met.
         standing: where it stands.
         log: its journal while it is in memory.
@@ -50,6 +51,7 @@ class Run:
     workflow: str
     seen_at_ms: int
     obj: WorkflowRun | None = None
+    heeded: WorkflowRunSpec | None = None
     published: Mapping[str, Any] = field(default_factory=dict)
     standing: Standing = Standing.WAITING
     log: RunLog | None = None

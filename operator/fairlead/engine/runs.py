@@ -23,7 +23,8 @@ from fairlead.api.conditions import is_true
 from fairlead.api.run import WorkflowRun
 from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Wait, judge
 from fairlead.engine.alarms import Alarms
-from fairlead.engine.beginning import cancel_draft, lost_draft, mirrored_draft, overdue_draft
+from fairlead.engine.beginning import lost_draft, mirrored_draft, overdue_draft
+from fairlead.engine.demands import demands_nothing
 from fairlead.engine.endings import Endings
 from fairlead.engine.fairness import FairQueue
 from fairlead.engine.reporter import Reporter
@@ -117,8 +118,8 @@ class Runs:
             run.obj = obj
             if finished:
                 self._end_like_object(run, published)
-            elif obj.spec.desired_state == "Cancelled":
-                self._cancel(run, "the run was asked to stop")
+            else:
+                self._heed(run)
         elif not finished:
             self._meet(obj, published)
 
@@ -128,7 +129,8 @@ class Runs:
         if run is not None and run.standing is Standing.WAITING:
             self.roster.remove(run)
         elif run is not None:
-            self._cancel(run, "the WorkflowRun was deleted")
+            run.cancel = "the WorkflowRun was deleted"
+            self._heed(run)
 
     def workflow_changed(self, workflow: str) -> None:
         """Look again at the runs that wait for this Workflow."""
@@ -172,11 +174,10 @@ class Runs:
             self._end_like_object(run, run.published)
         elif lost is not None:
             await self._endings.end(run, lost)
-        elif run.obj.spec.desired_state == "Cancelled":
-            self._cancel(run, "the run was asked to stop")
-        elif row.wake_at is not None and row.wake_at > self._clock():
+        elif row.wake_at is not None and row.wake_at > self._clock() and demands_nothing(run.obj.spec):
+            run.heeded = run.obj.spec
             self._park(run, row.wake_at)
-        elif row.sequence == 1:
+        elif row.sequence == 1 and run.obj.spec.desired_state != "Cancelled":
             self._enqueue(run)
         else:
             await self._guarded(run, self._load(run))
@@ -335,7 +336,8 @@ class Runs:
         if wake_at_ms is None:
             self._endings.finish(run, log.state, log.plan)
         elif not self._draining:
-            self._store.park(run.uid, wake_at_ms)
+            # Only its journal says that a run is paused: after a restart it is loaded, not left alone until a time.
+            self._store.park(run.uid, None if log.state.paused else wake_at_ms)
             self._park(run, wake_at_ms)
 
     async def _load(self, run: Run) -> None:
@@ -368,18 +370,22 @@ class Runs:
         at_ms = now_ms + run.retry_ms
         self._park(run, min(at_ms, run.deadline_ms) if run.deadline_ms else at_ms)
 
-    # Ends
+    # Demands and ends
 
-    def _cancel(self, run: Run, why: str) -> None:
-        if run.standing is Standing.WAITING:
-            self._inbox.append(run.uid)
-            self._woken.set()
-            return
-        run.cancel = run.cancel or why
-        if run.standing is not Standing.ACTIVE:
-            self._start(run)
-        elif run.log is not None and run.log.state.closing is None:
-            run.log.append(cancel_draft(run.cancel))
+    def _heed(self, run: Run) -> None:
+        """See to it that what the object demands gets into the journal: now, or when the run is driven next."""
+        spec = run.obj.spec if run.obj is not None else None
+        cancelled = bool(run.cancel) or (spec is not None and spec.desired_state == "Cancelled")
+        match run.standing:
+            case Standing.WAITING if cancelled:
+                self._inbox.append(run.uid)
+                self._woken.set()
+            case Standing.QUEUED if cancelled:
+                self._start(run)
+            case Standing.PARKED if run.cancel or spec != run.heeded:
+                self._start(run)
+            case Standing.ACTIVE if run.log is not None:
+                self._runner.heed(run, run.log)
 
     def _end_like_object(self, run: Run, published: Mapping[str, Any]) -> None:
         """A finished object always wins: whatever the journal says, nothing of this run is executed any more."""

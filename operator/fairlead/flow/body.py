@@ -49,7 +49,7 @@ class TooManySteps(FairleadError):
 
 @dataclass(slots=True)
 class Walk:
-    """What one walk looks at, and what it has found.
+    """What one walk looks at, and what it has found. `most_steps` is how many the run may start, None for any number.
 
     `drain` in its methods: start nothing and ask for nothing new, only wait for the calls that are open.
     """
@@ -58,6 +58,7 @@ class Walk:
     state: RunState
     now_ms: int
     resources: ResourceView
+    most_steps: int | None = None
     records: list[Draft] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     wake_at_ms: int | None = None
@@ -135,7 +136,7 @@ class Walk:
         """Start a step or, `looped`, one iteration of it."""
         # A repeat and its first iteration are one step; `apply` counts the same way.
         if not (looped and path.endswith("#1")):
-            if self.state.steps_started + self.started >= self.plan.limits.steps:
+            if self.most_steps is not None and self.state.steps_started + self.started >= self.most_steps:
                 raise TooManySteps
             self.started += 1
         container = plan.spec.repeat is not None and not looped
@@ -183,7 +184,7 @@ class Walk:
         last = self.state.steps.get(frame.path(plan.name, number)) if number else None
         before = self.state.steps.get(frame.path(plan.name, number - 1)) if number > 1 else None
         inner = frame.looped(number, before.output if before else None)
-        if last is not None and last.phase in ("Running", "BackingOff"):
+        if last is not None and last.phase in ("Running", "BackingOff", "Waiting"):
             self._attempt(inner, plan, last, deadline_ms=deadline_ms, drain=drain)
         elif last is not None and last.phase == "Failed":
             self._fail(step.path, step.attempt, last.error or _CANCELLED, then=None if drain else plan.spec.on_error)
@@ -238,7 +239,8 @@ class Walk:
             self._advance(frame, plan, step, deadline_ms=_earliest(step.deadline, deadline_ms), drain=drain)
 
     def _advance(self, frame: Frame, plan: StepPlan, step: StepState, *, deadline_ms: int, drain: bool) -> None:
-        attempt = Attempt(step, step.path, deadline_ms, PlaceEvaluator(self.state, frame))
+        evaluator = PlaceEvaluator(self.state, frame)
+        attempt = Attempt(step, step.path, deadline_ms, evaluator, self.now_ms, self.state.signals)
         try:
             result = kinds.of(plan).advance(plan.definition, attempt)
         except StepError as error:
@@ -262,6 +264,7 @@ class Walk:
             return _timed_out()
         self.records += attempt.records
         self.calls += attempt.wanted
+        self._wake(attempt.wake_at_ms or 0)
         return None
 
     def _enter(self, frame: Frame, step: StepState, enter: Enter, attempt: Attempt, *, drain: bool) -> Result | None:

@@ -16,6 +16,9 @@ from fairlead.flow.journal import Path
 from fairlead.flow.plan import Body
 from fairlead.flow.state import RunState, StepState
 
+FINALLY = "!/"
+"""What the paths of the steps of the Workflow's `finally` block begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -23,11 +26,11 @@ class Frame:
 
     Attributes:
         body: the steps.
-        prefix: what their paths begin with: `` for the Workflow's own list, `topic/`, `draft#2/`, `reply!/`.
+        prefix: what their paths begin with: `` for the Workflow's own list, `topic/`, `draft#2/`, `reply!/`, `!/`.
         caller: the frame of the step that runs this body; None for the Workflow's own.
         iteration: the number of the repeat's iteration that began here, 0 for none.
         previous: the output of the iteration before.
-        error: what the steps of an onError or onFailure block see.
+        error: what the steps of an onError, onFailure or finally block see.
     """
 
     body: Body
@@ -52,6 +55,10 @@ class Frame:
     def handle(self, body: Body, path: Path, error: CallError) -> Frame:
         """Return the place of the steps of the onError block of the step at `path`."""
         return Frame(body, f"{path}!/", self, error=error)
+
+    def finish(self, body: Body, error: CallError | None) -> Frame:
+        """Return the place of the steps of the Workflow's `finally` block."""
+        return Frame(body, FINALLY, self, error=error)
 
     def outward(self) -> Iterator[Frame]:
         """Go from here to the Workflow's own list."""
@@ -96,8 +103,8 @@ def scope_of(state: RunState, frame: Frame) -> dict[str, Any]:
     if loop is not None:
         scope |= {"iteration": loop.iteration, "previous": loop.previous}
     error = next((place.error for place in frame.outward() if place.error), None)
-    if error is not None:
-        scope["error"] = error.as_data()
+    if error is not None or any(place.prefix == FINALLY for place in frame.outward()):
+        scope["error"] = error.as_data() if error is not None else None
     return scope
 
 
