@@ -11,6 +11,7 @@ from tests.specimens import REMOVED
 
 GENERATE = {"prompt": "Hello"}
 TRANSFORM = {"value": 1}
+INPUT_FROM = {"configMap": {"name": "big", "key": "input.json"}}
 ENDPOINT = {"api": "OpenAIChat", "url": "http://models.example", "model": "m"}
 WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     # what is wrong, kind, changes, words of the answer
@@ -29,8 +30,8 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     (
         "two steps of one name",
         "Workflow",
-        {"spec.steps.6": {"name": "sum", "transform": TRANSFORM}},
-        'spec.steps[6]: Duplicate value: {"name":"sum"}',
+        {"spec.steps.7": {"name": "sum", "transform": TRANSFORM}},
+        'spec.steps[7]: Duplicate value: {"name":"sum"}',
     ),
     ("needs in a Sequence", "Workflow", {"spec.steps.5.needs": ["sum"]}, "needs and join are for `order: Graph`"),
     (
@@ -48,14 +49,36 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("nothing to validate with", "Workflow", {"spec.steps.3.validate.rules": REMOVED}, "at least one of schema, rules"),
     ("null as a value", "Workflow", {"spec.steps.4.transform.value": None}, "transform.value: Required value"),
     ("a loop without a bound", "Workflow", {"spec.steps.2.repeat.maxIterations": REMOVED}, "maxIterations: Required"),
+    ("two loops", "Workflow", {"spec.steps.6.repeat": {"until": "true", "maxIterations": 2}}, "a step has one loop"),
+    ("limits without a loop", "Workflow", {"spec.steps.6.forEach": REMOVED}, "limits bound a `forEach`"),
+    ("limits without a bound", "Workflow", {"spec.steps.6.limits": {}}, "at least one of modelCalls"),
+    ("a loop variable called input", "Workflow", {"spec.steps.6.forEach.as": "input"}, "for the loop variable"),
+    ("a loop variable called map", "Workflow", {"spec.steps.6.forEach.as": "map"}, "for the loop variable"),
+    ("a loop without items", "Workflow", {"spec.steps.6.forEach.items": REMOVED}, "forEach.items: Required value"),
+    ("no item at a time", "Workflow", {"spec.steps.6.forEach.maxParallel": 0}, "greater than or equal to 1"),
+    ("too many items at a time", "Workflow", {"spec.steps.6.forEach.maxParallel": 101}, "less than or equal to 100"),
+    ("an unknown way to fail", "Workflow", {"spec.steps.6.forEach.onItemFailure": "Skip"}, 'Unsupported value: "Skip"'),
+    ("nothing in parallel", "Workflow", {"spec.steps.6.parallel.blocks": []}, "should have at least 1 items"),
+    ("a block twice", "Workflow", {"spec.steps.6.parallel.blocks.1": "diagnose"}, "Duplicate value"),
+    ("an unknown join", "Workflow", {"spec.steps.6.parallel.join": {"mode": "Most"}}, 'Unsupported value: "Most"'),
+    ("two joins", "Workflow", {"spec.steps.6.parallel.join.mode": "All"}, "exactly one of mode (All or Any)"),
+    ("a join of more blocks", "Workflow", {"spec.steps.6.parallel.join.succeeded": 2}, "is larger than the number"),
     ("retry of a denial", "Workflow", {"spec.steps.1.retry.errorClasses.0": "Denied"}, 'Unsupported value: "Denied"'),
     ("a number", "Workflow", {"spec.steps.1.agent.parameters.temperature": 0.2}, "must be of type string"),
     ("no steps", "Workflow", {"spec.steps": []}, "spec.steps in body should have at least 1 items"),
-    ("an unknown field", "Workflow", {"spec.steps.4.forEach": {}}, 'unknown field "spec.steps[4].forEach"'),
+    ("an unknown field", "Workflow", {"spec.steps.4.loop": {}}, 'unknown field "spec.steps[4].loop"'),
     ("a status in disguise", "Workflow", {"spec.budget": {"costUSD": "1"}}, 'unknown field "spec.budget"'),
+    ("no run at all", "Workflow", {"spec.concurrency.maxRuns": 0}, "should be greater than or equal to 1"),
+    ("an unknown word for busy", "Workflow", {"spec.concurrency.whenBusy": "Wait"}, 'Unsupported value: "Wait"'),
+    ("six fields of cron", "Workflow", {"spec.triggers.schedules.0.cron": "0 0 2 * * *"}, "cron in body should match"),
+    ("no time zone", "Workflow", {"spec.triggers.schedules.0.timeZone": "UTC+1 h"}, "timeZone in body should match"),
+    ("schedules without retention", "Workflow", {"spec.retention": REMOVED}, "say in retention which of them stay"),
+    ("a retention of nothing", "Workflow", {"spec.retention": {}}, "at least one of ttlSecondsAfterFinished"),
     ("a long name", "Workflow", {"metadata.name": "x" * 41}, "a name has at most 40 characters and no dots"),
     ("a dot in a name", "Tool", {"metadata.name": "a.b"}, "a name has at most 40 characters and no dots"),
     ("a long name of a run", "WorkflowRun", {"metadata.name": "x" * 64}, "a name has at most 63 characters"),
+    ("two inputs", "WorkflowRun", {"spec.inputFrom": INPUT_FROM}, "at most one of input and inputFrom"),
+    ("an input from nowhere", "WorkflowRun", {"spec.input": REMOVED, "spec.inputFrom": {}}, "configMap: Required"),
     ("an unknown state", "WorkflowRun", {"spec.desiredState": "Stopped"}, 'Unsupported value: "Stopped"'),
     ("a run without a workflow", "WorkflowRun", {"spec.workflow": REMOVED}, "spec.workflow: Required value"),
     ("url and server", "Tool", {"spec.mcp.server": {"image": "x"}}, "set exactly one of url and server"),
@@ -70,6 +93,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("a port of root", "Model", {"spec.server.port": 80}, "should be greater than or equal to 1024"),
     ("a second Engine", "Engine", {"metadata.name": "second"}, "a namespace has one Engine, and its name is default"),
     ("a private host without port", "Engine", {"spec.security.allowedPrivateHosts.0": "10.0.0.7"}, "should match"),
+    ("isolation by half", "Engine", {"spec.security.requireNetworkIsolation": "Maybe"}, "Unsupported value"),
     ("grants to nobody", "Policy", {"spec.grants.serviceAccounts": []}, "should have at least 1 items"),
     ("an account twice", "Policy", {"spec.grants.serviceAccounts.1": "triage"}, "Duplicate value"),
     ("no function of a tool", "Policy", {"spec.grants.tools.0.functions": []}, "should have at least 1 items"),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from tests.e2e.kubectl import Kubectl
 from tests.specimens import REMOVED, changed, specimen, status_of
-from tests.wrong_objects import WRONG
+from tests.wrong_objects import INPUT_FROM, WRONG
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crds")]
 
@@ -83,6 +83,7 @@ RUN_CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("workflow", {"workflow": "other"}, "workflow is immutable; create another run"),
     ("input", {"input": {"more": [2]}}, "input is immutable; create another run"),
     ("no input", {"input": None}, "input is immutable; create another run"),
+    ("inputFrom", {"input": None, "inputFrom": INPUT_FROM}, "inputFrom is immutable; create another run"),
     ("requestedBy", {"requestedBy": "mallory"}, "requestedBy is immutable; create another run"),
     ("timeoutSeconds", {"timeoutSeconds": 1}, "timeoutSeconds is immutable; create another run"),
 ]

@@ -206,8 +206,10 @@ class TestOtherEnds:
 
     @pytest.mark.requirement("G4")
     def test_a_run_is_over_by_its_deadline_and_a_little(self, team: Kubectl) -> None:
-        late = finished(team, held_run(team, timeoutSeconds=3), timeout_seconds=45)
-        assert outcome(late)[0] == "Timeout"
+        name = held_run(team, timeoutSeconds=3)
+        assert outcome(finished(team, name, timeout_seconds=45))[0] == "Timeout"
+        said = until("Events tell the end", lambda: {"Timeout", "Accepted"} <= set(told := events(team, name)) and told)
+        assert said["Timeout"] == "Warning"
 
 
 class TestReading:
@@ -263,6 +265,12 @@ class TestTracing:
     def test_the_run_says_that_it_is_traced(self, team: Kubectl, greeted: dict[str, Any]) -> None:
         traced = becomes(team, RUN, greeted["metadata"]["name"], "Traced", "True", timeout_seconds=30)
         assert traced["reason"] == "Exported"
+
+
+def events(team: Kubectl, run: str) -> dict[str, str]:
+    """Return the type of each Event about a run, by reason."""
+    about = team.get("events", f"--field-selector=involvedObject.kind=WorkflowRun,involvedObject.name={run}")
+    return {event["reason"]: event["type"] for event in about["items"]}
 
 
 def ids_of(uid: str, entries: list[Entry]) -> set[tuple[str, str]]:

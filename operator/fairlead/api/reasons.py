@@ -115,6 +115,7 @@ class AcceptedReason(StrEnum):
     WORKFLOW_NOT_READY = "WorkflowNotReady"
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     NOT_AUTHORIZED = "NotAuthorized"
+    INPUT_NOT_FOUND = "InputNotFound"
     REJECTED = "Rejected"
 
 
@@ -140,6 +141,7 @@ class RunReason(StrEnum):
     INVALID_WORKFLOW = "InvalidWorkflow"
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
+    REJECTED = "Rejected"  # as many runs are at work as the Workflow allows, and it says Reject
     STATE_LOST = "StateLost"
     NONDETERMINISM = "Nondeterminism"
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fairlead.api.meta import (
     ATOMIC,
+    AccountName,
     ApiModel,
     CelRule,
     Conditions,
@@ -35,6 +36,21 @@ class Signal(ApiModel):
     ]
 
 
+class ConfigMapKey(ApiModel):
+    """One value of a ConfigMap of the same namespace."""
+
+    name: Annotated[AccountName, Field(description="The ConfigMap's name. Needs `get` on it.")]
+    key: Annotated[
+        str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="The key in its `data`.")
+    ]
+
+
+class InputFrom(ApiModel):
+    """Where a large input stands. It is read once, when the run is accepted, and kept with the run."""
+
+    config_map: Annotated[ConfigMapKey, Field(description="The value is JSON, an object.")]
+
+
 class WorkflowRunSpec(ApiModel):
     """What to run, with what."""
 
@@ -45,6 +61,13 @@ class WorkflowRunSpec(ApiModel):
             "input is immutable; create another run",
             ".input",
         ),
+        CelRule(
+            "has(self.inputFrom) == has(oldSelf.inputFrom) && "
+            "(!has(self.inputFrom) || self.inputFrom == oldSelf.inputFrom)",
+            "inputFrom is immutable; create another run",
+            ".inputFrom",
+        ),
+        CelRule("!has(self.input) || !has(self.inputFrom)", "set at most one of input and inputFrom", ".inputFrom"),
         CelRule(
             "has(self.requestedBy) == has(oldSelf.requestedBy) && "
             "(!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)",
@@ -74,6 +97,7 @@ class WorkflowRunSpec(ApiModel):
     input: Annotated[
         JsonObject | None, Field(description="Checked against the Workflow's input schema; at most 256 KiB.")
     ] = None
+    input_from: Annotated[InputFrom | None, Field(description="Instead of input, for up to 1 MiB.")] = None
     requested_by: Annotated[
         str | None, Field(max_length=253, description="Absent, or the user who creates the run.")
     ] = None

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,7 +120,7 @@ class _Shown:
             self._state = apply(self._state, entry)
         self._progress = Progress(f"run {name}" + (" goes on" if earlier else ""))
         engine.subscribe(self._committed)
-        self._committed(())
+        self._show(self._state.steps)
 
     def __enter__(self) -> None: ...
 
@@ -127,12 +128,16 @@ class _Shown:
         self._progress.close()
 
     def _committed(self, entries: Any) -> None:
+        for entry in entries:
+            self._state = self._apply(self._state, entry)
+        ended = self._progress.open if self._state.terminal is not None else []
+        self._show(dict.fromkeys([*(entry.path for entry in entries), *ended]))
+
+    def _show(self, paths: Iterable[str]) -> None:
         from fairlead.cli.localstore import clock_ms
         from fairlead.cli.tree import from_state
 
-        for entry in entries:
-            self._state = self._apply(self._state, entry)
-        self._progress.update(from_state(self._state), now_ms=clock_ms())
+        self._progress.update(from_state(self._state, paths), now_ms=clock_ms())
 
 
 async def _until_signalled(work: Any) -> list[Entry]:

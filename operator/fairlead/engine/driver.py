@@ -76,8 +76,8 @@ class _CallsInFlight:
     def become(self, wanted: tuple[Call, ...]) -> None:
         """Start what is not in flight yet; cancel what nobody wants any more.
 
-        A paused run wants nothing new, but what is recorded goes on. Nor does a closing run, but an effect that is under
-        way keeps its time to tell how it went.
+        A paused run wants nothing new, but what is recorded goes on. Nor does a closing run, but an effect under way
+        keeps its time to tell how it went.
         """
         for call in wanted:
             if call.id in self._returned:

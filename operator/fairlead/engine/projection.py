@@ -274,6 +274,8 @@ def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
         row["message"] = f"{step.error.reason}: {step.error.message}"[:ROW_MESSAGE_CHARACTERS]
     elif ignored := _ignored(state, step):
         row["message"] = f"a signal was ignored: {ignored}"[:ROW_MESSAGE_CHARACTERS]
+    elif step.partial:
+        row["message"] = step.partial[:ROW_MESSAGE_CHARACTERS]
     if step.tokens:
         row["tokens"] = step.tokens
     return row

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fairlead.api.workflow import Workflow
+from fairlead.api.run import InputFrom
+from fairlead.engine.acceptance import Accept
 from fairlead.engine.beginning import accepted_draft
 from fairlead.engine.demands import demanded
 from fairlead.engine.driver import Caller, drive
+from fairlead.engine.inputs import read_input
 from fairlead.engine.log import RunLog
 from fairlead.engine.plans import Plans
 from fairlead.engine.reading import ReadBack, read_back
 from fairlead.engine.reporter import Reporter
 from fairlead.engine.roster import Run
-from fairlead.engine.seams import Resources
+from fairlead.engine.seams import Cluster, Resources
 from fairlead.engine.store import Store
 from fairlead.errors import InvalidSpec
 from fairlead.flow.journal import Draft, Entry
@@ -26,8 +28,16 @@ class Runner:
     """Knows how to begin, load and drive a run; `runs.py` knows when."""
 
     def __init__(
-        self, store: Store, *, resources: Resources, gate: Caller, reporter: Reporter, clock: Callable[[], int]
+        self,
+        store: Store,
+        *,
+        resources: Resources,
+        cluster: Cluster | None,
+        gate: Caller,
+        reporter: Reporter,
+        clock: Callable[[], int],
     ) -> None:
+        self._cluster = cluster
         self._store = store
         self._resources = resources
         self._gate = gate
@@ -35,15 +45,27 @@ class Runner:
         self._clock = clock
         self._plans = Plans(store)
 
-    async def begin(self, run: Run, workflow: Workflow) -> None:
+    async def read_input(self, run: Run, source: InputFrom, *, grace_ms: int) -> None:
+        """Read the input from where it stands; what came of it is `run.given`."""
+        until_ms = run.seen_at_ms + grace_ms
+        run.given = await read_input(source, self._cluster, until_ms=until_ms, now_ms=self._clock())
+
+    async def begin(self, run: Run, accept: Accept) -> None:
         """Accept a run: freeze the Workflow as it stands and write the first entry."""
         assert run.obj is not None
-        plan = await self._plans.freeze(workflow)
-        draft = accepted_draft(run.obj, workflow, plan, now_ms=self._clock())
-        self._store.begin(run.uid, namespace=self._resources.namespace, name=run.name, workflow=run.workflow)
+        plan = await self._plans.freeze(accept.workflow)
+        draft = accepted_draft(run.obj, accept, plan, now_ms=self._clock())
+        self._store.begin(
+            run.uid,
+            namespace=self._resources.namespace,
+            name=run.name,
+            workflow=run.workflow,
+            key=accept.key,
+            deadline_at=draft.data["deadline"],
+        )
         run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
         run.log.append(draft)
-        run.deadline_ms = draft.data["deadline"]
+        run.key, run.deadline_ms = accept.key, draft.data["deadline"]
 
     async def load(self, run: Run) -> RunLog:
         """Read a run back, and record what is unknown to be unknown.

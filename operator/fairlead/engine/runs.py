@@ -20,13 +20,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from fairlead.api.conditions import is_true
-from fairlead.api.run import WorkflowRun
-from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Wait, judge
+from fairlead.api.run import InputFrom, WorkflowRun
+from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Resolve, Wait, judge
 from fairlead.engine.alarms import Alarms
 from fairlead.engine.beginning import lost_draft, mirrored_draft, overdue_draft
+from fairlead.engine.concurrency import Turns
 from fairlead.engine.demands import demands_nothing
 from fairlead.engine.endings import Endings
-from fairlead.engine.fairness import FairQueue
 from fairlead.engine.reporter import Reporter
 from fairlead.engine.roster import Roster, Run, Standing
 from fairlead.engine.runner import Runner
@@ -94,7 +94,7 @@ class Runs:
         self._clock = clock
         self._options = options or RunOptions()
         self.roster = roster
-        self._queue = FairQueue()
+        self._turns = Turns(resources, roster, places=self._options.places)
         self._alarms = Alarms()
         self._inbox: deque[RunUid] = deque()
         self._jobs: deque[Coroutine[Any, Any, None]] = deque()
@@ -154,13 +154,13 @@ class Runs:
             StoreError: the journal cannot be read.
         """
         self.roster.count_ended(await self._store.counts())
-        self._inherited = self._store.ended_runs()
+        self._inherited = set(self._store.ended_runs())
         for row in await self._store.open_runs():
             await self._take_over(row, objects.get(row.uid))
         await self._store.durable()
 
     async def _take_over(self, row: RunRow, raw: Mapping[str, Any] | None) -> None:
-        run = Run(row.uid, row.name, row.workflow, seen_at_ms=self._clock())
+        run = Run(row.uid, row.name, row.workflow, seen_at_ms=self._clock(), key=row.key, deadline_ms=row.deadline_at)
         self.roster.add(run, Standing.PARKED)
         if raw is None:
             run.cancel = "the WorkflowRun was deleted"
@@ -264,10 +264,13 @@ class Runs:
 
     async def _consider(self, run: Run, obj: WorkflowRun) -> None:
         workflow = self._resources.workflows.get(run.workflow)
+        given, run.given = run.given, None
         verdict = judge(
             obj.spec,
             workflow,
             self._authorization(run.workflow) if workflow is not None else None,
+            given=given,
+            busy=self._turns.busy,
             seen_at_ms=run.seen_at_ms,
             now_ms=self._clock(),
             grace_ms=self._options.grace_ms,
@@ -279,39 +282,46 @@ class Runs:
                 if until_ms is not None:
                     self._alarms.set(run.uid, until_ms)
                 self._reporter.waits(run, reason, message)
-            case Accept(workflow):
-                await self._runner.begin(run, workflow)
-                if len(self._queue) == 0 and self.roster.active() < self._options.places:
+            case Resolve(source):
+                self._jobs.append(self._guarded(run, self._read_input(run, source)))
+            case Accept():
+                await self._runner.begin(run, verdict)
+                if self._turns.at_once(run):
                     self._start(run)  # its first steps and the acceptance share a commit
                 else:
+                    run.note = self._turns.waits_for(run)
                     self._reporter.goes_on(run)
                     self._enqueue(run)
+
+    async def _read_input(self, run: Run, source: InputFrom) -> None:
+        await self._runner.read_input(run, source, grace_ms=self._options.grace_ms)
+        self._inbox.append(run.uid)
+        self._woken.set()
 
     # Places
 
     def _enqueue(self, run: Run) -> None:
-        """Let an accepted run wait for a place: as a row, until its deadline at the latest."""
+        """Let an accepted run wait for its turn: as a row, until its deadline at the latest."""
         self.roster.move(run, Standing.QUEUED)
-        self._queue.push(run.workflow, run.uid)
+        self._turns.push(run)
         run.log = None
         if run.deadline_ms:
             self._alarms.set(run.uid, run.deadline_ms)
         self._woken.set()
 
     def _fill_places(self) -> None:
-        while self.roster.active() < self._options.places and not self._draining:
-            uid = self._queue.pop()
-            run = self.roster.get(uid) if uid is not None else None
-            if uid is None:
-                break
+        while not self._draining and (uid := self._turns.next()) is not None:
+            run = self.roster.get(uid)
             if run is not None:
                 self._start(run)
 
     def _start(self, run: Run) -> None:
         """Drive a run, now. What was parked, is due or is to be cancelled does not stand in line again."""
-        self._queue.remove(run.workflow, run.uid)
+        self._turns.remove(run)
         if run.standing is Standing.PARKED:
             self._store.park(run.uid, None)
+        elif run.standing is Standing.QUEUED:
+            run.note = ""
         self.roster.move(run, Standing.ACTIVE)
         self._alarms.clear(run.uid)
         self._starting.append(run)
@@ -398,7 +408,7 @@ class Runs:
         self._woken.set()
 
     def _forget(self, run: Run) -> None:
-        self._queue.remove(run.workflow, run.uid)
+        self._turns.remove(run)
         self._alarms.clear(run.uid)
         self._woken.set()
 

@@ -10,17 +10,18 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead.api.meta import ApiModel
+from fairlead.api.meta import ApiModel, cel_name
 from fairlead.api.reasons import ReadyReason
 from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, Limits, OutputContract, Step, WorkflowSpec
+from fairlead.flow.cron import cron_problem, zone_problem
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
-from fairlead.flow.schema import check_schema
-from fairlead.flow.shapes import did_you_mean
+from fairlead.flow.schema import check_schema, findings
+from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
 from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, sites_of
 from fairlead.flow.steps.wait import unix_ms
 from fairlead.flow.syntax import MAX_ITEMS
 from fairlead.flow.template import expressions_in
-from fairlead.flow.visibility import Place, Reader, places
+from fairlead.flow.visibility import Place, Reader, before_the_run, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +52,18 @@ def check_workflow(
     for place in places(spec, order):
         found += _order(place)
         for index, step, scope in place.scopes():
-            path = f"{place.path}.steps[{index}]"
+            path, items = f"{place.path}.steps[{index}]", scope.items(step, blocks)
             found += _route(step, path)
             found += _wait(step, path, spec.limits or Limits())
+            found += _for_each(step, path, items)
             found += _references(step, path, spec, models, tools)
-            for site in sites_of(step, path, blocks):
+            for site in sites_of(step, path, blocks, items_of(items)):
                 found += _site(site, Reader(spec, place, scope.adding(site.adds)))
         output = Site(f"{place.path}.output", place.body.output)
         found += _site(output, Reader(spec, place, place.after()))
-    found += _schemas(spec)
+    if spec.concurrency is not None:
+        found += _site(Site("spec.concurrency.key", spec.concurrency.key), before_the_run(spec))
+    found += [*_schedules(spec), *_schemas(spec)]
     if spec.defaults is not None and spec.defaults.model is not None:
         found += _model("spec.defaults.model", spec.defaults.model, models)
     return list(dict.fromkeys(found))
@@ -70,7 +74,7 @@ def check_workflow(
 
 def _rules(model: ApiModel, path: str) -> Iterator[Finding]:
     """Check what the API server checks: the CEL rules that stand beside the fields. `_order` is more exact on needs."""
-    written = _outline(model.to_yaml_dict()) if type(model).cel else {}
+    written = outline(model.to_yaml_dict()) if type(model).cel else {}
     for rule in type(model).cel:
         if rule is not NEEDS_ONLY_IN_A_GRAPH and "oldSelf" not in rule.rule and not _holds(rule.rule, written):
             yield Finding(f"{path}{rule.field_path or ''}", rule.message)
@@ -83,15 +87,17 @@ def _rules(model: ApiModel, path: str) -> Iterator[Finding]:
                 yield from _rules(item, f"{here}[{index}]")
 
 
-def _outline(value: Any, levels: int = 4) -> Any:
-    """Return what the rules look at - names, enums, presence - without content that CEL could not take."""
+def outline(value: Any, levels: int = 4) -> Any:
+    """Return what the rules look at - names, enums, numbers, presence - without content that CEL could not take."""
     match value:
         case Mapping() if levels:
-            return {key: _outline(item, levels - 1) for key, item in value.items()}
+            return {cel_name(key): outline(item, levels - 1) for key, item in value.items()}
         case list() if levels:
-            return [_outline(item, levels - 1) for item in value[:MAX_ITEMS]]
+            return [outline(item, levels - 1) for item in value[:MAX_ITEMS]]
         case str():
             return value if value.isprintable() else ""
+        case int():
+            return value
     return True
 
 
@@ -108,6 +114,10 @@ def _names(spec: WorkflowSpec) -> Iterator[Finding]:
     for path, step in _steps(spec):
         if step.route is not None:
             yield from _duplicates(f"{path}.route.choices", step.route.choices)
+        branches = step.parallel.blocks if step.parallel is not None else []
+        for index, branch in enumerate(branches):
+            if branch in branches[:index]:
+                yield Finding(f"{path}.parallel.blocks[{index}]", f"'{branch}' is in the list already")
     for index, block in enumerate(spec.blocks):
         yield from _duplicates(f"spec.blocks[{index}].steps", block.steps)
 
@@ -170,7 +180,8 @@ def _call_order(spec: WorkflowSpec, blocks: Mapping[str, Block]) -> tuple[list[s
     indexes = {block.name: index for index, block in enumerate(spec.blocks)}
     for cycle in cycles:
         path = f"spec.blocks[{indexes[cycle[0]]}]"
-        found.append(Finding(path, f"the block runs itself: {' -> '.join(cycle)}; a loop is written with repeat"))
+        instead = "a loop is written with repeat or forEach"
+        found.append(Finding(path, f"the block runs itself: {' -> '.join(cycle)}; {instead}"))
     used = _reachable(edges, "")
     unused = [name for name in blocks if name not in used]
     found += [Finding(f"spec.blocks[{indexes[name]}]", f"block '{name}' is never used") for name in unused]
@@ -238,6 +249,15 @@ def _wait(step: Step, path: str, limits: Limits) -> Iterator[Finding]:
             yield Finding(f"{path}.wait.until", error.message)
 
 
+def _for_each(step: Step, path: str, items: Shape) -> Iterator[Finding]:
+    if step.for_each is None:
+        return
+    types = types_of(items)
+    if (types and "array" not in types) or not isinstance(step.for_each.items, str | list):
+        found = f"; this is of type {' or '.join(types)}" if types else ""
+        yield Finding(f"{path}.forEach.items", f"items must be a list, or one $( ) that gives one{found}")
+
+
 # Expressions.
 
 
@@ -261,6 +281,22 @@ def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
         case list():
             for index, item in enumerate(value):
                 yield from _texts(f"{path}[{index}]", item)
+
+
+# Schedules.
+
+
+def _schedules(spec: WorkflowSpec) -> Iterator[Finding]:
+    schedules = spec.triggers.schedules if spec.triggers is not None else []
+    yield from _duplicates("spec.triggers.schedules", schedules)
+    for index, schedule in enumerate(schedules):
+        path = f"spec.triggers.schedules[{index}]"
+        wrong = {".cron": cron_problem(schedule.cron)}
+        wrong[".timeZone"] = zone_problem(schedule.time_zone) if schedule.time_zone is not None else None
+        yield from (Finding(f"{path}{field}", problem) for field, problem in wrong.items() if problem is not None)
+        schema = spec.input.schema_ if spec.input is not None else None
+        if schema is not None and not check_schema(schema):
+            yield from (Finding(f"{path}.input", problem) for problem in findings(schema, schedule.input or {}))
 
 
 # Schemas, models and tools.

@@ -1,8 +1,10 @@
 """The journal's vocabulary: what happened to a run, as append-only entries.
 
 `next.py` proposes drafts, the store stamps them (sequence and time), `state.py` folds them. `path` names a point
-of the execution: `answer`, `draft#2/score` (`#n` iteration of a repeat), `topic/ask` (a step of the block that `topic`
-runs), `reply!/notify` (a step of reply's onError block), `!/close` (a step of the Workflow's `finally` block).
+of the execution: `answer`, `draft#2/score` (`#n` iteration of a repeat, from 1), `summaries[3]` (`[i]` item of a
+forEach, from 0), `topic/ask` (a step of the block that `topic` runs), `both/logs/fetch` (a step of the block `logs`, a
+branch of the parallel `both`), `reply!/notify` (a step of reply's onError block), `!/close` (a step of the Workflow's
+`finally` block).
 """
 
 from __future__ import annotations
@@ -23,16 +25,18 @@ class EntryKind(StrEnum):
     """What happened. The data of each kind stands beside it; `?` marks what may be absent."""
 
     RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
-    #                               createdAt (ms), deadline (ms), requestedBy?
+    #                               createdAt (ms), deadline (ms), requestedBy?, concurrencyKey?,
+    #                               scheduledAt? (ms)
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
-    EVALUATED = "Evaluated"  # purpose: When | Inputs | Until | Choice (of a route); value, error?
+    EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);
+    #                          value, error?
     #                          purpose Findings: index (of the answer or signal that was checked), value: [message]
     #                          purpose Signal: value: the index of the signal that a wait takes
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
     CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
     #                               usage? {inputTokens, outputTokens}, durationMs; an error may carry retryAfterMs
     CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message
-    STEP_SUCCEEDED = "StepSucceeded"  # output
+    STEP_SUCCEEDED = "StepSucceeded"  # output; partial?: why a forEach left items out
     STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or
     #                             Block (not final: its block runs now); neither: another attempt follows
     STEP_SKIPPED = "StepSkipped"  # reason

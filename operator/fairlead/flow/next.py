@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from fairlead.api.reasons import DecisionReason, ErrorClass, RunReason
-from fairlead.flow.body import TooManySteps, Unfinished, Walk
+from fairlead.flow.body import Walk
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, Path
 from fairlead.flow.plan import Plan
@@ -20,6 +20,7 @@ from fairlead.flow.recover import open_calls, outcome_unknown
 from fairlead.flow.scope import FINALLY, Frame
 from fairlead.flow.state import Accepted, CallState, Closing, RunState, StepState
 from fairlead.flow.steps.attempt import Failed, Nondeterminism, ResourceView, Succeeded, failed
+from fairlead.flow.walking import Drain, TooManySteps, Unfinished
 
 CLOSING_GRACE_MS = 20_000
 """How long the open calls of a closing run are waited for."""
@@ -130,7 +131,7 @@ def _finally(state: RunState, closing: Closing, walk: Walk, frame: Frame, deadli
     """Run the block, and end with it. It has begun once: after a restart it goes on with the time that is left."""
     overdue = walk.now_ms >= deadline_ms
     try:
-        result = walk.body(frame, deadline_ms=deadline_ms, drain=overdue)
+        result = walk.body(frame, deadline_ms=deadline_ms, drain=Drain.WAIT if overdue else Drain.NO)
     except Nondeterminism as error:
         result = failed(ErrorClass.INTERNAL, str(error), reason=error.reason)
     match result:
@@ -196,7 +197,7 @@ def _origin(state: RunState, error: CallError, prefix: str) -> StepState | None:
         step = next(guilty, None)
         if step is None:
             return found
-        found, prefixes = step, [f"{step.path}/", f"{step.path}!/"]
+        found, prefixes = step, [f"{step.path}/", f"{step.path}!/", f"{step.path}["]
 
 
 def _failed(state: RunState, prefix: str) -> Iterator[StepState]:

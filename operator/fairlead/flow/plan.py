@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, WorkflowSpec
 
-CONTAINERS = ("block",)
+CONTAINERS = ("block", "parallel")
 """Kinds that call nothing themselves: the Workflow's defaults hold for the steps within, not for them."""
 
 WITHOUT_DEFAULTS = (*CONTAINERS, "wait")
@@ -30,6 +30,7 @@ class StepPlan:
         join: All, Any or AllDone of them.
         retry: how often and when a failed attempt is followed by another.
         timeout_seconds: of one attempt; 0 for none.
+        branches: of a parallel: one step for each of its blocks, by name.
     """
 
     spec: Step
@@ -39,11 +40,17 @@ class StepPlan:
     join: str
     retry: Retry
     timeout_seconds: int
+    branches: Mapping[str, StepPlan] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Return the step's name."""
         return self.spec.name
+
+    @property
+    def loops(self) -> bool:
+        """Tell whether the step holds iterations or items, which have its attempts."""
+        return self.spec.repeat is not None or self.spec.for_each is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,7 @@ def _definitions(step: Step) -> dict[str, Any]:
         "transform": step.transform,
         "block": step.block,
         "wait": step.wait,
+        "parallel": step.parallel,
     }
 
 
@@ -131,4 +139,8 @@ def _step(step: Step, needs: tuple[str, ...], defaults: Defaults) -> StepPlan:
         join=step.join or "All",
         retry=step.retry or default.retry or Retry(),
         timeout_seconds=step.timeout_seconds or default.timeout_seconds or 0,
+        branches={
+            block: _step(Step(name=block, block=block), (), defaults)
+            for block in (step.parallel.blocks if step.parallel else ())
+        },
     )

@@ -16,7 +16,7 @@ Phase = Literal["Running", "BackingOff", "Waiting", "Succeeded", "Failed", "Skip
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was frozen when the run was accepted. `created_at` and `deadline` are Unix ms."""
+    """What was frozen when the run was accepted. `created_at`, `deadline` and `scheduled_at` are Unix ms."""
 
     workflow: str
     namespace: str
@@ -29,12 +29,14 @@ class Accepted:
     created_at: int
     deadline: int
     requested_by: str | None = None
+    scheduled_at: int | None = None
 
 
 @dataclass(slots=True)
 class Usage:
-    """What the run used. Calls count from their intent, tokens from their outcome."""
+    """What a run or one of its forEach used. Steps count from their start, calls from their intent, tokens last."""
 
+    steps: int = 0
     model_calls: int = 0
     tool_calls: int = 0
     input_tokens: int = 0
@@ -115,7 +117,7 @@ class CallState:
 
 @dataclass(slots=True)
 class StepState:
-    """One step, or one iteration of a repeat (`draft#2`).
+    """One step, one iteration of a repeat (`draft#2`), or one item of a forEach (`summaries[3]`).
 
     Attributes:
         path: where it stands.
@@ -132,6 +134,9 @@ class StepState:
         waits_for: of a step that is Waiting: the name of the signal, "" for a time alone.
         signal: the index of the signal that was taken.
         iteration: of a repeat: the last one that was started.
+        items: of a forEach: what it goes over, evaluated once.
+        used: of a forEach: by all of its items; None before the first.
+        partial: of a Succeeded forEach: why items were left out, "" when none were.
         inputs: evaluated once, kept by all attempts until one succeeds.
         choice: of a route, kept by all attempts.
         until: of an iteration.
@@ -155,6 +160,9 @@ class StepState:
     waits_for: str = ""
     signal: int | None = None
     iteration: int = 0
+    items: Evaluation | None = None
+    used: Usage | None = None
+    partial: str = ""
     inputs: Evaluation | None = None
     choice: Evaluation | None = None
     until: Evaluation | None = None
@@ -166,6 +174,8 @@ class StepState:
 @dataclass(slots=True)
 class BodyState:
     """One run of a list of steps, keyed by the prefix of its steps' paths: `` (the Workflow's), `topic/`, `reply!/`.
+
+    The items of a forEach are a list too (`summaries[`, of `3]`), and so are the branches of a parallel (`both/`).
 
     Step names, in order: `open` ones have started, `settled` ones are done with, `failed` ones among these end it.
     """
@@ -191,7 +201,6 @@ class RunState:
     bodies: dict[str, BodyState] = field(default_factory=dict)
     whens: dict[Path, Evaluation] = field(default_factory=dict)
     open_calls: dict[tuple[Path, str], None] = field(default_factory=dict)
-    steps_started: int = 0
     usage: Usage = field(default_factory=Usage)
     denials: int = 0
     signals: list[SignalState] = field(default_factory=list)

@@ -6,7 +6,7 @@ look only at what is open: finished steps keep their output, finished bodies cos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from fairlead.api.reasons import DecisionReason, ErrorClass
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
@@ -59,10 +59,30 @@ def repeats_of(state: RunState, call: Call) -> int:
 
 
 def place_of(path: Path) -> tuple[str, str, int]:
-    """Return where a path stands: its body's prefix, its step's name, its iteration (0: the step itself)."""
-    cut = path.rfind("/") + 1
+    """Return where a path stands: its body's prefix, its step's name, its iteration (0: the step itself).
+
+    An item's body is its forEach: `summaries[3]` is `3]` in `summaries[`.
+    """
+    cut = max(path.rfind("/"), path.rfind("[")) + 1
     name, _, iteration = path[cut:].partition("#")
     return path[:cut], name, int(iteration or 0)
+
+
+def is_turn(path: Path) -> bool:
+    """Tell whether a path is that of an iteration or an item, not of the step that holds it."""
+    last = path[path.rfind("/") + 1 :]
+    return "#" in last or "[" in last
+
+
+def first_failure(state: RunState, prefix: str) -> CallError | None:
+    """Return what a list of steps failed with: the first of its failures, but before all others an unknown outcome.
+
+    Whoever tries the list again would try all that failed in it, and an unknown outcome must not be tried again.
+    """
+    body = state.bodies.get(prefix)
+    errors = [error for name in (body.failed if body else ()) if (error := state.steps[Path(prefix + name)].error)]
+    unknown = (error for error in errors if error.error_class == ErrorClass.OUTCOME_UNKNOWN)
+    return next(unknown, errors[0] if errors else None)
 
 
 def _accepted(state: RunState, entry: Entry) -> None:
@@ -80,6 +100,7 @@ def _accepted(state: RunState, entry: Entry) -> None:
         created_at=data["createdAt"],
         deadline=data["deadline"],
         requested_by=data.get("requestedBy"),
+        scheduled_at=data.get("scheduledAt"),
     )
 
 
@@ -89,7 +110,8 @@ def _step_started(state: RunState, entry: Entry) -> None:
     if step is None:
         step = state.steps[entry.path] = StepState(entry.path, started_at=entry.at)
         state.whens.pop(entry.path, None)
-        state.steps_started += iteration != 1
+        for used in _counted(state, entry.path):
+            used.steps += iteration != 1
     if iteration:
         state.steps[Path(prefix + name)].iteration = iteration
     else:
@@ -103,7 +125,7 @@ def _step_started(state: RunState, entry: Entry) -> None:
 
 def _reopen_beneath(state: RunState, step: StepState, at: int) -> None:
     """Make what failed beneath start again with the new attempt; what succeeded there never runs again."""
-    for prefix in (f"{step.path}/", f"{step.path}!/"):
+    for prefix in (f"{step.path}/", f"{step.path}!/", f"{step.path}["):
         if body := state.bodies.get(prefix):
             for name in body.failed:
                 del body.settled[name]
@@ -135,6 +157,8 @@ def _evaluated(state: RunState, entry: Entry) -> None:
     match purpose:
         case "When":
             state.whens[entry.path] = value
+        case "Items" if step:
+            step.items = value
         case "Inputs" if step:
             step.inputs = value
         case "Choice" if step:
@@ -165,10 +189,11 @@ def _call_intent(state: RunState, entry: Entry) -> None:
         keyed="key" in data,
     )
     state.open_calls[(entry.path, data["index"])] = None
-    if kind is CallKind.TOOL:
-        state.usage.tool_calls += 1
-    else:
-        state.usage.model_calls += 1
+    for used in _counted(state, entry.path):
+        if kind is CallKind.TOOL:
+            used.tool_calls += 1
+        else:
+            used.model_calls += 1
 
 
 def _call_outcome(state: RunState, entry: Entry) -> None:
@@ -184,8 +209,9 @@ def _call_outcome(state: RunState, entry: Entry) -> None:
         output_tokens=usage.get("outputTokens", 0),
         duration_ms=data.get("durationMs", 0),
     )
-    state.usage.input_tokens += call.outcome.input_tokens
-    state.usage.output_tokens += call.outcome.output_tokens
+    for used in _counted(state, entry.path):
+        used.input_tokens += call.outcome.input_tokens
+        used.output_tokens += call.outcome.output_tokens
     step.tokens += call.outcome.input_tokens + call.outcome.output_tokens
     state.open_calls.pop((entry.path, call.index), None)
 
@@ -214,7 +240,8 @@ def _call_denied(state: RunState, entry: Entry) -> None:
 
 def _step_succeeded(state: RunState, entry: Entry) -> None:
     step = _settle(state, entry, phase="Succeeded")
-    step.output, step.inputs, step.choice = entry.data.get("output"), None, None
+    step.output, step.inputs, step.choice, step.items = entry.data.get("output"), None, None, None
+    step.partial = entry.data.get("partial", "")
 
 
 def _step_skipped(state: RunState, entry: Entry) -> None:
@@ -309,6 +336,18 @@ def _ended(state: RunState, entry: Entry) -> None:
             step.error = step.error or cancelled
 
 
+def _counted(state: RunState, path: Path) -> Iterator[Usage]:
+    """Yield where the use of a step counts: in the run, and in every forEach around it."""
+    yield state.usage
+    at = path.find("[")
+    while at >= 0:
+        around = state.steps[Path(path[:at])]
+        if around.used is None:
+            around.used = Usage()
+        yield around.used
+        at = path.find("[", at + 1)
+
+
 def _body(state: RunState, prefix: str) -> BodyState:
     return state.bodies.setdefault(prefix, BodyState())
 
@@ -349,6 +388,8 @@ __all__ = [
     "Terminal",
     "Usage",
     "apply",
+    "first_failure",
+    "is_turn",
     "new_state",
     "place_of",
     "repeats_of",

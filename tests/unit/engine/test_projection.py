@@ -251,6 +251,25 @@ def test_rows_show_open_steps_first_then_failed_ones() -> None:
     assert "spanID" not in rows[4]
 
 
+def test_of_ten_thousand_items_those_that_run_and_have_failed_are_shown_first() -> None:
+    drafts = [draft for n in range(9_000) for draft in (started(f"a[{n}]"), succeeded(f"a[{n}]"))]
+    drafts += [draft for n in range(9_000, 9_010) for draft in (started(f"a[{n}]"), failed(f"a[{n}]"))]
+    drafts += [started(f"a[{n}]") for n in range(9_010, 9_018)]
+    status = project(fold(accepted(), started("a"), *drafts), PLAN, around())
+    rows = [(row["path"], row["phase"]) for row in status["steps"]]
+    assert len(rows) == STEP_ROWS
+    assert rows[:9] == [("a", "Running"), *((f"a[{n}]", "Running") for n in range(9_010, 9_018))]
+    assert rows[9:19] == [(f"a[{n}]", "Failed") for n in range(9_000, 9_010)]
+    assert rows[-1] == ("a[8999]", "Succeeded")
+    assert len(canonical_json(status)) <= STATUS_BYTES
+
+
+def test_a_step_that_left_items_out_says_so_in_its_row() -> None:
+    partial = step(EntryKind.STEP_SUCCEEDED, "a", output=[1, None], partial="BudgetExceeded: steps 1 reached")
+    row = project(fold(accepted(), started("a"), partial), PLAN, around())["steps"][0]
+    assert (row["phase"], row["message"]) == ("Succeeded", "BudgetExceeded: steps 1 reached")
+
+
 def test_only_the_newest_of_many_finished_steps_are_shown_beside_the_open_one() -> None:
     drafts = [draft for number in range(200) for draft in (started(f"s{number}"), succeeded(f"s{number}"))]
     rows = project(fold(accepted(), started("first"), *drafts), PLAN, around())["steps"]

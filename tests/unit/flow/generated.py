@@ -140,7 +140,14 @@ def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], befor
         {"validate": {"value": {"n": "$( input.n )", "word": "yes"}, "onFailure": on_failure, **_checks(contract)}},
     ]
     ways += [{"block": block} for block in blocks]
+    if blocks:
+        ways.append({"parallel": {"blocks": [*blocks], "join": draw(st.sampled_from(joins(len(blocks))))}})
     return draw(st.sampled_from(ways))
+
+
+def joins(blocks: int) -> list[dict[str, Any]]:
+    """Return every join that so many blocks can have."""
+    return [{"mode": "All"}, {"mode": "Any"}, *({"succeeded": number} for number in range(1, blocks + 1))]
 
 
 def _checks(contract: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def _checks(contract: dict[str, Any]) -> dict[str, Any]:
 
 @st.composite
 def modifiers(draw: Draw, blocks: tuple[str, ...], before: list[str]) -> dict[str, Any]:
-    """Draw what holds for any step: when, retry, onError, repeat. Most steps have few of them."""
+    """Draw what holds for any step: when, retry, onError, a loop. Most steps have few of them."""
     found: dict[str, Any] = {}
     if draw(st.integers(0, 4)) == 0:
         whens = ["input.n > 1", "input.missing", *(f"steps.{name}.phase != 'Failed'" for name in before)]
@@ -161,10 +168,20 @@ def modifiers(draw: Draw, blocks: tuple[str, ...], before: list[str]) -> dict[st
         }
     if draw(st.integers(0, 2)) == 0:
         found["onError"] = draw(st.sampled_from([{"action": "Continue"}, *({"block": block} for block in blocks)]))
-    if draw(st.integers(0, 4)) == 0:
-        found["repeat"] = {
-            "until": draw(st.sampled_from(["iteration == 2", "output != null && previous != null", "false"])),
-            "maxIterations": 3,
-            "onExhausted": draw(st.sampled_from(["Fail", "Continue"])),
-        }
+    match draw(st.integers(0, 9)):
+        case 0 | 1:
+            found["repeat"] = {
+                "until": draw(st.sampled_from(["iteration == 2", "output != null && previous != null", "false"])),
+                "maxIterations": 3,
+                "onExhausted": draw(st.sampled_from(["Fail", "Continue"])),
+            }
+        case 2 | 3:
+            found["forEach"] = {
+                "items": draw(st.sampled_from([[1, 2, 3], [], "$( [input.n, 2] )", "$( input.n )"])),
+                "maxParallel": draw(st.integers(1, 3)),
+                "onItemFailure": draw(st.sampled_from(["Fail", "Continue"])),
+            }
+            if draw(st.booleans()):
+                limited = st.sampled_from(["modelCalls", "toolCalls", "tokens", "steps"])
+                found["limits"] = draw(st.dictionaries(limited, st.integers(1, 9), min_size=1, max_size=2))
     return found

@@ -64,7 +64,14 @@ class Enter:
     error: CallError | None = None
 
 
-Result = Succeeded | Failed | Enter
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Run the branches of a parallel until so many have succeeded, or cannot any more."""
+
+    needed: int
+
+
+Result = Succeeded | Failed | Enter | Fork
 
 
 class Evaluator(Protocol):
@@ -133,6 +140,11 @@ class Attempt:
     def recorded(self, index: CallIndex) -> CallState | None:
         """Return a call that has an intent, an outcome or a denial already."""
         return self.state.calls.get(str(index))
+
+    def reads(self, index: CallIndex) -> bool:
+        """Tell whether a recorded call does no more than read."""
+        known = self.recorded(index)
+        return known is not None and known.effect == "Read"
 
     def replayed(self, index: CallIndex) -> CallState | None:
         """Return a settled call that a later one was built upon: the later one's digest covers it."""

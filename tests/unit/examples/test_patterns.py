@@ -1,0 +1,57 @@
+"""Every workflow pattern that the documentation lists runs in the engine and gives what its example says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.unit.engine.fakes import READY
+from tests.unit.engine.runworld import World, run_object
+
+from fairlead.api.workflow import Workflow
+
+ROOT = Path(__file__).parents[3]
+PATTERNS = ROOT / "examples" / "patterns"
+RUNS: list[tuple[str, dict[str, Any], Any]] = [
+    ("sequence", {"price": 10, "count": 3}, 36),
+    ("parallel-split", {"service": "shop"}, "logs of shop metrics of shop"),
+    ("synchronization", {}, 3),
+    ("exclusive-choice", {"amount": 101}, "large: somebody looks at it"),
+    ("exclusive-choice", {"amount": 99}, "small: it is paid"),
+    ("multi-choice", {"ways": ["mail", "call"]}, ["mailed", "called"]),
+    ("discriminator", {}, {"slow": None, "quick": "a short answer"}),
+    ("partial-join", {"first": "yes", "third": "no"}, {"first": "yes", "second": None, "third": "no"}),
+    (
+        "multiple-instances",
+        {},
+        [f"Hello {name}, you are number {n}." for n, name in enumerate(["Ada", "Grace", "Edsger"], 1)],
+    ),
+    ("multiple-instances-run-time", {"numbers": [8, 3, 4]}, [4, None, 2]),
+    ("structured-loop", {"most": 100}, 128),
+]
+
+
+def workflow(name: str) -> Workflow:
+    declared = yaml.safe_load((PATTERNS / f"{name}.yaml").read_text(encoding="utf-8"))
+    named = {"name": "w", "namespace": "team", "uid": "uid-w", "generation": 1}
+    return Workflow.model_validate({**declared, "metadata": named, "status": {"conditions": [READY]}})
+
+
+@pytest.mark.parametrize(("name", "given", "output"), RUNS, ids=[f"{row[0]}-{n}" for n, row in enumerate(RUNS)])
+async def test_a_pattern_runs_as_its_example_says(
+    tmp_path: Path, name: str, given: dict[str, Any], output: Any
+) -> None:
+    world = World(tmp_path / "journal.db", workflow(name))
+    async with world.engine() as engine:
+        engine.submit(run_object(input=given))
+        await world.until(lambda: world.succeeded() == ("True", "Completed"))
+    assert world.sink.of("run-0")[-1]["output"] == output
+
+
+def test_every_example_runs_and_stands_in_the_table() -> None:
+    files = {path.stem for path in PATTERNS.glob("*.yaml")}
+    listed = re.findall(r"examples/patterns/([a-z-]+)\.yaml", (ROOT / "docs/patterns.md").read_text(encoding="utf-8"))
+    assert files == {name for name, _, _ in RUNS} == set(listed)
