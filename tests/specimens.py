@@ -66,7 +66,13 @@ spec:
     forEach: {items: $( input.list ), as: one, maxParallel: 8, onItemFailure: Continue}
     limits: {modelCalls: 10, toolCalls: 10, tokens: 1000, steps: 50}
     parallel: {blocks: [diagnose], join: {succeeded: 1}}
+  - name: asked
+    wait:
+      signal: {name: go, schema: {type: object, properties: {ok: {type: boolean}}}}
+      timeoutSeconds: 60
+      onTimeout: Continue
   output: {answer: $( steps.answer.output.text )}
+  finally: diagnose
   triggers:
     schedules: [{name: nightly, cron: 0 2 * * *, timeZone: Europe/Paris, input: {message: hi}, whenMissed: RunOnce}]
   retention: {ttlSecondsAfterFinished: 604800, succeeded: 100, failed: 100}
@@ -88,6 +94,7 @@ spec:
   requestedBy: alice@example.com
   desiredState: Running
   timeoutSeconds: 600
+  signals: [{name: go, data: {ok: true}, by: bob@example.com}]
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Tool
@@ -162,6 +169,7 @@ WorkflowRun:
   completionTime: "2026-01-01T00:00:09.5Z"
   traceID: 7f0c0123456789abcdef0123456789ab
   progress: 5/6
+  waitingFor: signal go; kubectl fairlead signal triage-1 go
   steps:
   - path: answer
     phase: Succeeded

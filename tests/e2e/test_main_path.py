@@ -196,6 +196,31 @@ class TestOtherEnds:
         assert outcome(finished(team, create_run(team, "nowhere")))[0] == "WorkflowNotFound"
 
     @pytest.mark.requirement("G4")
+    @pytest.mark.requirement("G7")
+    def test_a_signal_wakes_a_run_that_waits_and_a_pause_holds_one(
+        self, team: Kubectl, cluster_environment: dict[str, str]
+    ) -> None:
+        def steer(command: str, *words: str) -> None:
+            program = (sys.executable, "-m", "fairlead.cli", command, name, *words, f"--namespace={team.namespace}")
+            run_program(*program, env=cluster_environment)
+
+        signal = {"name": "ask", "wait": {"signal": {"name": "go"}}}
+        done = {"name": "done", "transform": {"value": "$( steps.ask.output )"}}
+        declare(team, workflow("signalled", signal, done))
+        becomes(team, "workflow", "signalled", "Ready")
+        name = create_run(team, "signalled")
+        until("it waits", lambda: "kubectl fairlead signal" in team.get(RUN, name)["status"].get("waitingFor", ""))
+        told = {"name": "go", "data": 7, "by": "mallory"}
+        patch = json.dumps({"spec": {"signals": [told]}})
+        assert "a new signal is by" in team.refusal("patch", RUN, name, "--type=merge", "-p", patch)
+        steer("pause")
+        steer("signal", "go", "--data=7")
+        until("it is paused", lambda: outcome(team.get(RUN, name))[0] == "Paused")
+        steer("resume")
+        output = finished(team, name)["status"]["output"]
+        assert (output["received"], output["data"]) == (True, 7)
+        assert output["by"] == team.get(RUN, name)["spec"]["signals"][0]["by"]
+
     def test_a_cancelled_run_ends_while_its_call_goes_on(self, team: Kubectl) -> None:
         name = held_run(team)
         team("patch", RUN, name, "--type=merge", "-p", '{"spec": {"desiredState": "Cancelled"}}')

@@ -124,7 +124,10 @@ class RunReason(StrEnum):
 
     QUEUED = "Queued"
     EXECUTING = "Executing"
+    WAITING_FOR_SIGNAL = "WaitingForSignal"
+    SLEEPING = "Sleeping"  # a wait for some time or until a time
     BACKING_OFF = "BackingOff"
+    PAUSED = "Paused"
     CLOSING = "Closing"
 
     COMPLETED = "Completed"

@@ -1,4 +1,4 @@
-"""WorkflowRun: one execution. Created, never applied; immutable but for `desiredState`."""
+"""WorkflowRun: one execution. Created, never applied; immutable but for `desiredState` and what `signals` adds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fairlead.api.meta import (
     CelRule,
     Conditions,
     Digest,
+    Identifier,
     JsonObject,
     Kind,
     ObjectName,
@@ -20,6 +21,19 @@ from fairlead.api.meta import (
     Resource,
     Timestamp,
 )
+
+MAX_SIGNALS = 50
+_POSITIONS = ", ".join(map(str, range(MAX_SIGNALS)))
+
+
+class Signal(ApiModel):
+    """What somebody tells the run; a `wait` of this name takes it, once. It comes early or late, and stays."""
+
+    name: Annotated[Identifier, Field(description="What the wait calls it.")]
+    data: Annotated[Any, Field(description="JSON of at most 16 KiB, checked against the wait's schema.")] = None
+    by: Annotated[
+        str, Field(min_length=1, max_length=253, description="The user who adds it. Needs `invoke` on the Workflow.")
+    ]
 
 
 class ConfigMapKey(ApiModel):
@@ -72,6 +86,12 @@ class WorkflowRunSpec(ApiModel):
             "Cancelled is final; create another run",
             ".desiredState",
         ),
+        CelRule(
+            "!has(oldSelf.signals) || (has(self.signals) && self.signals.size() >= oldSelf.signals.size() && "
+            f"[{_POSITIONS}].all(i, i >= oldSelf.signals.size() || self.signals[i] == oldSelf.signals[i]))",
+            "a signal that was sent stays as it is; add another at the end of the list",
+            ".signals",
+        ),
     )
     workflow: Annotated[ObjectName, Field(description="The Workflow's name. Needs `invoke` on it.")]
     input: Annotated[
@@ -82,10 +102,22 @@ class WorkflowRunSpec(ApiModel):
         str | None, Field(max_length=253, description="Absent, or the user who creates the run.")
     ] = None
     desired_state: Annotated[
-        Literal["Running", "Cancelled"] | None, Field(description="Running (default) or Cancelled, which is final.")
+        Literal["Running", "Paused", "Cancelled"] | None,
+        Field(
+            description="Running (default), Paused - no new calls, while the deadline goes on - or Cancelled, which is "
+            "final."
+        ),
     ] = None
     timeout_seconds: Annotated[
         int | None, Field(ge=1, le=31536000, description="Ends the run earlier than the Workflow's limit.")
+    ] = None
+    signals: Annotated[
+        list[Signal] | None,
+        Field(
+            max_length=MAX_SIGNALS,
+            description="What the run was told, in order. Entries are added at the end and never changed.",
+            json_schema_extra=ATOMIC,
+        ),
     ] = None
 
 
@@ -146,6 +178,9 @@ class WorkflowRunStatus(ApiModel):
         str | None, Field(max_length=32, alias="traceID", description="Its trace: the run's UID without dashes.")
     ] = None
     progress: Annotated[str | None, Field(max_length=32, description="Steps that ended, of those known.")] = None
+    waiting_for: Annotated[
+        str | None, Field(max_length=256, description="What the run waits for, and the command that helps.")
+    ] = None
     steps: Annotated[
         list[StepRow],
         Field(
@@ -176,6 +211,7 @@ class WorkflowRun(Resource):
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Succeeded')].reason"),
             PrinterColumn("Progress", ".status.progress"),
             PrinterColumn("Message", ".status.conditions[?(@.type=='Succeeded')].message", priority=1),
+            PrinterColumn("Waiting For", ".status.waitingFor", priority=1),
             PrinterColumn("Trace", ".status.traceID", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
         ),

@@ -325,6 +325,43 @@ class Transform(ApiModel):
     ]
 
 
+class AwaitedSignal(ApiModel):
+    """A signal that ends the wait: one of this name in the run's `spec.signals`."""
+
+    name: Annotated[Identifier, Field(description="What `fairlead signal RUN NAME` calls it.")]
+    schema_: Annotated[SchemaObject | None, Field(alias="schema")] = None
+
+
+class Wait(ApiModel):
+    """Wait for some time, until a time, or for a signal. Output: `{received, data, by}`, of the signal."""
+
+    cel: ClassVar = (
+        CelRule(exactly_one("seconds", "until", "signal"), "set exactly one of seconds, until and signal"),
+        CelRule(
+            "!has(self.timeoutSeconds) || has(self.signal)",
+            "timeoutSeconds is how long to wait for `signal`, which is missing",
+            ".timeoutSeconds",
+        ),
+        CelRule(
+            "!has(self.onTimeout) || has(self.timeoutSeconds)",
+            "onTimeout says what happens after `timeoutSeconds`, which is missing",
+            ".onTimeout",
+        ),
+    )
+    seconds: Annotated[int | None, Field(ge=1, le=31536000, description="How long.")] = None
+    until: Annotated[
+        Template | None, Field(description="An RFC 3339 time with its zone; `$( )` holds CEL. Evaluated once.")
+    ] = None
+    signal: AwaitedSignal | None = None
+    timeout_seconds: Annotated[
+        int | None, Field(ge=1, le=31536000, description="How long to wait for the signal. Absent: as long as the run.")
+    ] = None
+    on_timeout: Annotated[
+        Literal["Fail", "Continue"] | None,
+        Field(description="When no signal came: Fail (the default) with class Timeout, or Continue without it."),
+    ] = None
+
+
 class Join(ApiModel):
     """How many of the blocks must succeed: `mode` or a number."""
 

@@ -33,6 +33,7 @@ from fairlead.api.steps import (
     NO_RESERVED_NAME,
     Agent,
     AgentTool,
+    AwaitedSignal,
     Choice,
     ForEach,
     Generate,
@@ -53,9 +54,10 @@ from fairlead.api.steps import (
     ToolCall,
     Transform,
     Validate,
+    Wait,
 )
 
-STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel")
+STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel", "wait")
 NEEDS_ONLY_IN_A_GRAPH = CelRule(
     "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
     "needs and join are for `order: Graph`; in a Sequence each step follows the one before",
@@ -70,6 +72,11 @@ class Step(ApiModel):
         NO_RESERVED_NAME,
         CelRule("!has(self.needs) || !(self.name in self.needs)", "a step cannot need itself", ".needs"),
         CelRule("!has(self.join) || has(self.needs)", "join says how to join `needs`, which is missing", ".join"),
+        CelRule(
+            "!has(self.wait) || !(has(self.timeoutSeconds) || has(self.retry))",
+            "a wait says under `wait` how long it waits, and is never tried again",
+            ".wait",
+        ),
         CelRule("!has(self.forEach) || !has(self.repeat)", "a step has one loop: forEach or repeat", ".repeat"),
         CelRule("!has(self.limits) || has(self.forEach)", "limits bound a `forEach`, which is missing", ".limits"),
     )
@@ -99,6 +106,7 @@ class Step(ApiModel):
     validate_: Annotated[Validate | None, Field(alias="validate")] = None
     transform: Transform | None = None
     block: Annotated[Identifier | None, Field(description="Run a block; its output is the step's output.")] = None
+    wait: Wait | None = None
     parallel: Parallel | None = None
 
 
@@ -279,6 +287,14 @@ class WorkflowSpec(ApiModel):
         ),
     ] = []
     output: Annotated[Any, Field(description="The run's output; default: the last step's output.")] = None
+    finally_: Annotated[
+        Identifier | None,
+        Field(
+            alias="finally",
+            description="A block that runs once, whatever happened, for 30 seconds at most. It sees `steps`, and "
+            "`error`: null when all went well.",
+        ),
+    ] = None
     triggers: Triggers | None = None
     retention: Annotated[
         Retention | None,
@@ -336,6 +352,7 @@ __all__ = [
     "STEP_KINDS",
     "Agent",
     "AgentTool",
+    "AwaitedSignal",
     "Block",
     "Choice",
     "Concurrency",
@@ -366,6 +383,7 @@ __all__ = [
     "Transform",
     "Triggers",
     "Validate",
+    "Wait",
     "Workflow",
     "WorkflowSpec",
     "WorkflowStatus",

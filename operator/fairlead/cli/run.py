@@ -38,19 +38,21 @@ def run(
     secret: Annotated[list[str] | None, typer.Option("--secret", help="name/key=ENVVAR")] = None,
     store: Annotated[Path, typer.Option("--store", help="Where journals and logs are kept.")] = Path(".fairlead"),
     name: Annotated[str, typer.Option("--run", help="The run's name; one that exists goes on.")] = "",
+    signals: Annotated[list[str] | None, typer.Option("--signal", help="name or name=JSON, sent at the start.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show the waterfall at the end.")] = False,
     output: Annotated[Format, typer.Option("--output", "-o")] = Format.TABLE,
 ) -> None:
     """Run a workflow here, without a cluster: the same engine, a journal in .fairlead/, grants from the files."""
-    from fairlead.cli.inputs import read_input
+    from fairlead.cli.inputs import read_input, read_signals
     from fairlead.cli.withfile import read_environment
 
     found = _read(path)
     chosen = _choose(found, workflow)
-    value = read_input(input_ or [], input_file)
+    value, sent = read_input(input_ or [], input_file), read_signals(signals or [])
     environment = read_environment(with_, secret or [])
     name = name or f"{chosen.metadata.name}-{secrets.token_hex(3)}"
-    entries = asyncio.run(_until_signalled(_run(found, chosen, environment, value=value, folder=store, name=name)))
+    work = _run(found, chosen, environment, value=value, signals=sent, folder=store, name=name)
+    entries = asyncio.run(_until_signalled(work))
     _report(name, entries, output, trace=trace)
 
 
@@ -80,7 +82,14 @@ def _choose(found: Manifests, name: str) -> Workflow:
 
 
 async def _run(
-    found: Manifests, workflow: Workflow, environment: Environment, *, value: dict[str, Any], folder: Path, name: str
+    found: Manifests,
+    workflow: Workflow,
+    environment: Environment,
+    *,
+    value: dict[str, Any],
+    signals: list[dict[str, Any]],
+    folder: Path,
+    name: str,
 ) -> list[Entry]:
     """Bring the run to its end, unless it has ended already, and return its journal."""
     from fairlead.cli import local, localengine, localstore, standins
@@ -101,7 +110,12 @@ async def _run(
         async with standins.running(environment, wanted=wanted, store=folder) as addresses:
             resources.use(addresses, environment)
             run = localengine.run_object(
-                known, name=name, namespace=namespace, workflow=workflow.metadata.name, value=value
+                known,
+                name=name,
+                namespace=namespace,
+                workflow=workflow.metadata.name,
+                value=value,
+                signals=localengine.all_signals(earlier, signals),
             )
             with _Shown(engine, name, earlier):
                 return await localengine.execute(engine, run, begin=known is None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from fairlead.api.run import WorkflowRun
+from fairlead.api.run import WorkflowRun, WorkflowRunSpec
 from fairlead.engine.acceptance import Given
 from fairlead.engine.log import RunLog
 from fairlead.engine.store.database import OPEN
@@ -36,6 +36,7 @@ class Run:
         workflow: the Workflow's name.
         seen_at_ms: Unix ms at which this process met it.
         obj: the object as last seen; None when it is gone.
+        heeded: the spec whose demands its journal is known to hold; None for none.
         published: its status in the cluster when it was met.
         standing: where it stands.
         log: its journal while it is in memory.
@@ -53,6 +54,7 @@ class Run:
     workflow: str
     seen_at_ms: int
     obj: WorkflowRun | None = None
+    heeded: WorkflowRunSpec | None = None
     published: Mapping[str, Any] = field(default_factory=dict)
     standing: Standing = Standing.WAITING
     log: RunLog | None = None

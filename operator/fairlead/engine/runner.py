@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from fairlead.api.run import InputFrom
 from fairlead.engine.acceptance import Accept
-from fairlead.engine.beginning import accepted_draft, cancel_draft
+from fairlead.engine.beginning import accepted_draft
+from fairlead.engine.demands import demanded
 from fairlead.engine.driver import Caller, drive
 from fairlead.engine.inputs import read_input
 from fairlead.engine.log import RunLog
@@ -87,9 +88,15 @@ class Runner:
     async def drive(self, run: Run) -> tuple[int | None, RunLog]:
         """Drive a run until it ends (None) or parks (until which Unix ms)."""
         log = run.log or await self.load(run)
-        if run.cancel and log.state.closing is None:
-            log.append(cancel_draft(run.cancel))
+        self.heed(run, log)
         return await drive(log, gate=self._gate, resources=self._resources, clock=self._clock), log
+
+    def heed(self, run: Run, log: RunLog) -> None:
+        """Record what the object demands and the journal lacks: signals, a pause or its end, a cancellation."""
+        run.heeded = run.obj.spec if run.obj is not None else None
+        drafts = demanded(run.heeded, log.state, cancel=run.cancel)
+        if drafts:
+            log.append(*drafts)
 
     async def end(self, run: Run, draft: Draft) -> Sequence[Entry]:
         """End a run by one entry, whatever it was doing; durable on return. A run that ended stays as it is."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +23,16 @@ from fairlead.api.conditions import is_true
 from fairlead.api.run import InputFrom, WorkflowRun
 from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Resolve, Wait, judge
 from fairlead.engine.alarms import Alarms
-from fairlead.engine.beginning import cancel_draft, lost_draft, mirrored_draft, overdue_draft
+from fairlead.engine.beginning import lost_draft, mirrored_draft, overdue_draft
 from fairlead.engine.concurrency import Turns
-from fairlead.engine.reading import ReadBack, folded
+from fairlead.engine.demands import demands_nothing
+from fairlead.engine.endings import Endings
 from fairlead.engine.reporter import Reporter
 from fairlead.engine.roster import Roster, Run, Standing
 from fairlead.engine.runner import Runner
 from fairlead.engine.seams import Resources
 from fairlead.engine.store import RunRow, Store
-from fairlead.flow.journal import Draft, Entry, RunUid
-from fairlead.flow.plan import Plan
+from fairlead.flow.journal import RunUid
 from fairlead.flow.state import RunState
 from fairlead.policy.decision import Authorization
 from fairlead.telemetry.ids import trace_id
@@ -99,10 +99,10 @@ class Runs:
         self._inbox: deque[RunUid] = deque()
         self._jobs: deque[Coroutine[Any, Any, None]] = deque()
         self._starting: deque[Run] = deque()
-        self._waiters: dict[RunUid, asyncio.Future[RunState]] = {}
         self._woken = asyncio.Event()
         self._inherited: set[RunUid] = set()
         self._draining = False
+        self._endings = Endings(store, runner=runner, roster=roster, reporter=reporter, on_end=self._forget)
 
     # What the outside tells
 
@@ -118,8 +118,8 @@ class Runs:
             run.obj = obj
             if finished:
                 self._end_like_object(run, published)
-            elif obj.spec.desired_state == "Cancelled":
-                self._cancel(run, "the run was asked to stop")
+            else:
+                self._heed(run)
         elif not finished:
             self._meet(obj, published)
 
@@ -129,7 +129,8 @@ class Runs:
         if run is not None and run.standing is Standing.WAITING:
             self.roster.remove(run)
         elif run is not None:
-            self._cancel(run, "the WorkflowRun was deleted")
+            run.cancel = "the WorkflowRun was deleted"
+            self._heed(run)
 
     def workflow_changed(self, workflow: str) -> None:
         """Look again at the runs that wait for this Workflow."""
@@ -138,10 +139,7 @@ class Runs:
 
     def end_of(self, uid: RunUid) -> asyncio.Future[RunState]:
         """Return the future of an open run's last state; ask before the run is observed, or it may be missed."""
-        waiter = self._waiters.get(uid)
-        if waiter is None:
-            waiter = self._waiters[uid] = asyncio.get_running_loop().create_future()
-        return waiter
+        return self._endings.of(uid)
 
     # Recovery: complete before anything is served
 
@@ -175,12 +173,11 @@ class Runs:
         if run.obj.status is not None and is_true(run.obj.status.conditions, "Finished"):
             self._end_like_object(run, run.published)
         elif lost is not None:
-            await self._end(run, lost)
-        elif run.obj.spec.desired_state == "Cancelled":
-            self._cancel(run, "the run was asked to stop")
-        elif row.wake_at is not None and row.wake_at > self._clock():
+            await self._endings.end(run, lost)
+        elif row.wake_at is not None and row.wake_at > self._clock() and demands_nothing(run.obj.spec):
+            run.heeded = run.obj.spec
             self._park(run, row.wake_at)
-        elif row.sequence == 1:
+        elif row.sequence == 1 and run.obj.spec.desired_state != "Cancelled":
             self._enqueue(run)
         else:
             await self._guarded(run, self._load(run))
@@ -256,10 +253,10 @@ class Runs:
         if self._store.knows(uid):
             if uid in self._inherited:
                 self._inherited.discard(uid)
-                self._jobs.append(self._publish_end(run))
+                self._jobs.append(self._endings.publish(run))
         elif lost is not None:
             self.roster.add(run, Standing.WAITING)
-            self._jobs.append(self._end(run, lost))
+            self._jobs.append(self._endings.end(run, lost))
         else:
             self.roster.add(run, Standing.WAITING)
             self._inbox.append(uid)
@@ -280,7 +277,7 @@ class Runs:
         )
         match verdict:
             case Refuse(draft):
-                self._jobs.append(self._end(run, draft))
+                self._jobs.append(self._endings.end(run, draft))
             case Wait(reason, message, until_ms):
                 if until_ms is not None:
                     self._alarms.set(run.uid, until_ms)
@@ -347,9 +344,10 @@ class Runs:
         wake_at_ms, log = await self._runner.drive(run)
         run.note, run.retry_ms = "", 0
         if wake_at_ms is None:
-            self._finish(run, log.state, log.plan)
+            self._endings.finish(run, log.state, log.plan)
         elif not self._draining:
-            self._store.park(run.uid, wake_at_ms)
+            # Only its journal says that a run is paused: after a restart it is loaded, not left alone until a time.
+            self._store.park(run.uid, None if log.state.paused else wake_at_ms)
             self._park(run, wake_at_ms)
 
     async def _load(self, run: Run) -> None:
@@ -376,24 +374,28 @@ class Runs:
         if run.log is not None:
             run.log.seal()
         if run.deadline_ms and now_ms >= run.deadline_ms:
-            await self._end(run, overdue_draft())
+            await self._endings.end(run, overdue_draft())
             return
         self._reporter.goes_on(run)
         at_ms = now_ms + run.retry_ms
         self._park(run, min(at_ms, run.deadline_ms) if run.deadline_ms else at_ms)
 
-    # Ends
+    # Demands and ends
 
-    def _cancel(self, run: Run, why: str) -> None:
-        if run.standing is Standing.WAITING:
-            self._inbox.append(run.uid)
-            self._woken.set()
-            return
-        run.cancel = run.cancel or why
-        if run.standing is not Standing.ACTIVE:
-            self._start(run)
-        elif run.log is not None and run.log.state.closing is None:
-            run.log.append(cancel_draft(run.cancel))
+    def _heed(self, run: Run) -> None:
+        """See to it that what the object demands gets into the journal: now, or when the run is driven next."""
+        spec = run.obj.spec if run.obj is not None else None
+        cancelled = bool(run.cancel) or (spec is not None and spec.desired_state == "Cancelled")
+        match run.standing:
+            case Standing.WAITING if cancelled:
+                self._inbox.append(run.uid)
+                self._woken.set()
+            case Standing.QUEUED if cancelled:
+                self._start(run)
+            case Standing.PARKED if run.cancel or spec != run.heeded:
+                self._start(run)
+            case Standing.ACTIVE if run.log is not None:
+                self._runner.heed(run, run.log)
 
     def _end_like_object(self, run: Run, published: Mapping[str, Any]) -> None:
         """A finished object always wins: whatever the journal says, nothing of this run is executed any more."""
@@ -402,42 +404,12 @@ class Runs:
         if run.task is not None:
             run.task.cancel()
         run.published = published
-        self._jobs.append(self._end(run, mirrored_draft(published), silent=True))
+        self._jobs.append(self._endings.end(run, mirrored_draft(published), silent=True))
         self._woken.set()
 
-    async def _end(self, run: Run, draft: Draft, *, silent: bool = False) -> None:
-        """End a run by one entry, whatever it was doing, and say so unless its object says it already."""
-        if self.roster.get(run.uid) is not run:
-            return
-        known = await self._read_end(run, await self._runner.end(run, draft))
-        self._finish(run, known.state, known.plan, silent=silent)
-
-    async def _read_end(self, run: Run, ending: Sequence[Entry]) -> ReadBack:
-        """Read an ended run back; of a journal that cannot be understood take only its end."""
-        try:
-            return await self._runner.read(run)
-        except Exception:
-            if self._store.failed.is_set():
-                raise
-            _log.exception("a journal cannot be read back", extra={"run": run.uid, "trace": trace_id(run.uid)})
-            return ReadBack(ending, folded(ending), None)
-
-    async def _publish_end(self, run: Run) -> None:
-        """The run ended before, but its status was not written: say it again, execute nothing."""
-        known = await self._read_end(run, ())
-        if known.state.terminal is not None:
-            self._reporter.ended(run, known.state, known.plan)
-
-    def _finish(self, run: Run, state: RunState, plan: Plan | None, *, silent: bool = False) -> None:
-        if self.roster.get(run.uid) is not run:
-            return
+    def _forget(self, run: Run) -> None:
         self._turns.remove(run)
         self._alarms.clear(run.uid)
-        self.roster.remove(run, state.terminal.kind if state.terminal is not None else None)
-        self._reporter.ended(run, state, plan, silent=silent)
-        waiter = self._waiters.pop(run.uid, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(state)
         self._woken.set()
 
 

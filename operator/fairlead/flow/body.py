@@ -42,7 +42,7 @@ from fairlead.flow.walking import (
 
 @dataclass(slots=True)
 class Walk:
-    """What one walk looks at, and what it has found.
+    """What one walk looks at, and what it has found. `most_steps` is how many the run may start, None for any number.
 
     `drain` in its methods: whether to start nothing and ask for nothing new, and only wait for calls that are open.
     """
@@ -51,6 +51,7 @@ class Walk:
     state: RunState
     now_ms: int
     resources: ResourceView
+    most_steps: int | None = None
     records: list[Draft] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     wake_at_ms: int | None = None
@@ -129,7 +130,7 @@ class Walk:
         """
         # A repeat and its first iteration are one step; `apply` counts the same way.
         if not path.endswith("#1"):
-            if self.state.usage.steps + self.started >= self.plan.limits.steps:
+            if self.most_steps is not None and self.state.usage.steps + self.started >= self.most_steps:
                 raise TooManySteps
             self.started += 1
         self._attempt_starts(plan, path, 1)
@@ -189,7 +190,8 @@ class Walk:
             self._advance(frame, plan, step, deadline_ms=_earliest(step.deadline, deadline_ms), drain=drain)
 
     def _advance(self, frame: Frame, plan: StepPlan, step: StepState, *, deadline_ms: int, drain: Drain) -> None:
-        attempt = Attempt(step, step.path, deadline_ms, PlaceEvaluator(self.state, frame))
+        evaluator = PlaceEvaluator(self.state, frame)
+        attempt = Attempt(step, step.path, deadline_ms, evaluator, self.now_ms, self.state.signals)
         try:
             result = kinds.of(plan).advance(plan.definition, attempt)
         except StepError as error:
@@ -214,6 +216,7 @@ class Walk:
             return _timed_out()
         self.records += attempt.records
         self.calls += attempt.wanted
+        self._wake(attempt.wake_at_ms or 0)
         return None
 
     def _enter(

@@ -12,12 +12,13 @@ from typing import Any
 
 from fairlead.api.meta import ApiModel, cel_name
 from fairlead.api.reasons import ReadyReason
-from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, OutputContract, Step, WorkflowSpec
+from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, Limits, OutputContract, Step, WorkflowSpec
 from fairlead.flow.cron import cron_problem, zone_problem
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
 from fairlead.flow.schema import check_schema, findings
 from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
-from fairlead.flow.sites import Site, block_calls, sites_of
+from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, sites_of
+from fairlead.flow.steps.wait import unix_ms
 from fairlead.flow.syntax import MAX_ITEMS
 from fairlead.flow.template import expressions_in
 from fairlead.flow.visibility import Place, Reader, before_the_run, places
@@ -53,6 +54,7 @@ def check_workflow(
         for index, step, scope in place.scopes():
             path, items = f"{place.path}.steps[{index}]", scope.items(step, blocks)
             found += _route(step, path)
+            found += _wait(step, path, spec.limits or Limits())
             found += _for_each(step, path, items)
             found += _references(step, path, spec, models, tools)
             for site in sites_of(step, path, blocks, items_of(items)):
@@ -167,14 +169,13 @@ def _call_order(spec: WorkflowSpec, blocks: Mapping[str, Block]) -> tuple[list[s
     edges: dict[str, list[str]] = {name: [] for name in ("", *blocks)}
     lists = [("spec", "", spec.steps)]
     lists += [(f"spec.blocks[{index}]", block.name, block.steps) for index, block in enumerate(spec.blocks)]
-    for path, name, steps in lists:
-        for index, step in enumerate(steps):
-            for call in block_calls(step, f"{path}.steps[{index}]", blocks):
-                if call.block in blocks:
-                    edges[name].append(call.block)
-                else:
-                    hint = did_you_mean(call.block, blocks, "the blocks are")
-                    found.append(Finding(call.path, f"there is no block '{call.block}'; {hint}"))
+    calls = [(name, call) for path, name, steps in lists for call in _calls(steps, path, blocks)]
+    for name, call in [*calls, *(("", call) for call in final_call(spec))]:
+        if call.block in blocks:
+            edges[name].append(call.block)
+        else:
+            hint = did_you_mean(call.block, blocks, "the blocks are")
+            found.append(Finding(call.path, f"there is no block '{call.block}'; {hint}"))
     finished, cycles = _cycles(edges)
     indexes = {block.name: index for index, block in enumerate(spec.blocks)}
     for cycle in cycles:
@@ -185,6 +186,11 @@ def _call_order(spec: WorkflowSpec, blocks: Mapping[str, Block]) -> tuple[list[s
     unused = [name for name in blocks if name not in used]
     found += [Finding(f"spec.blocks[{indexes[name]}]", f"block '{name}' is never used") for name in unused]
     return [name for name in reversed(finished) if name and name in used], found
+
+
+def _calls(steps: Sequence[Step], path: str, blocks: Mapping[str, Block]) -> Iterator[BlockCall]:
+    for index, step in enumerate(steps):
+        yield from block_calls(step, f"{path}.steps[{index}]", blocks)
 
 
 def _cycles(edges: Mapping[str, Sequence[str]]) -> tuple[list[str], list[list[str]]]:
@@ -226,6 +232,21 @@ def _route(step: Step, path: str) -> Iterator[Finding]:
                     f"{path}.route.choices[{index}]",
                     f"'{choice.name}' can never be chosen: give it when, make it otherwise, or set route.model",
                 )
+
+
+def _wait(step: Step, path: str, limits: Limits) -> Iterator[Finding]:
+    """Check what a wait says without an expression."""
+    if step.wait is None:
+        return
+    for field, seconds in (("seconds", step.wait.seconds), ("timeoutSeconds", step.wait.timeout_seconds)):
+        if seconds is not None and seconds >= limits.timeout_seconds:
+            most = f"the run ends after {limits.timeout_seconds} s; wait less, or raise spec.limits.timeoutSeconds"
+            yield Finding(f"{path}.wait.{field}", most)
+    if step.wait.until is not None and "$(" not in step.wait.until:
+        try:
+            unix_ms(step.wait.until)
+        except ExpressionError as error:
+            yield Finding(f"{path}.wait.until", error.message)
 
 
 def _for_each(step: Step, path: str, items: Shape) -> Iterator[Finding]:
@@ -289,6 +310,8 @@ def _schemas(spec: WorkflowSpec) -> Iterator[Finding]:
             yield from _schema(f"{path}.{kind}.output.schema", contract.schema_)
         if step.validate_ is not None:
             yield from _schema(f"{path}.validate.schema", step.validate_.schema_)
+        if step.wait is not None and step.wait.signal is not None:
+            yield from _schema(f"{path}.wait.signal.schema", step.wait.signal.schema_)
 
 
 def _schema(path: str, schema: Any) -> Iterator[Finding]:

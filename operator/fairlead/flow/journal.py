@@ -3,7 +3,8 @@
 `next.py` proposes drafts, the store stamps them (sequence and time), `state.py` folds them. `path` names a point
 of the execution: `answer`, `draft#2/score` (`#n` iteration of a repeat, from 1), `summaries[3]` (`[i]` item of a
 forEach, from 0), `topic/ask` (a step of the block that `topic` runs), `both/logs/fetch` (a step of the block `logs`, a
-branch of the parallel `both`), `reply!/notify` (a step of reply's onError block).
+branch of the parallel `both`), `reply!/notify` (a step of reply's onError block), `!/close` (a step of the Workflow's
+`finally` block).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class EntryKind(StrEnum):
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
     EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);
     #                          value, error?
-    #                          purpose Findings: index (of the answer that was checked), value: [message]
+    #                          purpose Findings: index (of the answer or signal that was checked), value: [message]
+    #                          purpose Signal: value: the index of the signal that a wait takes
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
     CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
     #                               usage? {inputTokens, outputTokens}, durationMs; an error may carry retryAfterMs
@@ -38,8 +40,13 @@ class EntryKind(StrEnum):
     STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or
     #                             Block (not final: its block runs now); neither: another attempt follows
     STEP_SKIPPED = "StepSkipped"  # reason
-    TIMER_SET = "TimerSet"  # wakeAt (ms), purpose: BackOff
-    CLOSING = "Closing"  # reason (a RunReason), message: no new intents from here on
+    TIMER_SET = "TimerSet"  # wakeAt? (ms; absent: no time of its own), purpose: BackOff | Wait | Finally (no path: when
+    #                         `finally` must be over), signal? (that a Wait waits for)
+    SIGNAL = "Signal"  # index (in the run's spec.signals), name, data?, by, ignored? (why no wait can take it)
+    PAUSED = "Paused"  # nothing new is started and no timer fires from here on
+    RESUMED = "Resumed"
+    CLOSING = "Closing"  # reason (a RunReason), message, output? or error?: no new intents from here on, unless they
+    #                      are those of `finally`
     RUN_SUCCEEDED = "RunSucceeded"  # output
     RUN_FAILED = "RunFailed"  # reason, message, error?
     RUN_CANCELLED = "RunCancelled"  # message

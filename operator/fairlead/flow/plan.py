@@ -14,6 +14,9 @@ from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, Workflow
 CONTAINERS = ("block", "parallel")
 """Kinds that call nothing themselves: the Workflow's defaults hold for the steps within, not for them."""
 
+WITHOUT_DEFAULTS = (*CONTAINERS, "wait")
+"""Nor do they hold for a wait, which says itself how long it waits."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
@@ -67,12 +70,13 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole Workflow, ready to run."""
+    """A whole Workflow, ready to run. `finally_` is the block that runs whatever happened."""
 
     name: str
     revision: str
     main: Body
     blocks: Mapping[str, Body]
+    finally_: Body | None
     limits: Limits
     defaults: Defaults
     input_schema: Mapping[str, object] | None
@@ -84,11 +88,13 @@ def compile_plan(name: str, revision: str, spec: WorkflowSpec) -> Plan:
     In a Sequence each step needs the one before it; in a Graph what it says.
     """
     defaults = spec.defaults or Defaults()
+    blocks = {block.name: _body(block.name, block, defaults) for block in spec.blocks}
     return Plan(
         name=name,
         revision=revision,
         main=_body("", spec, defaults),
-        blocks={block.name: _body(block.name, block, defaults) for block in spec.blocks},
+        blocks=blocks,
+        finally_=blocks[spec.finally_] if spec.finally_ is not None else None,
         limits=spec.limits or Limits(),
         defaults=defaults,
         input_schema=spec.input.schema_ if spec.input else None,
@@ -109,6 +115,7 @@ def _definitions(step: Step) -> dict[str, Any]:
         "validate": step.validate_,
         "transform": step.transform,
         "block": step.block,
+        "wait": step.wait,
         "parallel": step.parallel,
     }
 
@@ -123,7 +130,7 @@ def _body(name: str, given: WorkflowSpec | Block, defaults: Defaults) -> Body:
 
 def _step(step: Step, needs: tuple[str, ...], defaults: Defaults) -> StepPlan:
     kind = step_kind(step)
-    default = Defaults() if kind in CONTAINERS else defaults
+    default = Defaults() if kind in WITHOUT_DEFAULTS else defaults
     return StepPlan(
         spec=step,
         kind=kind,

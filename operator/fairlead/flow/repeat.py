@@ -27,7 +27,7 @@ def go_on(walk: Walk, frame: Frame, plan: StepPlan, step: StepState, *, deadline
     last = walk.state.steps.get(frame.path(plan.name, number)) if number else None
     before = walk.state.steps.get(frame.path(plan.name, number - 1)) if number > 1 else None
     inner = _iteration(frame, number, before.output if before else None)
-    if last is not None and last.phase in ("Running", "BackingOff"):
+    if last is not None and last.phase in ("Running", "BackingOff", "Waiting"):
         walk.attempt(inner, plan, last, deadline_ms=deadline_ms, drain=drain)
     elif last is not None and last.phase == "Failed":
         walk.fail(step.path, step.attempt, last.error or CANCELLED, then=None if drain else plan.spec.on_error)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fairlead.flow.calls import CallError, CallKind, Outcome
 from fairlead.flow.journal import EntryKind, Path, RunUid
 
-Phase = Literal["Running", "BackingOff", "Succeeded", "Failed", "Skipped"]
+Phase = Literal["Running", "BackingOff", "Waiting", "Succeeded", "Failed", "Skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """No new intents from here on. `at` is Unix ms."""
+    """No new intents from here on, but in `finally`. `at` is Unix ms; output or error are what the steps came to."""
 
     reason: str
     message: str
     at: int
+    output: Any = None
+    error: CallError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,17 @@ class Evaluation:
 
     value: Any = None
     error: CallError | None = None
+
+
+@dataclass(slots=True)
+class SignalState:
+    """What the run was told: `taken` by a wait, or `ignored` by all of them, and why."""
+
+    name: str
+    data: Any
+    by: str
+    ignored: str = ""
+    taken: bool = False
 
 
 @dataclass(slots=True)
@@ -117,7 +130,9 @@ class StepState:
         output: of a Succeeded step; else None.
         error: of the last failed attempt.
         handling: its onError block runs.
-        wake_at: Unix ms at which the next attempt starts; None unless the back-off timer is set.
+        wake_at: Unix ms at which the next attempt starts, or the wait is over; None unless such a timer is set.
+        waits_for: of a step that is Waiting: the name of the signal, "" for a time alone.
+        signal: the index of the signal that was taken.
         iteration: of a repeat: the last one that was started.
         items: of a forEach: what it goes over, evaluated once.
         used: of a forEach: by all of its items; None before the first.
@@ -125,7 +140,8 @@ class StepState:
         inputs: evaluated once, kept by all attempts until one succeeds.
         choice: of a route, kept by all attempts.
         until: of an iteration.
-        findings: of this attempt's answers, by the index of the call that brought them.
+        findings: of this attempt's answers, by the index of the call that brought them, or of the signals that it
+            ignores, by theirs.
         calls: of this attempt, by index, in order of their intents; emptied when the step is over.
         tokens: of all attempts.
     """
@@ -141,6 +157,8 @@ class StepState:
     error: CallError | None = None
     handling: bool = False
     wake_at: int | None = None
+    waits_for: str = ""
+    signal: int | None = None
     iteration: int = 0
     items: Evaluation | None = None
     used: Usage | None = None
@@ -159,7 +177,7 @@ class BodyState:
 
     The items of a forEach are a list too (`summaries[`, of `3]`), and so are the branches of a parallel (`both/`).
 
-    Step names, in order: `open` ones run or back off, `settled` ones are done with, `failed` ones among these end it.
+    Step names, in order: `open` ones have started, `settled` ones are done with, `failed` ones among these end it.
     """
 
     open: dict[str, None] = field(default_factory=dict)
@@ -169,7 +187,10 @@ class BodyState:
 
 @dataclass(slots=True)
 class RunState:
-    """Everything that the journal says about a run. Callers read; only `apply` writes."""
+    """Everything that the journal says about a run. Callers read; only `apply` writes.
+
+    `signals` stand as in the run's spec. `finally_deadline` is Unix ms, None until `finally` begins.
+    """
 
     run_uid: RunUid
     seq: int = 0
@@ -182,5 +203,8 @@ class RunState:
     open_calls: dict[tuple[Path, str], None] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     denials: int = 0
+    signals: list[SignalState] = field(default_factory=list)
+    paused: bool = False
     closing: Closing | None = None
+    finally_deadline: int | None = None
     terminal: Terminal | None = None

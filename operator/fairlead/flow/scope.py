@@ -16,6 +16,9 @@ from fairlead.flow.journal import Path
 from fairlead.flow.plan import Body
 from fairlead.flow.state import RunState, StepState
 
+FINALLY = "!/"
+"""What the paths of the steps of the Workflow's `finally` block begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -23,9 +26,9 @@ class Frame:
 
     Attributes:
         body: the steps.
-        prefix: what their paths begin with: `` for the Workflow's own list, `topic/`, `draft#2/`, `reply!/`.
+        prefix: what their paths begin with: `` for the Workflow's own list, `topic/`, `draft#2/`, `reply!/`, `!/`.
         caller: the frame of the step that runs this body; None for the Workflow's own.
-        adds: the names that exist from here on: those of a loop, or `error` in an onError or onFailure block.
+        adds: the names that exist from here on: those of a loop, or `error` in an onError, onFailure or finally block.
     """
 
     body: Body
@@ -48,6 +51,10 @@ class Frame:
     def handle(self, body: Body, path: Path, error: CallError) -> Frame:
         """Return the place of the steps of the onError block of the step at `path`."""
         return Frame(body, f"{path}!/", self, {"error": error.as_data()})
+
+    def finish(self, body: Body, error: CallError | None) -> Frame:
+        """Return the place of the steps of the Workflow's `finally` block."""
+        return Frame(body, FINALLY, self, {"error": error.as_data() if error else None})
 
     def outward(self) -> Iterator[Frame]:
         """Go from here to the Workflow's own list."""

@@ -55,6 +55,9 @@ def turn_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] =
         return closed(passed={"type": "boolean"}, findings={"type": "array"})
     if step.transform is not None:
         return value_shape(step.transform.value)
+    if step.wait is not None:
+        awaited = step.wait.signal.schema_ if step.wait.signal is not None else None
+        return closed(received={"type": "boolean"}, data=awaited or UNKNOWN, by=TEXT)
     if step.block is not None and step.block in blocks and step.block not in inside:
         block = blocks[step.block]
         if block.output is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairlead.api.workflow import Block, Judge, OutputContract, OutputRule, Step
+from fairlead.api.workflow import Block, Judge, OutputContract, OutputRule, Step, WorkflowSpec
 from fairlead.flow.shapes import ERROR, NUMBER, UNKNOWN, Shape, turn_shape
 
 
@@ -72,6 +72,14 @@ def sites_of(step: Step, path: str, blocks: Mapping[str, Block], item: Shape) ->
         yield from _judge(step.validate_.judge, f"{here}.judge", loop)
     if step.transform is not None:
         yield Site(f"{path}.transform.value", step.transform.value, adds=loop)
+    if step.wait is not None:
+        yield Site(f"{path}.wait.until", step.wait.until, adds=loop)
+
+
+def final_call(spec: WorkflowSpec) -> Iterator[BlockCall]:
+    """Yield the place where a Workflow names the block that runs whatever happened."""
+    if spec.finally_ is not None:
+        yield BlockCall("spec.finally", spec.finally_, {"error": ERROR})
 
 
 def block_calls(step: Step, path: str, blocks: Mapping[str, Block], item: Shape = UNKNOWN) -> Iterator[BlockCall]:

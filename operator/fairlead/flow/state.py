@@ -19,6 +19,7 @@ from fairlead.flow.runstate import (
     Evaluation,
     Phase,
     RunState,
+    SignalState,
     StepState,
     Terminal,
     Usage,
@@ -117,7 +118,7 @@ def _step_started(state: RunState, entry: Entry) -> None:
         _body(state, prefix).open[name] = None
     step.phase, step.attempt, step.tries = "Running", entry.attempt, step.tries + 1
     step.deadline, step.wake_at, step.finished_at, step.handling = entry.data.get("deadline", 0), None, None, False
-    step.calls, step.findings = {}, {}
+    step.calls, step.findings, step.waits_for, step.signal = {}, {}, "", None
     if entry.attempt > 1:
         _reopen_beneath(state, step, entry.at)
 
@@ -164,6 +165,9 @@ def _evaluated(state: RunState, entry: Entry) -> None:
             step.choice = value
         case "Until" if step:
             step.until = value
+        case "Signal" if step:
+            step.signal = value.value
+            state.signals[value.value].taken = True
         case "Findings" if step and step.attempt == entry.attempt:
             step.findings[entry.data["index"]] = value.value
         case _:
@@ -281,11 +285,36 @@ def _settle(state: RunState, entry: Entry, *, phase: Phase, ends_body: bool = Fa
 
 
 def _timer_set(state: RunState, entry: Entry) -> None:
-    state.steps[entry.path].wake_at = entry.data["wakeAt"]
+    purpose, wake_at = entry.data["purpose"], entry.data.get("wakeAt")
+    if purpose == "Finally":
+        state.finally_deadline = wake_at
+        return
+    step = state.steps[entry.path]
+    step.wake_at = wake_at
+    if purpose == "Wait":
+        step.phase, step.waits_for = "Waiting", entry.data.get("signal", "")
+
+
+def _signal(state: RunState, entry: Entry) -> None:
+    data = entry.data
+    if data["index"] == len(state.signals):
+        state.signals.append(SignalState(data["name"], data.get("data"), data["by"], data.get("ignored", "")))
+
+
+def _paused(state: RunState, entry: Entry) -> None:
+    state.paused = entry.kind is EntryKind.PAUSED
 
 
 def _closing(state: RunState, entry: Entry) -> None:
-    state.closing = state.closing or Closing(entry.data["reason"], entry.data.get("message", ""), entry.at)
+    data, error = entry.data, entry.data.get("error")
+    if state.closing is None:
+        state.closing = Closing(
+            reason=data["reason"],
+            message=data.get("message", ""),
+            at=entry.at,
+            output=data.get("output"),
+            error=CallError.from_data(error) if error else None,
+        )
 
 
 def _ended(state: RunState, entry: Entry) -> None:
@@ -340,6 +369,9 @@ _FOLDS: Mapping[EntryKind, Callable[[RunState, Entry], None]] = {
     EntryKind.STEP_SKIPPED: _step_skipped,
     EntryKind.STEP_FAILED: _step_failed,
     EntryKind.TIMER_SET: _timer_set,
+    EntryKind.SIGNAL: _signal,
+    EntryKind.PAUSED: _paused,
+    EntryKind.RESUMED: _paused,
     EntryKind.CLOSING: _closing,
     **dict.fromkeys(TERMINAL, _ended),
 }
@@ -351,6 +383,7 @@ __all__ = [
     "Closing",
     "Evaluation",
     "RunState",
+    "SignalState",
     "StepState",
     "Terminal",
     "Usage",

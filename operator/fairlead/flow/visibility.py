@@ -1,8 +1,8 @@
 """Which steps and names an expression can read where it stands, and what to say when it reads another.
 
 Within a list a step sees those that have run before it: in a Sequence the earlier ones, in a Graph its ancestors
-through `needs`. A block's steps also see what is visible at all places that call it. From outside a block, only its
-output is visible.
+through `needs`. A block's steps also see what is visible at all places that call it; those of `finally` see all steps
+of the Workflow, of which each may not have run. From outside a block, only its output is visible.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fairlead.flow.shapes import (
     step_shape,
     value_shape,
 )
-from fairlead.flow.sites import block_calls
+from fairlead.flow.sites import block_calls, final_call
 from fairlead.flow.template import whole_segment
 
 _ONLY = {
@@ -33,7 +33,7 @@ _ONLY = {
     "index": "a step with forEach and the blocks it runs",
     "item": "a step with forEach and the blocks it runs",
     "output": "until and rules",
-    "error": "a block that onError or onFailure runs",
+    "error": "a block that onError, onFailure or finally runs",
 }
 
 
@@ -125,10 +125,15 @@ def places(spec: WorkflowSpec, order: Iterable[str]) -> list[Place]:
         if name:
             place = Place(f"spec.blocks[{indexes[name]}]", blocks[name], outer.get(name, base))
         found.append(place)
-        for _, step, scope in place.scopes():
-            for call in block_calls(step, "", blocks, items_of(scope.items(step, blocks))):
-                seen = scope.adding(call.adds)
-                outer[call.block] = outer[call.block].common(seen) if call.block in outer else seen
+        calls = [
+            (call, scope)
+            for _, step, scope in place.scopes()
+            for call in block_calls(step, "", blocks, items_of(scope.items(step, blocks)))
+        ]
+        calls += [(call, place.after()) for call in final_call(spec) if not name]
+        for call, scope in calls:
+            seen = scope.adding(call.adds)
+            outer[call.block] = outer[call.block].common(seen) if call.block in outer else seen
     return found
 
 

@@ -31,7 +31,14 @@ RUNS: list[tuple[str, dict[str, Any], Any]] = [
     ),
     ("multiple-instances-run-time", {"numbers": [8, 3, 4]}, [4, None, 2]),
     ("structured-loop", {"most": 100}, 128),
+    ("deferred-choice", {}, {"paid": "ship to Lille", "cancelled": None}),
+    ("persistent-trigger", {}, {"how": "ready", "speed": 3}),
+    ("cleanup", {"guest": "Ada"}, "table 7 for Ada"),
 ]
+SIGNALS: dict[str, list[dict[str, Any]]] = {
+    "deferred-choice": [{"name": "paid", "data": {"city": "Lille"}, "by": "alice"}],
+    "persistent-trigger": [{"name": "go", "data": {"speed": 3}, "by": "alice"}],
+}
 
 
 def workflow(name: str) -> Workflow:
@@ -46,7 +53,7 @@ async def test_a_pattern_runs_as_its_example_says(
 ) -> None:
     world = World(tmp_path / "journal.db", workflow(name))
     async with world.engine() as engine:
-        engine.submit(run_object(input=given))
+        engine.submit(run_object(input=given, signals=SIGNALS.get(name, [])))
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
     assert world.sink.of("run-0")[-1]["output"] == output
 

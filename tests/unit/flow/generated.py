@@ -32,6 +32,8 @@ MODELS = {
     "embedder": model(api="OpenAIEmbeddings"),
 }
 
+SIGNAL = "go"
+
 Draw = st.DrawFn
 
 
@@ -89,12 +91,14 @@ def _dice(seed: str, sides: int) -> int:
 
 
 @st.composite
-def plans(draw: Draw, *, functions: tuple[str, ...] = tuple(FUNCTIONS)) -> Plan:
-    """Draw a workflow: blocks that use the blocks before them, loops, branches, retries and handlers."""
+def plans(draw: Draw, *, functions: tuple[str, ...] = tuple(FUNCTIONS), cleaning: bool = True) -> Plan:
+    """Draw a workflow: blocks that use the blocks before them, loops, branches, retries, handlers and a `finally`."""
     blocks: list[dict[str, Any]] = []
     for name in ("inner", "outer"):
         blocks.append({"name": name, **draw(bodies(tuple(b["name"] for b in blocks), functions, most=3))})
     main = draw(bodies(("inner", "outer"), functions, most=4))
+    if cleaning and draw(st.integers(0, 3)) == 0:
+        main["finally"] = draw(st.sampled_from(["inner", "outer"]))
     return plan_of(main.pop("steps"), blocks=blocks, limits={"steps": 120}, **main)
 
 
@@ -106,6 +110,8 @@ def bodies(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], *, m
     for number in range(draw(st.integers(1, most))):
         before = [step["name"] for step in steps]
         step = {"name": f"s{number}", **draw(kinds(blocks, functions, before)), **draw(modifiers(blocks, before))}
+        if "wait" in step:
+            step.pop("retry", None)
         if order == "Graph" and before:
             step["needs"] = draw(st.lists(st.sampled_from(before), unique=True, max_size=2))
             step["join"] = draw(st.sampled_from(["All", "Any", "AllDone"]))
@@ -138,6 +144,12 @@ def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], befor
         {"route": {"value": f"x{seen}", "choices": choices, "model": "embedder", "otherwise": "two"}},
         {"route": {"value": "x", "choices": choices, "model": "plain", "otherwise": "two"}},
         {"validate": {"value": {"n": "$( input.n )", "word": "yes"}, "onFailure": on_failure, **_checks(contract)}},
+    ]
+    on_timeout = draw(st.sampled_from(["Fail", "Continue"]))
+    ways += [
+        {"wait": {"seconds": 5}},
+        {"wait": {"until": "$( run.createdAt )"}},
+        {"wait": {"signal": {"name": SIGNAL, "schema": SCHEMA}, "timeoutSeconds": 9, "onTimeout": on_timeout}},
     ]
     ways += [{"block": block} for block in blocks]
     if blocks:

@@ -219,7 +219,7 @@ WRONG = {
     "error outside of a handler": (
         "steps: [{name: a, transform: {value: '$( error.reason )'}}]",
         "spec.steps[0].transform.value",
-        "'error' exists only in a block that onError or onFailure runs",
+        "'error' exists only in a block that onError, onFailure or finally runs",
     ),
     "output outside of rules": (
         "steps: [{name: a, transform: {value: '$( output )'}}]",

@@ -7,7 +7,7 @@ asked for calls whose outcomes it waits for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from fairlead.api.workflow import OutputRule
 from fairlead.errors import FairleadError
 from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
-from fairlead.flow.state import CallState, StepState
+from fairlead.flow.state import CallState, SignalState, StepState
 
 
 class ResourceView(Protocol):
@@ -115,16 +115,22 @@ class Attempt:
         path: where it stands.
         deadline_ms: the calls' deadline: the earliest of its own and all enclosing ones.
         evaluator: for the rules that look at an output.
+        now_ms: Unix ms.
+        signals: what the run was told so far.
         wanted: the calls that should be in flight.
         records: what is to be journaled before it goes on.
+        wake_at_ms: when to look again, Unix ms; None for no such time.
     """
 
     state: StepState
     path: Path
     deadline_ms: int
     evaluator: Evaluator
+    now_ms: int
+    signals: Sequence[SignalState]
     wanted: list[Call] = field(default_factory=list)
     records: list[Draft] = field(default_factory=list)
+    wake_at_ms: int | None = None
 
     @property
     def inputs(self) -> Any:
@@ -192,6 +198,29 @@ class Attempt:
             if found or again:
                 self.record("Findings", found, index=str(index))
         return found
+
+    def take(self, name: str, check: Callable[[Any], list[str]]) -> SignalState | None:
+        """Return the signal that the attempt has taken; None after it has taken one, or when there is none to take.
+
+        A signal is taken by one step. What `check` finds wrong with another is journaled: this attempt ignores it.
+        """
+        if self.state.signal is not None:
+            return self.signals[self.state.signal]
+        for index, signal in enumerate(self.signals):
+            if signal.taken or signal.ignored or signal.name != name or str(index) in self.state.findings:
+                continue
+            found = check(signal.data)
+            if not found:
+                self.record("Signal", index)
+                return None
+            self.record("Findings", found, index=str(index))
+        return None
+
+    def wait(self, wake_at_ms: int | None, *, signal: str) -> None:
+        """Journal until when the step waits (None: no time of its own), and for which signal if for any."""
+        data: dict[str, Any] = {"purpose": "Wait"} | ({"signal": signal} if signal else {})
+        data |= {"wakeAt": wake_at_ms} if wake_at_ms is not None else {}
+        self.records.append(Draft(EntryKind.TIMER_SET, self.path, self.state.attempt, data))
 
     def record(self, purpose: str, value: Any, **data: Any) -> None:
         """Journal a value that later steps of the attempt read."""
