@@ -14,8 +14,8 @@ def check(text: str) -> list[Finding]:
 
 
 RIGHT = {
-    "a wait's output": "steps: [{name: a, wait: {signal: {name: go, schema: {type: object, additionalProperties: false, "
-    "properties: {n: {type: integer}}}}}}, {name: b, transform: {value: '$( steps.a.output.data.n )'}}]",
+    "a wait's output": "steps: [{name: a, wait: {signal: {name: go, schema: {type: object, additionalProperties: false"
+    ", properties: {n: {type: integer}}}}}}, {name: b, transform: {value: '$( steps.a.output.data.n )'}}]",
     "a time that is evaluated": "steps: [{name: a, wait: {until: '$( run.createdAt )'}}]",
     "error in finally": "steps: [{name: a, transform: {value: 1}}]\nfinally: clean\n"
     "blocks: [{name: clean, steps: [{name: x, transform: {value: '$( error ) $( steps.a.phase )'}}]}]",
