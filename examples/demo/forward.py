@@ -22,7 +22,14 @@ PASSED = ("authorization", "content-type", "api-key", "x-api-key")
 def forward(url: str, *, host: str, port: int) -> str:
     """Pass everything that arrives at host:port on to `url`'s origin, from a thread; return the URL to use instead."""
     target = urlsplit(url)
-    client = httpx.AsyncClient(base_url=f"{target.scheme}://{target.netloc}", timeout=120)
+    app = forwarder(httpx.AsyncClient(base_url=f"{target.scheme}://{target.netloc}", timeout=120))
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
+    threading.Thread(target=server.run, daemon=True).start()
+    return f"http://{host}:{port}{target.path}"
+
+
+def forwarder(client: httpx.AsyncClient) -> Starlette:
+    """Return the proxy: requests as they are, but only the headers that a model endpoint needs."""
 
     async def passed(request: Request) -> Response:
         headers = {name: value for name, value in request.headers.items() if name in PASSED}
@@ -34,7 +41,4 @@ def forward(url: str, *, host: str, port: int) -> str:
             return Response(f"the model endpoint does not answer: {error}", status_code=502)
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 
-    app = Starlette(routes=[Route("/{path:path}", passed, methods=["GET", "POST"])])
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
-    threading.Thread(target=server.run, daemon=True).start()
-    return f"http://{host}:{port}{target.path}"
+    return Starlette(routes=[Route("/{path:path}", passed, methods=["GET", "POST"])])

@@ -20,6 +20,7 @@ from tests.bench.workloads import Manifest
 from fairlead.api.tool import Tool
 from fairlead.cli import manifests
 from fairlead.cli.local import LocalResources, resources_of
+from fairlead.cli.localengine import LocalRuns
 from fairlead.cli.localstore import clock_ms
 from fairlead.cli.standins import Server
 from fairlead.cli.withfile import Environment, StandIn
@@ -32,6 +33,7 @@ from fairlead.engine.log import RunLog
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.tools import ToolCaller
 from fairlead.flow.calls import Call, Outcome
+from fairlead.flow.journal import RunUid
 from fairlead.flow.state import RunState
 from fairlead.telemetry.metrics import EngineMetrics
 
@@ -74,6 +76,9 @@ class CountedStatuses:
 
     def __init__(self) -> None:
         self.writes: Counter[str] = Counter()
+
+    async def turn(self) -> None:
+        """Always."""
 
     async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
         """Count it."""
@@ -145,8 +150,10 @@ async def serving(
     tools: InstantTools | None = None,
     addresses: Mapping[Server, str] | None = None,
     sync_delay_seconds: float = 0.0,
+    store: Path | None = None,
+    left: Mapping[RunUid, Manifest] | None = None,
 ) -> AsyncIterator[Bench]:
-    """Serve an engine on a new store below `folder` for as long as the block lasts.
+    """Serve an engine for as long as the block lasts.
 
     Args:
         folder: on the file system to measure.
@@ -154,6 +161,8 @@ async def serving(
         tools: instead of the real adapter; nothing is dialled then.
         addresses: base URLs of servers on the loopback interface.
         sync_delay_seconds: added to every commit.
+        store: the database file; a new one below `folder` by default.
+        left: the WorkflowRuns that the store may hold open, by UID.
     """
     resources = _declared(folder, objects, addresses or {})
     authorizer, dialer, statuses = GrantAuthorizer(resources.policies), Dialer(), CountedStatuses()
@@ -161,11 +170,13 @@ async def serving(
 
     def gate(clock: Any, metrics: EngineMetrics) -> TimedGate:
         caller: Any = tools or ToolCaller(dialer, resources)
-        gates.append(TimedGate(Gate(resources, authorizer, ModelCaller(dialer, resources), caller, clock, metrics)))
+        models = ModelCaller(dialer, resources)
+        children = LocalRuns(NAMESPACE)
+        gates.append(TimedGate(Gate(resources, authorizer, models, caller, clock, metrics, creator=children)))
         return gates[0]
 
     engine = await WorkflowEngine.open(
-        folder / f"{uuid.uuid4()}.sqlite",
+        store or folder / f"{uuid.uuid4()}.sqlite",
         resources=resources,
         authorizer=authorizer,
         sink=statuses,
@@ -173,7 +184,7 @@ async def serving(
         clock=clock_ms,
         options=EngineOptions(sync_delay_seconds=sync_delay_seconds),
     )
-    await engine.recover({})
+    await engine.recover(left or {})
     stop = asyncio.Event()
     served = asyncio.create_task(engine.serve(stop))
     try:

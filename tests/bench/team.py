@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 from tests.bench import instant, workloads
 from tests.bench.workloads import Manifest
-from tests.cluster import Cluster, CommandFailed
-from tests.e2e.installation import RELEASE, SERVERS_IMAGE, Fairlead, condition, load_images, until
+from tests.cluster import Cluster
+from tests.e2e.installation import SERVERS_IMAGE, Fairlead, condition, load_images, until
 from tests.e2e.kubectl import Kubectl
 
 PORT = 8080
@@ -28,8 +28,8 @@ INSTANT = {
 def team(*workflows: Manifest) -> Iterator[Kubectl]:
     """Have a namespace where these Workflows can run; the context gives kubectl within it.
 
-    The cluster is that of $KUBECONFIG, else the test cluster; Fairlead is installed from the checkout if it is not
-    there. What was installed stays, as after the tests.
+    The cluster is that of $KUBECONFIG, where Fairlead is installed from the checkout if it is not there; else the test
+    cluster, which gets the Fairlead of the checkout. What was installed stays, as after the tests.
 
     Raises:
         ClusterError: there is no cluster.
@@ -55,12 +55,12 @@ def _installed() -> Kubectl:
     os.environ["KUBECONFIG"] = environment["KUBECONFIG"]  # where our own client looks
     administrator = Kubectl(environment["KUBECONFIG"], environment["PATH"])
     fairlead = Fairlead(administrator, environment)
-    try:
-        fairlead.helm("status", RELEASE)
-    except CommandFailed:
-        if not given:
-            load_images(cluster)
-        fairlead.install("--take-ownership", "--force-conflicts")
+    if not given:
+        load_images(cluster)
+        fairlead.install()
+        fairlead.restart()
+    elif not fairlead.is_installed():
+        fairlead.install()
     return administrator
 
 

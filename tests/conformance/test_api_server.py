@@ -6,6 +6,7 @@ where a rule is about a change.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from tests.e2e.kubectl import Kubectl
 from tests.specimens import REMOVED, changed, specimen, status_of
-from tests.wrong_objects import WRONG
+from tests.wrong_objects import INPUT_FROM, WRONG
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crds")]
 
@@ -83,6 +84,7 @@ RUN_CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("workflow", {"workflow": "other"}, "workflow is immutable; create another run"),
     ("input", {"input": {"more": [2]}}, "input is immutable; create another run"),
     ("no input", {"input": None}, "input is immutable; create another run"),
+    ("inputFrom", {"input": None, "inputFrom": INPUT_FROM}, "inputFrom is immutable; create another run"),
     ("requestedBy", {"requestedBy": "mallory"}, "requestedBy is immutable; create another run"),
     ("timeoutSeconds", {"timeoutSeconds": 1}, "timeoutSeconds is immutable; create another run"),
 ]
@@ -92,6 +94,21 @@ RUN_CHANGES: list[tuple[str, dict[str, Any], str]] = [
 def test_a_run_cannot_be_made_another(kubectl: Kubectl, patch: Mapping[str, Any], words: str) -> None:
     run = kubectl.create(specimen("WorkflowRun"))
     assert words in refused_patch(kubectl, run, patch)
+
+
+SENT = {"name": "go", "data": {"ok": True}, "by": "bob@example.com"}
+
+
+def test_a_signal_is_added_at_the_end(kubectl: Kubectl) -> None:
+    run = kubectl.create(specimen("WorkflowRun"))
+    patch = json.dumps({"spec": {"signals": [SENT, SENT | {"data": 2}]}})
+    kubectl("patch", "workflowrun", run["metadata"]["name"], "--type=merge", f"-p={patch}")
+
+
+@pytest.mark.parametrize("signals", [None, [], [SENT | {"data": 1}], [SENT | {"name": "new"}, SENT]])
+def test_a_signal_that_was_sent_stays(kubectl: Kubectl, signals: Any) -> None:
+    run = kubectl.create(specimen("WorkflowRun"))
+    assert "a signal that was sent stays as it is" in refused_patch(kubectl, run, {"signals": signals})
 
 
 def test_a_cancelled_run_stays_cancelled(kubectl: Kubectl) -> None:

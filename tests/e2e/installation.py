@@ -51,6 +51,10 @@ class Fairlead:
         given = ("--set", f"image.name={IMAGE}", "--create-namespace", *owned, "--wait", "--timeout", "180s", *options)
         self.helm("upgrade", "--install", RELEASE, str(CHART), *given)
 
+    def is_installed(self) -> bool:
+        """Tell whether there is a release."""
+        return RELEASE in self.helm("list", "--short").split()
+
     def restart(self) -> None:
         """Have the operator and every engine take the image that was loaded last."""
         self.kubectl.within(SYSTEM)("rollout", "restart", "deployment/fairlead-operator")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.cluster import Cluster
 from tests.e2e.identities import give, someone
-from tests.e2e.installation import RUN, Fairlead, create_run, finished, ledger, until
+from tests.e2e.installation import RUN, Fairlead, condition, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
     ACCOUNT,
@@ -229,6 +229,27 @@ class TestServers:
             assert set(tried) == {*targets, "name"}
             assert {name: answer for name, answer in tried.items() if not answer.startswith("no")} == {}, kind
             assert (report["token"], report["mounted"]) == (False, [])
+
+    @pytest.mark.requirement("A13")
+    def test_a_server_does_not_start_while_its_pod_can_get_out(self, team: Kubectl) -> None:
+        pods = {"matchLabels": {"fairlead.dev/name": "early"}}
+        opening = {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "opening"},
+            "spec": {"podSelector": pods, "policyTypes": ["Egress"], "egress": [{}]},
+        }
+        declare(team, opening, ledger_tool() | {"metadata": {"name": "early"}})
+
+        def told() -> str:
+            return str(condition(team.get("tool", "early"), "Ready").get("message"))
+
+        until("the Tool says that its pod can get out", lambda: "could reach the API server" in told())
+        (pod,) = team.get("pods", "--selector=fairlead.dev/name=early")["items"]
+        (container,) = pod["status"]["containerStatuses"]
+        assert container["state"] == {"waiting": {"reason": "PodInitializing"}}
+        team("delete", "networkpolicy", "opening")
+        becomes(team, "tool", "early", "Ready")
 
 
 def inside(kubectl: Kubectl) -> dict[str, list[Any]]:

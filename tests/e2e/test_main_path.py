@@ -17,6 +17,7 @@ from tests.cluster.commands import run as run_program
 from tests.e2e.installation import RUN, Fairlead, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
+    ACCOUNT,
     HELD,
     Listener,
     becomes,
@@ -25,6 +26,7 @@ from tests.e2e.scenes import (
     engine,
     ledger_tool,
     listening,
+    manifest,
     outcome,
     play,
     policy,
@@ -147,8 +149,8 @@ class TestSuccess:
             "there is another revision",
             lambda: {team.get("workflow", "changing")["status"]["revision"]} - {first},
         )
-        run = team.get(RUN, name)
-        assert run["status"]["workflow"]["revision"] == first
+        run = until("its status is written", lambda: team.get(RUN, name)["status"].get("workflow"))
+        assert run["revision"] == first
         latest = finished(team, create_run(team, "changing"))
         assert latest["status"]["workflow"]["revision"] in second
         assert latest["status"]["output"] == "after"
@@ -196,6 +198,48 @@ class TestOtherEnds:
         assert outcome(finished(team, create_run(team, "nowhere")))[0] == "WorkflowNotFound"
 
     @pytest.mark.requirement("G4")
+    @pytest.mark.requirement("G7")
+    def test_a_signal_wakes_a_run_that_waits_and_a_pause_holds_one(
+        self, team: Kubectl, cluster_environment: dict[str, str]
+    ) -> None:
+        def steer(command: str, *words: str) -> None:
+            program = (sys.executable, "-m", "fairlead.cli", command, name, *words, f"--namespace={team.namespace}")
+            run_program(*program, env=cluster_environment)
+
+        signal = {"name": "ask", "wait": {"signal": {"name": "go"}}}
+        done = {"name": "done", "transform": {"value": "$( steps.ask.output )"}}
+        declare(team, workflow("signalled", signal, done))
+        becomes(team, "workflow", "signalled", "Ready")
+        name = create_run(team, "signalled")
+        until("it waits", lambda: "kubectl fairlead signal" in team.get(RUN, name)["status"].get("waitingFor", ""))
+        told = {"name": "go", "data": 7, "by": "mallory"}
+        patch = json.dumps({"spec": {"signals": [told]}})
+        assert "a new signal is by" in team.refusal("patch", RUN, name, "--type=merge", "-p", patch)
+        steer("pause")
+        steer("signal", "go", "--data=7")
+        until("it is paused", lambda: outcome(team.get(RUN, name))[0] == "Paused")
+        steer("resume")
+        output = finished(team, name)["status"]["output"]
+        assert (output["received"], output["data"]) == (True, 7)
+        assert output["by"] == team.get(RUN, name)["spec"]["signals"][0]["by"]
+
+    def test_a_child_runs_as_its_own_account_and_nobody_else_makes_one(self, team: Kubectl) -> None:
+        child = {"name": "ask", "workflow": {"workflow": "greet", "input": {"key": "$( input.key )"}}}
+        grants = {"serviceAccounts": [ACCOUNT], "workflows": ["greet"]}
+        declare(team, workflow("parent", child), manifest("Policy", "parent", {"grants": grants}))
+        becomes(team, "workflow", "parent", "Authorized")
+        play(team, GREETING)
+        name = create_run(team, "parent", key="child")
+        parent = finished(team, name)
+        assert outcome(parent) == ("Completed", "")
+        (made,) = [one for one in team.get(RUN)["items"] if one["spec"].get("parent", {}).get("name") == name]
+        assert parent["status"]["output"] == made["status"]["output"]
+        assert made["metadata"]["ownerReferences"][0]["uid"] == parent["metadata"]["uid"]
+        forged = {"kind": "WorkflowRun", "apiVersion": made["apiVersion"], "metadata": {"name": "forged"}}
+        spec = made["spec"] | {"requestedBy": None}
+        refusal = team.refusal("create", "--filename=-", stdin=json.dumps(forged | {"spec": spec}))
+        assert "set by the engine alone" in refusal
+
     def test_a_cancelled_run_ends_while_its_call_goes_on(self, team: Kubectl) -> None:
         name = held_run(team)
         team("patch", RUN, name, "--type=merge", "-p", '{"spec": {"desiredState": "Cancelled"}}')
@@ -206,8 +250,10 @@ class TestOtherEnds:
 
     @pytest.mark.requirement("G4")
     def test_a_run_is_over_by_its_deadline_and_a_little(self, team: Kubectl) -> None:
-        late = finished(team, held_run(team, timeoutSeconds=3), timeout_seconds=45)
-        assert outcome(late)[0] == "Timeout"
+        name = held_run(team, timeoutSeconds=3)
+        assert outcome(finished(team, name, timeout_seconds=45))[0] == "Timeout"
+        said = until("Events tell the end", lambda: {"Timeout", "Accepted"} <= set(told := events(team, name)) and told)
+        assert said["Timeout"] == "Warning"
 
 
 class TestReading:
@@ -263,6 +309,12 @@ class TestTracing:
     def test_the_run_says_that_it_is_traced(self, team: Kubectl, greeted: dict[str, Any]) -> None:
         traced = becomes(team, RUN, greeted["metadata"]["name"], "Traced", "True", timeout_seconds=30)
         assert traced["reason"] == "Exported"
+
+
+def events(team: Kubectl, run: str) -> dict[str, str]:
+    """Return the type of each Event about a run, by reason."""
+    about = team.get("events", f"--field-selector=involvedObject.kind=WorkflowRun,involvedObject.name={run}")
+    return {event["reason"]: event["type"] for event in about["items"]}
 
 
 def ids_of(uid: str, entries: list[Entry]) -> set[tuple[str, str]]:

@@ -89,9 +89,9 @@ def engine(room: str, engine_image: EngineImage) -> tuple[Any, ...]:
 
 
 @pytest.fixture(scope="module")
-def server(room: str) -> tuple[Any, ...]:
+def server(room: str, engine_image: EngineImage) -> tuple[Any, ...]:
     wanted = Server(image="example.com/clock:1")
-    return plan_server("tool", placed("Tool", room), wanted, deployment=None, pods=[]).apply
+    return plan_server("tool", placed("Tool", room), wanted, guard=engine_image, deployment=None, pods=[]).apply
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,7 @@ def grants(room: str) -> tuple[Any, ...]:
 
 POD = "spec.template.spec"
 CONTAINER = f"{POD}.containers.0"
+FIRST = f"{POD}.initContainers.0"
 PRIVILEGES: dict[str, tuple[dict[str, Any], str]] = {
     "host network": ({f"{POD}.hostNetwork": True}, "host namespaces"),
     "host processes": ({f"{POD}.hostPID": True}, "host namespaces"),
@@ -113,7 +114,6 @@ PRIVILEGES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a capability": ({f"{CONTAINER}.securityContext.capabilities.add": ["NET_ADMIN"]}, "without any privilege"),
     "another container": ({f"{POD}.containers.1": {"name": "x", "image": "x"}}, "one container"),
-    "an init container": ({f"{POD}.initContainers": [{"name": "x", "image": "x"}]}, "one container"),
     "a host path": ({f"{POD}.volumes.0": {"name": "tmp", "hostPath": {"path": "/"}}}, "mounts Secrets into"),
     "a secret variable": (
         {f"{CONTAINER}.env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]},
@@ -128,6 +128,7 @@ PRIVILEGES: dict[str, tuple[dict[str, Any], str]] = {
     "another name": ({"metadata.name": "innocent"}, "no workload but"),
 }
 ENGINE_ONLY: dict[str, tuple[dict[str, Any], str]] = {
+    "an init container": ({f"{POD}.initContainers": [{"name": "x", "image": "x"}]}, "one container"),
     "another image": ({f"{CONTAINER}.image": "evil:1"}, "engines run"),
     "another program": ({f"{CONTAINER}.command": ["sh", "-c", "cat /var/run/fairlead/secrets/*/*"]}, "engines run"),
     "arguments": ({f"{CONTAINER}.args": ["--help"]}, "engines run"),
@@ -141,6 +142,17 @@ ENGINE_ONLY: dict[str, tuple[dict[str, Any], str]] = {
     "two engines": ({"spec.replicas": 2}, "one engine"),
 }
 SERVER_ONLY: dict[str, tuple[dict[str, Any], str]] = {
+    "a second init container": ({f"{POD}.initContainers.1": {"name": "x", "image": "x"}}, "one before it"),
+    "another image before it": ({f"{FIRST}.image": "evil:1"}, "before a server runs"),
+    "another program before it": ({f"{FIRST}.command": ["sh"]}, "before a server runs"),
+    "arguments before it": ({f"{FIRST}.args": ["x"]}, "before a server runs"),
+    "a variable before it": ({f"{FIRST}.env": [{"name": "PYTHONPATH", "value": "/tmp"}]}, "before a server runs"),
+    "a mount before it": (
+        {f"{FIRST}.volumeMounts": [{"name": "tmp", "mountPath": "/opt/fairlead/site"}]},
+        "before a server runs",
+    ),
+    "a sidecar before it": ({f"{FIRST}.restartPolicy": "Always"}, "before a server runs"),
+    "privilege before it": ({f"{FIRST}.securityContext.allowPrivilegeEscalation": True}, "before a server runs"),
     "a secret": ({f"{POD}.volumes.0": {"name": "tmp", "secret": {"secretName": "x"}}}, "mounts Secrets into"),
     "a token": ({f"{POD}.automountServiceAccountToken": True}, "no token to servers"),
     "a projected token": (

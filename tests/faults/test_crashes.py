@@ -13,7 +13,7 @@ from tests.e2e.installation import RUN, SYSTEM, Fairlead, condition, create_run,
 from tests.e2e.kubectl import Kubectl
 from tests.faults.errands import EFFECTS, effects, kill, runs
 
-KILLS = int(os.environ.get("FAIRLEAD_KILLS", "4"))
+KILLS = int(os.environ.get("FAIRLEAD_KILLS", "8"))
 RUNS_PER_KILL = 3
 ENGINE = "fairlead-engine-0"
 
@@ -30,7 +30,7 @@ def test_a_killed_engine_repeats_no_effect_and_loses_none(team: Kubectl) -> None
     for number in range(KILLS):
         names += [create_run(team, "errands", run=f"r{number}-{each}") for each in range(RUNS_PER_KILL)]
         goal = effects(team).total() + chance.randint(1, RUNS_PER_KILL * len(EFFECTS) // 2)
-        until("the runs go on", lambda goal=goal: _reached(team, goal), timeout_seconds=300, every_seconds=0.05)
+        until("the runs go on", lambda goal=goal: _reached(team, goal), every_seconds=0.05)
         kill(team, ENGINE)
         if number % 2:
             team("delete", "pod", ENGINE, "--wait=false")  # a new pod: the kubelet would wait ever longer with this one

@@ -16,6 +16,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "support-triage"
 SERVERS = ROOT / "examples" / "servers"
+MODELS = Path("~/.cache/fairlead/models").expanduser()
+"""Where `python -m images models` lays out the weights and an environment for their servers."""
+
 COMMAND = (sys.executable, "-m", "fairlead.cli")
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.local.conftest import EXAMPLE, SERVERS, Cli
+from tests.local.conftest import EXAMPLE, MODELS, SERVERS, Cli
 
 from fairlead.cli.standins import running
 from fairlead.cli.withfile import read_environment
 
-MODELS = Path("~/.cache/fairlead/models").expanduser()
 REPLY = "Please update the app, then sign out and sign in again. If a page stays blank, please try a private window."
 BILLING_REPLY = "Please correct the company name under Settings > Company. We send you a corrected invoice."
 TURNS = [

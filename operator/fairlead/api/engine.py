@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -58,6 +58,13 @@ class Security(ApiModel):
             json_schema_extra=ATOMIC,
         ),
     ] = []
+    require_network_isolation: Annotated[
+        Literal["Required", "NotRequired"],
+        Field(
+            description="Required: a server that Fairlead runs starts when the network has locked its pod in. "
+            "NotRequired: at once, for clusters that enforce no NetworkPolicies. Default Required.",
+        ),
+    ] = "Required"
 
 
 class EngineSpec(ApiModel):

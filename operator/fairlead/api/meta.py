@@ -23,6 +23,10 @@ def _given(value: Any) -> Any:
     return value
 
 
+CEL_RESERVED = (
+    *("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop"),
+    *("namespace", "null", "package", "return", "true", "var", "void", "while"),
+)
 LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 IDENTIFIER = r"^[a-z][a-zA-Z0-9]{0,39}$"
 DECIMAL = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"
@@ -68,6 +72,11 @@ ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 LIST_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 # In a field's json_schema_extra: let the API server fill in and store the default. Otherwise Python applies it.
 EMIT_DEFAULT = "x-fairlead-emit-default"
+
+
+def cel_name(name: str) -> str:
+    """Return what CEL rules call a property: the API server puts CEL's reserved words between underscores."""
+    return f"__{name}__" if name in CEL_RESERVED else name
 
 
 def exactly_one(*names: str) -> str:
@@ -129,6 +138,7 @@ class ObjectMeta(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
     name: str
+    generate_name: str = ""
     namespace: str = ""
     uid: str = ""
     generation: int = 0

@@ -115,6 +115,7 @@ class AcceptedReason(StrEnum):
     WORKFLOW_NOT_READY = "WorkflowNotReady"
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     NOT_AUTHORIZED = "NotAuthorized"
+    INPUT_NOT_FOUND = "InputNotFound"
     REJECTED = "Rejected"
 
 
@@ -123,8 +124,11 @@ class RunReason(StrEnum):
 
     QUEUED = "Queued"
     EXECUTING = "Executing"
+    WAITING_FOR_SIGNAL = "WaitingForSignal"
+    SLEEPING = "Sleeping"  # a wait for some time or until a time
     BACKING_OFF = "BackingOff"
     WAITING_FOR_CHILD = "WaitingForChild"
+    PAUSED = "Paused"
     CLOSING = "Closing"
 
     COMPLETED = "Completed"
@@ -139,6 +143,7 @@ class RunReason(StrEnum):
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
     CHILD_NAME_CONFLICT = "ChildNameConflict"  # a run that is not the child has the child's name
+    REJECTED = "Rejected"  # as many runs are at work as the Workflow allows, and it says Reject
     STATE_LOST = "StateLost"
     NONDETERMINISM = "Nondeterminism"
 

@@ -1,4 +1,4 @@
-"""WorkflowRun: one execution. Created, never applied; immutable but for `desiredState`."""
+"""WorkflowRun: one execution. Created, never applied; immutable but for `desiredState` and what `signals` adds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pydantic import Field
 
 from fairlead.api.meta import (
     ATOMIC,
+    AccountName,
     ApiModel,
     CelRule,
     Conditions,
     Digest,
+    Identifier,
     JsonObject,
     Kind,
     ObjectName,
@@ -19,6 +21,34 @@ from fairlead.api.meta import (
     Resource,
     Timestamp,
 )
+
+MAX_SIGNALS = 50
+_POSITIONS = ", ".join(map(str, range(MAX_SIGNALS)))
+
+
+class Signal(ApiModel):
+    """What somebody tells the run; a `wait` of this name takes it, once. It comes early or late, and stays."""
+
+    name: Annotated[Identifier, Field(description="What the wait calls it.")]
+    data: Annotated[Any, Field(description="JSON of at most 16 KiB, checked against the wait's schema.")] = None
+    by: Annotated[
+        str, Field(min_length=1, max_length=253, description="The user who adds it. Needs `invoke` on the Workflow.")
+    ]
+
+
+class ConfigMapKey(ApiModel):
+    """One value of a ConfigMap of the same namespace."""
+
+    name: Annotated[AccountName, Field(description="The ConfigMap's name. Needs `get` on it.")]
+    key: Annotated[
+        str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="The key in its `data`.")
+    ]
+
+
+class InputFrom(ApiModel):
+    """Where a large input stands. It is read once, when the run is accepted, and kept with the run."""
+
+    config_map: Annotated[ConfigMapKey, Field(description="The value is JSON, an object.")]
 
 
 class ParentLimits(ApiModel):
@@ -54,6 +84,13 @@ class WorkflowRunSpec(ApiModel):
             ".input",
         ),
         CelRule(
+            "has(self.inputFrom) == has(oldSelf.inputFrom) && "
+            "(!has(self.inputFrom) || self.inputFrom == oldSelf.inputFrom)",
+            "inputFrom is immutable; create another run",
+            ".inputFrom",
+        ),
+        CelRule("!has(self.input) || !has(self.inputFrom)", "set at most one of input and inputFrom", ".inputFrom"),
+        CelRule(
             "has(self.requestedBy) == has(oldSelf.requestedBy) && "
             "(!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)",
             "requestedBy is immutable; create another run",
@@ -76,16 +113,27 @@ class WorkflowRunSpec(ApiModel):
             "Cancelled is final; create another run",
             ".desiredState",
         ),
+        CelRule(
+            "!has(oldSelf.signals) || (has(self.signals) && self.signals.size() >= oldSelf.signals.size() && "
+            f"[{_POSITIONS}].all(i, i >= oldSelf.signals.size() || self.signals[i] == oldSelf.signals[i]))",
+            "a signal that was sent stays as it is; add another at the end of the list",
+            ".signals",
+        ),
     )
     workflow: Annotated[ObjectName, Field(description="The Workflow's name. Needs `invoke` on it.")]
     input: Annotated[
         JsonObject | None, Field(description="Checked against the Workflow's input schema; at most 256 KiB.")
     ] = None
+    input_from: Annotated[InputFrom | None, Field(description="Instead of input, for up to 1 MiB.")] = None
     requested_by: Annotated[
         str | None, Field(max_length=253, description="Absent, or the user who creates the run.")
     ] = None
     desired_state: Annotated[
-        Literal["Running", "Cancelled"] | None, Field(description="Running (default) or Cancelled, which is final.")
+        Literal["Running", "Paused", "Cancelled"] | None,
+        Field(
+            description="Running (default), Paused - no new calls, while the deadline goes on - or Cancelled, which is "
+            "final."
+        ),
     ] = None
     timeout_seconds: Annotated[
         int | None, Field(ge=1, le=31536000, description="Ends the run earlier than the Workflow's limit.")
@@ -93,6 +141,14 @@ class WorkflowRunSpec(ApiModel):
     parent: Annotated[Parent | None, Field(description="Of a child run. Set by the engine, refused from others.")] = (
         None
     )
+    signals: Annotated[
+        list[Signal] | None,
+        Field(
+            max_length=MAX_SIGNALS,
+            description="What the run was told, in order. Entries are added at the end and never changed.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
 
 
 class WorkflowRef(ApiModel):
@@ -113,9 +169,7 @@ class StepRow(ApiModel):
     started_at: Annotated[Timestamp | None, Field(description="When its first attempt began.")] = None
     finished_at: Annotated[Timestamp | None, Field(description="When it ended.")] = None
     span_id: Annotated[str | None, Field(max_length=16, alias="spanID", description="Its span in the trace.")] = None
-    message: Annotated[str | None, Field(max_length=64, description="What went wrong, or a child run.")] = (
-        None
-    )
+    message: Annotated[str | None, Field(max_length=64, description="What went wrong, or a child run.")] = None
     tokens: Annotated[int | None, Field(ge=0, description="Input and output tokens that it used.")] = None
 
 
@@ -154,7 +208,9 @@ class WorkflowRunStatus(ApiModel):
         str | None, Field(max_length=32, alias="traceID", description="Its trace: the run's UID without dashes.")
     ] = None
     progress: Annotated[str | None, Field(max_length=32, description="Steps that ended, of those known.")] = None
-    waiting_for: Annotated[str | None, Field(max_length=1024, description="What a parked run waits for.")] = None
+    waiting_for: Annotated[
+        str | None, Field(max_length=256, description="What the run waits for, and the command that helps.")
+    ] = None
     steps: Annotated[
         list[StepRow],
         Field(
@@ -185,6 +241,7 @@ class WorkflowRun(Resource):
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Succeeded')].reason"),
             PrinterColumn("Progress", ".status.progress"),
             PrinterColumn("Message", ".status.conditions[?(@.type=='Succeeded')].message", priority=1),
+            PrinterColumn("Waiting For", ".status.waitingFor", priority=1),
             PrinterColumn("Trace", ".status.traceID", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
         ),

@@ -5,12 +5,15 @@ One class per step kind, each with the fields of its YAML and, in its docstring,
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from fairlead.api.meta import (
     ATOMIC,
+    CEL_RESERVED,
+    LIST_SET,
     ApiModel,
     CelRule,
     Decimal,
@@ -31,6 +34,14 @@ NO_RESERVED_NAME = CelRule(
     "in, null, true and false mean something else in expressions; choose another name",
     ".name",
 )
+LOOP_RESERVED_NAMES = (
+    *CEL_RESERVED,
+    *("body", "call", "error", "index", "input", "iteration", "output", "previous", "run", "steps", "workflow"),
+    *("base64", "bool", "bytes", "double", "google", "int", "list", "map", "math", "optional", "string", "strings"),
+    *("type", "uint"),
+)
+"""What a loop variable cannot be called: the words of CEL, what is in scope anyway, and CEL's types and namespaces."""
+
 ChatModel = Annotated[ObjectName, Field(description="A chat Model. Absent: the Workflow's default model.")]
 SchemaObject = Annotated[JsonObject, Field(description="A JSON Schema (2020-12). Remote references are refused.")]
 
@@ -78,6 +89,47 @@ class Repeat(ApiModel):
         Literal["Fail", "Continue"],
         Field(description="When the bound is reached: Fail, or Continue with the last output."),
     ] = "Fail"
+
+
+class ForEach(ApiModel):
+    """Run the step once for every item of a list. Output: the list of outputs, in the order of the items."""
+
+    cel: ClassVar = (
+        CelRule(
+            f"!has(self.__as__) || !(self.__as__ in {json.dumps(LOOP_RESERVED_NAMES)})",
+            "this word means something else in expressions; choose another name for the loop variable",
+            ".as",
+        ),
+    )
+    items: Annotated[
+        JsonValue, Field(description="A list, or one `$( )` that gives one. Evaluated once; at most 100000 items.")
+    ]
+    as_: Annotated[
+        Identifier,
+        Field(alias="as", description="What expressions call the item; `index` counts from 0. Default item."),
+    ] = "item"
+    max_parallel: Annotated[int, Field(ge=1, le=100, description="How many items are at work at once. Default 1.")] = 1
+    on_item_failure: Annotated[
+        Literal["Fail", "Continue"],
+        Field(description="Fail ends the step with the first failed item (the default); Continue makes it null."),
+    ] = "Fail"
+
+
+class StepLimits(ApiModel):
+    """Bounds of one forEach. Once one is reached no further item starts; the output has null for the rest."""
+
+    cel: ClassVar = (
+        CelRule(
+            "has(self.modelCalls) || has(self.toolCalls) || has(self.tokens) || has(self.steps)",
+            "set at least one of modelCalls, toolCalls, tokens and steps",
+        ),
+    )
+    model_calls: Annotated[int | None, Field(ge=1, le=100000, description="Calls to Models by all items.")] = None
+    tool_calls: Annotated[int | None, Field(ge=1, le=100000, description="Calls to Tools by all items.")] = None
+    tokens: Annotated[int | None, Field(ge=1, description="Tokens used by all items.")] = None
+    steps: Annotated[
+        int | None, Field(ge=1, le=100000, description="Items started, and the steps of the blocks that they run.")
+    ] = None
 
 
 class OutputRule(ApiModel):
@@ -290,3 +342,74 @@ class Transform(ApiModel):
     value: Annotated[
         JsonValue, Field(description="Any JSON; strings may hold `$( )`, one whole segment keeps its type.")
     ]
+
+
+class AwaitedSignal(ApiModel):
+    """A signal that ends the wait: one of this name in the run's `spec.signals`."""
+
+    name: Annotated[Identifier, Field(description="What `fairlead signal RUN NAME` calls it.")]
+    schema_: Annotated[SchemaObject | None, Field(alias="schema")] = None
+
+
+class Wait(ApiModel):
+    """Wait for some time, until a time, or for a signal. Output: `{received, data, by}`, of the signal."""
+
+    cel: ClassVar = (
+        CelRule(exactly_one("seconds", "until", "signal"), "set exactly one of seconds, until and signal"),
+        CelRule(
+            "!has(self.timeoutSeconds) || has(self.signal)",
+            "timeoutSeconds is how long to wait for `signal`, which is missing",
+            ".timeoutSeconds",
+        ),
+        CelRule(
+            "!has(self.onTimeout) || has(self.timeoutSeconds)",
+            "onTimeout says what happens after `timeoutSeconds`, which is missing",
+            ".onTimeout",
+        ),
+    )
+    seconds: Annotated[int | None, Field(ge=1, le=31536000, description="How long.")] = None
+    until: Annotated[
+        Template | None, Field(description="An RFC 3339 time with its zone; `$( )` holds CEL. Evaluated once.")
+    ] = None
+    signal: AwaitedSignal | None = None
+    timeout_seconds: Annotated[
+        int | None, Field(ge=1, le=31536000, description="How long to wait for the signal. Absent: as long as the run.")
+    ] = None
+    on_timeout: Annotated[
+        Literal["Fail", "Continue"] | None,
+        Field(description="When no signal came: Fail (the default) with class Timeout, or Continue without it."),
+    ] = None
+
+
+class Join(ApiModel):
+    """How many of the blocks must succeed: `mode` or a number."""
+
+    cel: ClassVar = (
+        CelRule(exactly_one("mode", "succeeded"), "set exactly one of mode (All or Any) and succeeded (a number)"),
+    )
+    mode: Annotated[Literal["All", "Any"] | None, Field(description="All of them (the default), or any one.")] = None
+    succeeded: Annotated[int | None, Field(ge=1, le=20, description="So many of them.")] = None
+
+
+class Parallel(ApiModel):
+    """Run blocks at the same time. Output: an object with each block's output, null for one that did not finish."""
+
+    cel: ClassVar = (
+        CelRule(
+            "!has(self.join) || !has(self.join.succeeded) || self.join.succeeded <= size(self.blocks)",
+            "join.succeeded is larger than the number of blocks",
+            ".join",
+        ),
+    )
+    blocks: Annotated[
+        list[Identifier],
+        Field(min_length=1, max_length=20, description="The blocks that run.", json_schema_extra=LIST_SET),
+    ]
+    join: Annotated[Join | None, Field(description="Once it is met, what still runs is cancelled.")] = None
+
+    @property
+    def needed(self) -> int:
+        """Return how many blocks must succeed."""
+        if self.join is None or self.join.mode == "All":
+            return len(self.blocks)
+        return self.join.succeeded or 1

@@ -18,11 +18,14 @@ from fairlead.api.meta import (
     Digest,
     Expression,
     Identifier,
+    JsonObject,
     Kind,
     ObjectName,
     ObservedGeneration,
     PrinterColumn,
     Resource,
+    Template,
+    Timestamp,
     exactly_one,
     list_map,
 )
@@ -30,26 +33,32 @@ from fairlead.api.steps import (
     NO_RESERVED_NAME,
     Agent,
     AgentTool,
+    AwaitedSignal,
     ChildCall,
     Choice,
+    ForEach,
     Generate,
+    Join,
     Judge,
     Message,
     OnError,
     OnFailure,
     OutputContract,
     OutputRule,
+    Parallel,
     Parameters,
     Repeat,
     Retry,
     Route,
     SchemaObject,
+    StepLimits,
     ToolCall,
     Transform,
     Validate,
+    Wait,
 )
 
-STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "workflow")
+STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel", "workflow", "wait")
 NEEDS_ONLY_IN_A_GRAPH = CelRule(
     "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
     "needs and join are for `order: Graph`; in a Sequence each step follows the one before",
@@ -64,6 +73,13 @@ class Step(ApiModel):
         NO_RESERVED_NAME,
         CelRule("!has(self.needs) || !(self.name in self.needs)", "a step cannot need itself", ".needs"),
         CelRule("!has(self.join) || has(self.needs)", "join says how to join `needs`, which is missing", ".join"),
+        CelRule(
+            "!has(self.wait) || !(has(self.timeoutSeconds) || has(self.retry))",
+            "a wait says under `wait` how long it waits, and is never tried again",
+            ".wait",
+        ),
+        CelRule("!has(self.forEach) || !has(self.repeat)", "a step has one loop: forEach or repeat", ".repeat"),
+        CelRule("!has(self.limits) || has(self.forEach)", "limits bound a `forEach`, which is missing", ".limits"),
     )
     name: Annotated[Identifier, Field(description="Expressions speak of it as `steps.<name>`; no dashes.")]
     needs: Annotated[
@@ -81,6 +97,8 @@ class Step(ApiModel):
     retry: Retry | None = None
     on_error: OnError | None = None
     repeat: Repeat | None = None
+    for_each: ForEach | None = None
+    limits: StepLimits | None = None
 
     generate: Generate | None = None
     agent: Agent | None = None
@@ -90,6 +108,8 @@ class Step(ApiModel):
     transform: Transform | None = None
     block: Annotated[Identifier | None, Field(description="Run a block; its output is the step's output.")] = None
     workflow: ChildCall | None = None
+    wait: Wait | None = None
+    parallel: Parallel | None = None
 
 
 Order = Annotated[
@@ -148,10 +168,104 @@ class Limits(ApiModel):
     ] = 5
 
 
+class Concurrency(ApiModel):
+    """How many runs are at work at the same time; the others stand in line, or are rejected."""
+
+    max_runs: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10000,
+            description="One more begins only while fewer than these are at work. A run that waits, as for a long "
+            "back-off, is not at work, and goes on at once when its time has come.",
+        ),
+    ]
+    key: Annotated[
+        Template | None,
+        Field(
+            description="Text with $( ) over `input`: runs with the same value are counted by themselves. "
+            "Absent: all runs of the Workflow are counted together."
+        ),
+    ] = None
+    when_busy: Annotated[
+        Literal["Queue", "Reject"] | None,
+        Field(description="Queue (default): one more run waits for its turn. Reject: it ends as Rejected."),
+    ] = None
+
+
+class Retention(ApiModel):
+    """Which finished runs stay. Runs that somebody named are never deleted."""
+
+    cel: ClassVar = (
+        CelRule(
+            "has(self.ttlSecondsAfterFinished) || has(self.succeeded) || has(self.failed)",
+            "say at least one of ttlSecondsAfterFinished, succeeded and failed",
+        ),
+    )
+    ttl_seconds_after_finished: Annotated[
+        int | None, Field(ge=0, le=31536000, description="Older ones are deleted. Absent: whatever their age.")
+    ] = None
+    succeeded: Annotated[
+        int | None, Field(ge=0, le=10000, description="So many that ended well stay, the latest. Absent: all.")
+    ] = None
+    failed: Annotated[
+        int | None, Field(ge=0, le=10000, description="So many that ended otherwise stay, the latest. Absent: all.")
+    ] = None
+
+
+class Schedule(ApiModel):
+    """A run whenever the clock says so."""
+
+    name: Annotated[Identifier, Field(description="Runs carry it in the label fairlead.dev/schedule.")]
+    cron: Annotated[
+        str,
+        Field(
+            min_length=9,
+            max_length=100,
+            pattern=r"^[^\s]+([ \t]+[^\s]+){4}$",
+            description="Minute, hour, day of month, month, day of week. A time that the clock skips comes right "
+            "after, one that it repeats comes once.",
+        ),
+    ]
+    time_zone: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9_+/-]+$",
+            description="IANA name, for example Europe/Paris. Default Etc/UTC.",
+        ),
+    ] = None
+    input: Annotated[JsonObject | None, Field(description="The input of each run, as it is; no $( ).")] = None
+    when_missed: Annotated[
+        Literal["RunOnce", "Skip"] | None,
+        Field(
+            description="What becomes of times that passed more than a minute ago, while the engine was away or the "
+            "Workflow not Ready. RunOnce (default): one run for the last of them. Skip: none."
+        ),
+    ] = None
+
+
+class Triggers(ApiModel):
+    """What makes runs without somebody who asks."""
+
+    schedules: Annotated[
+        list[Schedule],
+        Field(min_length=1, max_length=50, description="By the clock.", json_schema_extra=list_map("name")),
+    ]
+
+
 class WorkflowSpec(ApiModel):
     """The definition: what a run does, with whose permissions, within which bounds."""
 
-    cel: ClassVar = (NEEDS_ONLY_IN_A_GRAPH,)
+    cel: ClassVar = (
+        NEEDS_ONLY_IN_A_GRAPH,
+        CelRule(
+            "!has(self.triggers) || has(self.retention)",
+            "triggers make runs without end: say in retention which of them stay",
+            ".retention",
+        ),
+    )
     description: Annotated[str | None, Field(max_length=4096, description="What it is for, for people.")] = None
     service_account_name: Annotated[
         AccountName | None,
@@ -163,6 +277,7 @@ class WorkflowSpec(ApiModel):
     input: Input | None = None
     defaults: Defaults | None = None
     limits: Limits | None = None
+    concurrency: Concurrency | None = None
     order: Order = "Sequence"
     steps: Annotated[
         list[Step],
@@ -179,6 +294,23 @@ class WorkflowSpec(ApiModel):
         ),
     ] = []
     output: Annotated[Any, Field(description="The run's output; default: the last step's output.")] = None
+    finally_: Annotated[
+        Identifier | None,
+        Field(
+            alias="finally",
+            description="A block that runs once, whatever happened, for 30 seconds at most. It sees `steps`, and "
+            "`error`: null when all went well.",
+        ),
+    ] = None
+    triggers: Triggers | None = None
+    retention: Annotated[
+        Retention | None,
+        Field(
+            description="Which finished runs stay, of those made with generateName or by Fairlead. "
+            "Absent: all, until somebody deletes them, as with Jobs. The engine keeps the journal of a run "
+            "until its object is deleted, and 30 days at most."
+        ),
+    ] = None
 
 
 class RunCounts(ApiModel):
@@ -192,12 +324,15 @@ class RunCounts(ApiModel):
 
 
 class WorkflowStatus(ApiModel):
-    """Written by the operator (Ready, Stalled, observedGeneration) and the engine (Authorized, runs, revision)."""
+    """Written by the operator (Ready, Stalled, observedGeneration) and the engine (all else)."""
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
     runs: RunCounts | None = None
     revision: Annotated[Digest | None, Field(description="The digest of the spec that new runs follow.")] = None
+    next_schedule_time: Annotated[
+        Timestamp | None, Field(description="When a schedule makes a run next; absent while the Workflow is not Ready.")
+    ] = None
 
 
 class Workflow(Resource):
@@ -224,12 +359,16 @@ __all__ = [
     "STEP_KINDS",
     "Agent",
     "AgentTool",
+    "AwaitedSignal",
     "Block",
     "ChildCall",
     "Choice",
+    "Concurrency",
     "Defaults",
+    "ForEach",
     "Generate",
     "Input",
+    "Join",
     "Judge",
     "Limits",
     "Message",
@@ -237,16 +376,22 @@ __all__ = [
     "OnFailure",
     "OutputContract",
     "OutputRule",
+    "Parallel",
     "Parameters",
     "Repeat",
+    "Retention",
     "Retry",
     "Route",
     "RunCounts",
+    "Schedule",
     "SchemaObject",
     "Step",
+    "StepLimits",
     "ToolCall",
     "Transform",
+    "Triggers",
     "Validate",
+    "Wait",
     "Workflow",
     "WorkflowSpec",
     "WorkflowStatus",

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from fairlead.cli import exits, get, grants, lint, run, submit, trace
+from fairlead.cli import exits, get, grants, lint, run, steer, submit, trace
 from fairlead.cli.exits import CommandFailed, Exit
 
 app = typer.Typer(
@@ -26,7 +26,10 @@ app.command("lint")(lint.lint)
 app.command("grants")(grants.grants)
 app.command("submit")(submit.submit)
 app.command("watch")(submit.watch)
-app.command("cancel")(submit.cancel)
+app.command("signal")(steer.signal)
+app.command("pause")(steer.pause)
+app.command("resume")(steer.resume)
+app.command("cancel")(steer.cancel)
 app.command("get")(get.get)
 app.command("trace")(trace.trace)
 

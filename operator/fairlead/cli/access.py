@@ -41,6 +41,17 @@ class Access:
     kube: Kube
     namespace: str
 
+    async def user(self) -> str:
+        """Return the name that the API server knows the user by.
+
+        Raises:
+            KubeError: it does not say.
+        """
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = await self.kube.request("POST", path, body=request)
+        return str(answer["status"]["userInfo"]["username"])
+
     async def journal(self, run_uid: str) -> list[Entry]:
         """Return a run's journal as the engine has it.
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fairlead.api.meta import CelRule, Resource
+from fairlead.flow.checks import outline
 from fairlead.flow.expressions import ExpressionError, evaluate_bool
 
 
@@ -37,7 +38,7 @@ def _rules(path: str, rules: tuple[CelRule, ...], value: BaseModel) -> Iterator[
     wanted = [rule for rule in rules if "oldSelf" not in rule.rule]
     if not wanted:
         return
-    written = value.model_dump(by_alias=True, exclude_none=True, exclude_unset=True)
+    written = outline(value.model_dump(by_alias=True, exclude_none=True, exclude_unset=True))
     for rule in wanted:
         try:
             holds = evaluate_bool(rule.rule, {"self": written})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fairlead.api.meta import IDENTIFIER
 from fairlead.cli.exits import CommandFailed, Exit
 
 
@@ -28,13 +30,37 @@ def read_input(pairs: Sequence[str], file: Path | None) -> dict[str, Any]:
         if not equals or name in ("", ":"):
             raise CommandFailed(Exit.USAGE, f"--input {pair}: write name=text or name:=JSON")
         if name.endswith(":"):
-            try:
-                value[name[:-1]] = json.loads(text)
-            except ValueError as error:
-                raise CommandFailed(Exit.USAGE, f"--input {name}=: no JSON: {error}") from error
+            value[name[:-1]] = read_json(f"--input {name}=", text)
         else:
             value[name] = text
     return value
+
+
+def read_signals(pairs: Sequence[str]) -> list[dict[str, Any]]:
+    """Return signals in the form of a WorkflowRun's, sent by nobody yet: `name` or `name=JSON`.
+
+    Raises:
+        CommandFailed: one cannot be read.
+    """
+    signals = []
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if re.fullmatch(IDENTIFIER, name) is None:
+            raise CommandFailed(Exit.USAGE, f"--signal {pair}: write name or name=JSON; a name is {IDENTIFIER}")
+        signals.append({"name": name, "data": read_json(f"--signal {name}", text or "null")})
+    return signals
+
+
+def read_json(option: str, text: str) -> Any:
+    """Return the value that an option holds.
+
+    Raises:
+        CommandFailed: it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, f"{option}: no JSON: {error}") from error
 
 
 def _from_file(file: Path) -> dict[str, Any]:

@@ -71,6 +71,9 @@ class LocalResources:
 class NoStatus:
     """Where statuses go when there is no cluster: nowhere. The command line shows the state itself."""
 
+    async def turn(self) -> None:
+        """Always."""
+
     async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
         """Drop it."""
 

@@ -6,9 +6,10 @@ Child runs of that run are in the same process and store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from getpass import getuser
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -24,7 +25,7 @@ from fairlead.engine.runs import RunOptions
 from fairlead.engine.store import Store
 from fairlead.engine.store.database import RunRow
 from fairlead.engine.tools import ToolCaller
-from fairlead.flow.journal import Entry, RunUid
+from fairlead.flow.journal import Entry, EntryKind, RunUid
 from fairlead.telemetry.export import SpanExporter
 
 AT_ONCE = RunOptions(grace_ms=0)
@@ -108,13 +109,27 @@ async def execute(engine: WorkflowEngine, run: Mapping[str, Any], *, begin: bool
         await serving
 
 
+def all_signals(earlier: Sequence[Entry], new: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the run was told by earlier commands, from its journal, and by this one."""
+    told = [entry.data for entry in earlier if entry.kind is EntryKind.SIGNAL]
+    kept = [{"name": data["name"], "data": data.get("data"), "by": data["by"]} for data in told]
+    return [*kept, *({**signal, "by": getuser()} for signal in new)]
+
+
 def run_object(
-    known: RunRow | None, *, name: str, namespace: str, workflow: str, value: Mapping[str, Any]
+    known: RunRow | None,
+    *,
+    name: str,
+    namespace: str,
+    workflow: str,
+    value: Mapping[str, Any],
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the WorkflowRun that a cluster would hold; one that is known keeps its UID, a new one gets a UUIDv4."""
     created_ms = known.accepted_at if known is not None else clock_ms()
     uid = known.uid if known is not None else str(uuid4())
-    return _object(name, namespace, uid, created_ms=created_ms, spec={"workflow": workflow, "input": dict(value)})
+    spec = {"workflow": workflow, "input": dict(value), "signals": [dict(signal) for signal in signals]}
+    return _object(name, namespace, uid, created_ms=created_ms, spec=spec)
 
 
 def _object(name: str, namespace: str, uid: str, *, created_ms: int, spec: Mapping[str, Any]) -> dict[str, Any]:

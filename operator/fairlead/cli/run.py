@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,19 +38,21 @@ def run(
     secret: Annotated[list[str] | None, typer.Option("--secret", help="name/key=ENVVAR")] = None,
     store: Annotated[Path, typer.Option("--store", help="Where journals and logs are kept.")] = Path(".fairlead"),
     name: Annotated[str, typer.Option("--run", help="The run's name; one that exists goes on.")] = "",
+    signals: Annotated[list[str] | None, typer.Option("--signal", help="name or name=JSON, sent at the start.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show the waterfall at the end.")] = False,
     output: Annotated[Format, typer.Option("--output", "-o")] = Format.TABLE,
 ) -> None:
     """Run a workflow here, without a cluster: the same engine, a journal in .fairlead/, grants from the files."""
-    from fairlead.cli.inputs import read_input
+    from fairlead.cli.inputs import read_input, read_signals
     from fairlead.cli.withfile import read_environment
 
     found = _read(path)
     chosen = _choose(found, workflow)
-    value = read_input(input_ or [], input_file)
+    value, sent = read_input(input_ or [], input_file), read_signals(signals or [])
     environment = read_environment(with_, secret or [])
     name = name or f"{chosen.metadata.name}-{secrets.token_hex(3)}"
-    entries = asyncio.run(_until_signalled(_run(found, chosen, environment, value=value, folder=store, name=name)))
+    work = _run(found, chosen, environment, value=value, signals=sent, folder=store, name=name)
+    entries = asyncio.run(_until_signalled(work))
     _report(name, entries, output, trace=trace)
 
 
@@ -79,7 +82,14 @@ def _choose(found: Manifests, name: str) -> Workflow:
 
 
 async def _run(
-    found: Manifests, workflow: Workflow, environment: Environment, *, value: dict[str, Any], folder: Path, name: str
+    found: Manifests,
+    workflow: Workflow,
+    environment: Environment,
+    *,
+    value: dict[str, Any],
+    signals: list[dict[str, Any]],
+    folder: Path,
+    name: str,
 ) -> list[Entry]:
     """Bring the run to its end, unless it has ended already, and return its journal."""
     from fairlead.cli import local, localengine, localstore, standins
@@ -100,7 +110,12 @@ async def _run(
         async with standins.running(environment, wanted=wanted, store=folder) as addresses:
             resources.use(addresses, environment)
             run = localengine.run_object(
-                known, name=name, namespace=namespace, workflow=workflow.metadata.name, value=value
+                known,
+                name=name,
+                namespace=namespace,
+                workflow=workflow.metadata.name,
+                value=value,
+                signals=localengine.all_signals(earlier, signals),
             )
             with _Shown(engine, name, run["metadata"]["uid"], earlier):
                 return await localengine.execute(engine, run, begin=known is None)
@@ -120,7 +135,7 @@ class _Shown:
             self._state = apply(self._state, entry)
         self._progress = Progress(f"run {name}" + (" goes on" if earlier else ""))
         engine.subscribe(self._committed)
-        self._committed(())
+        self._show(self._state.steps)
 
     def __enter__(self) -> None: ...
 
@@ -128,13 +143,17 @@ class _Shown:
         self._progress.close()
 
     def _committed(self, entries: Any) -> None:
+        mine = [entry for entry in entries if entry.run_uid == self._uid]
+        for entry in mine:
+            self._state = self._apply(self._state, entry)
+        ended = self._progress.open if self._state.terminal is not None else []
+        self._show(dict.fromkeys([*(entry.path for entry in mine), *ended]))
+
+    def _show(self, paths: Iterable[str]) -> None:
         from fairlead.cli.localstore import clock_ms
         from fairlead.cli.tree import from_state
 
-        for entry in entries:
-            if entry.run_uid == self._uid:
-                self._state = self._apply(self._state, entry)
-        self._progress.update(from_state(self._state), now_ms=clock_ms())
+        self._progress.update(from_state(self._state, paths), now_ms=clock_ms())
 
 
 async def _until_signalled(work: Any) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""`fairlead submit`, `watch` and `cancel`: start a run on the cluster, follow it, end it."""
+"""`fairlead submit` and `watch`: start a run on the cluster, and follow it."""
 
 from __future__ import annotations
 
@@ -62,23 +62,6 @@ def watch(
         return await follow(access, run, timeout_seconds=timeout)
 
     _report(on_cluster(context, namespace, work), output, ended=True)
-
-
-def cancel(
-    run: Annotated[str, typer.Argument(help="The run's name.")],
-    namespace: Namespace = "",
-    context: Context = "",
-) -> None:
-    """Cancel a run: no new calls; what is under way gets 20 seconds."""
-    from fairlead.cli.access import on_cluster
-    from fairlead.kube.types import WORKFLOW_RUNS
-
-    async def work(access: Access) -> None:
-        body = {"spec": {"desiredState": "Cancelled"}}
-        await access.kube.patch(WORKFLOW_RUNS, run, access.namespace, body)
-
-    on_cluster(context, namespace, work)
-    print(f"workflowrun.fairlead.dev/{run} is being cancelled")
 
 
 async def follow(access: Access, name: str, *, timeout_seconds: int) -> Run:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MARKS = {"Succeeded": "✔", "Failed": "✖", "Skipped": "-", "Running": "▸", "BackingOff": "…", "Waiting": "…"}
 COLOURS = {"Succeeded": "green", "Failed": "red", "Skipped": "dim", "Running": "cyan"}
 
+MOST_LINES = 200
+
 
 @dataclass(frozen=True, slots=True)
 class StepLine:
@@ -53,8 +55,10 @@ def from_status(rows: Iterable[Mapping[str, Any]]) -> list[StepLine]:
     return sorted(lines, key=lambda line: (line.started_ms is None, line.started_ms or 0, line.path))
 
 
-def from_state(state: RunState) -> list[StepLine]:
-    """Return the lines of a run's state."""
+def from_state(state: RunState, paths: Iterable[str]) -> list[StepLine]:
+    """Return the lines of these steps of a run's state."""
+    from fairlead.flow.journal import Path
+
     return [
         StepLine(
             path=step.path,
@@ -63,9 +67,12 @@ def from_state(state: RunState) -> list[StepLine]:
             started_ms=step.started_at or None,
             finished_ms=step.finished_at,
             tokens=step.tokens,
-            message=f"{step.error.reason}: {step.error.message}" if step.error and step.phase != "Succeeded" else "",
+            message=f"{step.error.reason}: {step.error.message}"
+            if step.error and step.phase != "Succeeded"
+            else step.partial,
         )
-        for step in state.steps.values()
+        for path in paths
+        if (step := state.steps.get(Path(path)))
     ]
 
 
@@ -105,6 +112,10 @@ def _text(line: StepLine, label: str, now_ms: int, width: int) -> str:
     return clip(f"{MARKS.get(line.phase, '?')} {label:<24} {'  '.join(parts)}", width)
 
 
+def _stage(line: StepLine | None) -> tuple[str, int] | None:
+    return (line.phase, line.attempts) if line is not None else None
+
+
 def _when(line: StepLine) -> tuple[float, int]:
     """What ended first comes first, and of what ended at once the inner before the outer; then what goes on."""
     return (inf, len(line.path)) if line.finished_ms is None else (line.finished_ms, -len(line.path))
@@ -117,12 +128,15 @@ def clip(text: str, width: int) -> str:
 
 
 class Progress:
-    """Shows a run while it happens: redrawn on a terminal, else one line per step and change of phase."""
+    """Shows a run while it happens: redrawn on a terminal, else one line per step and change of phase.
+
+    However many steps there are, it keeps MOST_LINES of them: those that are open, then failed, then the latest.
+    """
 
     def __init__(self, title: str, *, live: bool | None = None) -> None:
         """`live` None means: only if standard error is a terminal."""
         self._title = title
-        self._phases: dict[str, tuple[str, int]] = {}
+        self._lines: dict[str, StepLine] = {}
         self._live: Live | None = None
         if sys.stderr.isatty() if live is None else live:
             from rich.console import Console
@@ -133,16 +147,24 @@ class Progress:
         else:
             print(title, file=sys.stderr, flush=True)
 
+    @property
+    def open(self) -> list[str]:
+        """Return the paths of the steps that have not ended, as far as they were shown."""
+        return [line.path for line in self._lines.values() if line.finished_ms is None]
+
     def update(self, lines: Sequence[StepLine], *, now_ms: int) -> None:
-        """Show where the run stands now."""
+        """Show where these steps stand now; what is known of the others still holds."""
+        changed = [line for line in lines if _stage(self._lines.get(line.path)) != _stage(line)]
+        self._lines.update((line.path, line) for line in lines)
+        ended = [line for line in self._lines.values() if line.finished_ms is not None]
+        surplus = max(0, len(self._lines) - MOST_LINES)
+        for line in sorted(ended, key=lambda line: line.phase == "Failed")[:surplus]:
+            del self._lines[line.path]
         if self._live is not None:
-            self._redraw(self._live, lines, now_ms)
+            self._redraw(self._live, [*self._lines.values()], now_ms)
             return
-        for line in sorted(lines, key=_when):
-            now = (line.phase, line.attempts)
-            if self._phases.get(line.path) != now:
-                self._phases[line.path] = now
-                print("  " + _text(line, line.path, now_ms, 118), file=sys.stderr, flush=True)
+        for line in sorted(changed, key=_when):
+            print("  " + _text(line, line.path, now_ms, 118), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the last picture standing."""

@@ -45,15 +45,15 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
         return _owner(obj, namespace)
     if rt == ENGINES:
         changed = _declaration(before) != _declaration(after)
-        return ({Key(rt.plural, namespace, name)} if changed else set()) | (
-            _workflows(observed, namespace) if _readiness(before) != _readiness(after) else set()
+        return ({Key(rt.plural, namespace, name), *_servers(observed, namespace)} if changed else set()) | (
+            _all(WORKFLOWS, observed, namespace) if _readiness(before) != _readiness(after) else set()
         )
     if _declaration(before) == _declaration(after):
         return set()
     keys = {Key(rt.plural, namespace, name), Key(ENGINES.plural, namespace, ENGINE)}
     if rt == WORKFLOWS:
         return keys | _callers(observed, namespace, name)
-    return keys | (_workflows(observed, namespace) if rt in (TOOLS, MODELS) else set())
+    return keys | (_all(WORKFLOWS, observed, namespace) if rt in (TOOLS, MODELS) else set())
 
 
 def all_keys(observed: Observed) -> set[Key]:
@@ -73,8 +73,13 @@ def _owner(child: Object, namespace: str) -> set[Key]:
     return {Key(rt.plural, namespace, name)} if rt is not None and name else set()
 
 
-def _workflows(observed: Observed, namespace: str) -> set[Key]:
-    return {Key(WORKFLOWS.plural, namespace, found["metadata"]["name"]) for found in observed.of(WORKFLOWS, namespace)}
+def _servers(observed: Observed, namespace: str) -> set[Key]:
+    """Return what may have a server: the Engine says how servers start."""
+    return _all(TOOLS, observed, namespace) | _all(MODELS, observed, namespace)
+
+
+def _all(rt: ResourceType, observed: Observed, namespace: str) -> set[Key]:
+    return {Key(rt.plural, namespace, found["metadata"]["name"]) for found in observed.of(rt, namespace)}
 
 
 def _callers(observed: Observed, namespace: str, name: str) -> set[Key]:

@@ -84,9 +84,11 @@ def waiting_reason(pods: list[Object]) -> str:
         status = pod.get("status", {})
         for container in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])):
             waiting = container.get("state", {}).get("waiting", {})
+            ended = container.get("lastState", {}).get("terminated", {})
+            if ended.get("message") and not container.get("ready"):
+                return _sentence(ended)  # its own last words; that it waits to be started again says less
             if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
                 return _sentence(waiting)
-            ended = container.get("lastState", {}).get("terminated", {})
             if not container.get("ready") and ended.get("reason"):
                 return _sentence(ended)
         for condition in status.get("conditions", []):

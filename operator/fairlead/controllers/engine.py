@@ -82,6 +82,12 @@ def plan(obj: Object, *, image: EngineImage, secrets: Secrets, stateful_set: Obj
     )
 
 
+def isolation_guard(engine: Object | None, image: EngineImage) -> EngineImage | None:
+    """Return the image of what lets a namespace's servers start, or None if its Engine wants them to start at once."""
+    security = (engine or {}).get("spec", {}).get("security") or {}
+    return None if security.get("requireNetworkIsolation") == "NotRequired" else image
+
+
 def is_ready(stateful_set: Object | None) -> bool:
     """Tell whether the newest StatefulSet's pod is ready."""
     if stateful_set is None:

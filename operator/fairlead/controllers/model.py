@@ -6,14 +6,16 @@ from fairlead.api.model import Model
 from fairlead.api.reasons import ReadyReason
 from fairlead.controllers.plan import Object, Plan, Verdict, invalid, parse
 from fairlead.controllers.server import no_server, plan_server
+from fairlead.controllers.settings import EngineImage
 from fairlead.errors import InvalidSpec
 
 
-def plan(obj: Object, *, deployment: Object | None, pods: list[Object]) -> Plan:
+def plan(obj: Object, *, guard: EngineImage | None, deployment: Object | None, pods: list[Object]) -> Plan:
     """Return what a Model needs: its server, if it asks for one.
 
     Args:
         obj: the Model.
+        guard: what lets its server start, see `plan_server`.
         deployment: its Deployment as last seen.
         pods: the Deployment's pods, while it is not available.
     """
@@ -22,7 +24,7 @@ def plan(obj: Object, *, deployment: Object | None, pods: list[Object]) -> Plan:
     except InvalidSpec as error:
         return Plan(verdict=invalid(error))
     if model.spec.server is not None:
-        return plan_server("model", obj, model.spec.server, deployment=deployment, pods=pods)
+        return plan_server("model", obj, model.spec.server, guard=guard, deployment=deployment, pods=pods)
     return Plan(
         verdict=Verdict(True, ReadyReason.READY, "the endpoint is well-formed"),
         delete=no_server("model", obj, exists=deployment is not None),

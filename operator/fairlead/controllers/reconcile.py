@@ -18,7 +18,7 @@ from fairlead.controllers.observed import Observed
 from fairlead.controllers.plan import MANAGER, Object, Plan, Verdict, conditions_of, status_of
 from fairlead.controllers.queue import Key
 from fairlead.controllers.server import Component, is_available, server_name
-from fairlead.controllers.settings import Settings
+from fairlead.controllers.settings import EngineImage, Settings
 from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.kube.client import Kube
 from fairlead.kube.events import EventRecorder
@@ -125,11 +125,13 @@ class Reconciler:
 
     async def _plan_tool(self, obj: Object) -> Plan:
         deployment = self._deployment("tool", obj)
-        return tool.plan(obj, deployment=deployment, pods=await self._server_pods("tool", obj, deployment))
+        pods = await self._server_pods("tool", obj, deployment)
+        return tool.plan(obj, guard=self._guard(obj), deployment=deployment, pods=pods)
 
     async def _plan_model(self, obj: Object) -> Plan:
         deployment = self._deployment("model", obj)
-        return model.plan(obj, deployment=deployment, pods=await self._server_pods("model", obj, deployment))
+        pods = await self._server_pods("model", obj, deployment)
+        return model.plan(obj, guard=self._guard(obj), deployment=deployment, pods=pods)
 
     async def _plan_policy(self, obj: Object) -> Plan:
         namespace = obj["metadata"]["namespace"]
@@ -159,6 +161,10 @@ class Reconciler:
             stateful_set=stateful_set,
             pods=await self._pods(namespace, selector(ENGINE_COMPONENT, ENGINE)) if starting else [],
         )
+
+    def _guard(self, obj: Object) -> EngineImage | None:
+        declared = self._observed.get(ENGINES, obj["metadata"]["namespace"], ENGINE)
+        return engine.isolation_guard(declared, self._settings.engine_image)
 
     def _deployment(self, component: Component, obj: Object) -> Object | None:
         metadata = obj["metadata"]

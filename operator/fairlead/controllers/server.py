@@ -25,6 +25,7 @@ from fairlead.controllers.children import (
     waiting_reason,
 )
 from fairlead.controllers.plan import Doomed, Object, Plan, Verdict
+from fairlead.controllers.settings import EngineImage
 from fairlead.kube.types import DEPLOYMENTS, MODELS, NETWORK_POLICIES, SERVICES, TOOLS
 
 Component = Literal["tool", "model"]
@@ -40,7 +41,13 @@ def server_name(component: Component, name: str) -> str:
 
 
 def plan_server(
-    component: Component, obj: Mapping[str, Any], server: Server, *, deployment: Object | None, pods: list[Object]
+    component: Component,
+    obj: Mapping[str, Any],
+    server: Server,
+    *,
+    guard: EngineImage | None,
+    deployment: Object | None,
+    pods: list[Object],
 ) -> Plan:
     """Return the objects of a server and whether it is ready.
 
@@ -48,6 +55,7 @@ def plan_server(
         component: what the server is for.
         obj: the Tool or Model.
         server: what its spec says about the server.
+        guard: the image of `fairlead.isolation`, which lets the server start; None: it starts at once.
         deployment: the Deployment as last seen.
         pods: its pods, looked at only while it is not available.
     """
@@ -66,7 +74,7 @@ def plan_server(
             # The way in and out is closed before there is a pod.
             (NETWORK_POLICIES, {"metadata": head, "spec": _network_policy(pods_of, server.port)}),
             (SERVICES, {"metadata": head, "spec": {"type": "ClusterIP", "selector": pods_of, "ports": [port]}}),
-            (DEPLOYMENTS, {"metadata": head, "spec": _deployment(component, name, server)}),
+            (DEPLOYMENTS, {"metadata": head, "spec": _deployment(component, name, server, guard)}),
         ),
         again_seconds=None if is_available(deployment) else 5.0,
     )
@@ -108,7 +116,7 @@ def _verdict(deployment: Object | None, pods: list[Object]) -> Verdict:
     return Verdict(False, ReadyReason.SERVER_NOT_READY, why)
 
 
-def _deployment(component: Component, name: str, server: Server) -> Object:
+def _deployment(component: Component, name: str, server: Server, guard: EngineImage | None) -> Object:
     wanted = server.resources or ServerResources()
     resources = {"cpu": wanted.cpu, "memory": wanted.memory}
     container: Object = {
@@ -139,10 +147,27 @@ def _deployment(component: Component, name: str, server: Server) -> Object:
                 "securityContext": dict(RESTRICTED_POD),
                 "terminationGracePeriodSeconds": 10,
                 "tolerations": [dict(toleration) for toleration in SHORT_TOLERATIONS],
+                **({"initContainers": [_isolation(guard)]} if guard else {}),
                 "containers": [container],
                 "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
             },
         },
+    }
+
+
+def _isolation(image: EngineImage) -> Object:
+    """Return the container that ends when the network policy binds the pod."""
+    return {
+        "name": "isolation",
+        "image": image.name,
+        "imagePullPolicy": image.pull_policy,
+        "command": ["python3", "-m", "fairlead.isolation"],
+        "resources": {
+            "requests": {"cpu": CPU_REQUEST, "memory": "64Mi"},
+            "limits": {"cpu": "500m", "memory": "64Mi"},
+        },
+        "securityContext": dict(RESTRICTED_CONTAINER),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 

@@ -6,15 +6,19 @@ usually for milliseconds. What cannot become right ends the run before it begins
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fairlead.api.canonical import canonical_json
 from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import AcceptedReason, ReadyReason, RunReason
-from fairlead.api.run import WorkflowRunSpec
+from fairlead.api.run import InputFrom, WorkflowRunSpec
 from fairlead.api.workflow import Workflow
+from fairlead.flow.expressions import ExpressionError
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.schema import findings
+from fairlead.flow.template import render_text
 from fairlead.policy.decision import Authorization
 
 GRACE_MS = 30_000
@@ -23,14 +27,22 @@ GRACE_MS = 30_000
 INPUT_BYTES = 262_144
 """A larger input does not fit into a WorkflowRun."""
 
+KEY_BYTES = 1024
+"""The longest concurrency key."""
+
+INPUT_FROM_BYTES = 1_048_576
+"""Nor a larger one into a ConfigMap."""
+
 _PASSING = (ReadyReason.ENGINE_NOT_READY, ReadyReason.PROGRESSING, ReadyReason.SERVER_NOT_READY)
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The run begins with this Workflow as it stands now."""
+    """The run begins with this Workflow as it stands now; `key` is its concurrency key."""
 
     workflow: Workflow
+    value: Mapping[str, Any]
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +61,36 @@ class Refuse:
     draft: Draft
 
 
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Everything else is right: read the input from there and judge again, with what came of it."""
+
+    source: InputFrom
+
+
+Given = Mapping[str, Any] | Wait | Refuse
+"""What came of reading `inputFrom`: an input, or why there is none."""
+
+
 def judge(
     spec: WorkflowRunSpec,
     workflow: Workflow | None,
     authorization: Authorization | None,
     *,
+    given: Given | None,
+    busy: Callable[[Workflow, str], str],
     seen_at_ms: int,
     now_ms: int,
     grace_ms: int = GRACE_MS,
-) -> Accept | Wait | Refuse:
+) -> Accept | Wait | Refuse | Resolve:
     """Decide about one run.
 
     Args:
         spec: what is to run.
         workflow: the Workflow of that name, None if there is none.
         authorization: whether the Workflow's account has every permission that it names; None while not known.
+        given: what came of reading `inputFrom`; None when that was not tried.
+        busy: who stands in the way of one more run of a Workflow with a concurrency key; "" when nobody does.
         seen_at_ms: when the engine first saw the run.
         now_ms: Unix ms.
         grace_ms: how long to wait for what may still come.
@@ -76,12 +103,20 @@ def judge(
         if now_ms >= until_ms:
             return refuse(RunReason.WORKFLOW_NOT_FOUND, message)
         return Wait(AcceptedReason.WORKFLOW_NOT_FOUND, message, until_ms)
+    value = (spec.input or {}) if spec.input_from is None else given
+    known = value if isinstance(value, Mapping) else None
     return (
         _not_ready(workflow, until_ms if now_ms < until_ms else None)
-        or _bad_input(spec, workflow)
+        or _bad_input(known, workflow, most=INPUT_BYTES if spec.input_from is None else INPUT_FROM_BYTES)
         or _not_authorized(authorization, until_ms if now_ms < until_ms else None)
-        or Accept(workflow)
+        or _no_input(spec, value)
+        or _turn(known or {}, workflow, busy)
     )
+
+
+def is_ready(workflow: Workflow) -> bool:
+    """Tell whether a Workflow is Ready at its current generation."""
+    return _not_ready(workflow, None) is None
 
 
 def refuse(reason: RunReason, message: str) -> Refuse:
@@ -103,14 +138,21 @@ def _not_ready(workflow: Workflow, until_ms: int | None) -> Wait | Refuse | None
     return refuse(RunReason.INVALID_WORKFLOW, f"Workflow {name}: {ready.reason}: {ready.message}")
 
 
-def _bad_input(spec: WorkflowRunSpec, workflow: Workflow) -> Refuse | None:
-    value = spec.input or {}
+def _no_input(spec: WorkflowRunSpec, value: Given | None) -> Wait | Refuse | Resolve | None:
+    if isinstance(value, Wait | Refuse):
+        return value
+    return Resolve(spec.input_from) if value is None and spec.input_from is not None else None
+
+
+def _bad_input(value: Mapping[str, Any] | None, workflow: Workflow, *, most: int) -> Refuse | None:
+    if value is None:
+        return None
     try:
         size = len(canonical_json(value))
     except TypeError:
         return refuse(RunReason.INVALID_INPUT, "the input holds what cannot be kept as JSON, such as a 65-bit number")
-    if size > INPUT_BYTES:
-        return refuse(RunReason.INVALID_INPUT, f"the input has {size} bytes; at most {INPUT_BYTES} are allowed")
+    if size > most:
+        return refuse(RunReason.INVALID_INPUT, f"the input has {size} bytes; at most {most} are allowed")
     schema = workflow.spec.input.schema_ if workflow.spec.input else None
     problems = findings(schema, value) if schema is not None else []
     return refuse(RunReason.INVALID_INPUT, "; ".join(problems)) if problems else None
@@ -125,3 +167,17 @@ def _not_authorized(authorization: Authorization | None, until_ms: int | None) -
     if until_ms is None:
         return refuse(RunReason.DENIED, authorization.message)
     return Wait(AcceptedReason.NOT_AUTHORIZED, authorization.message, until_ms)
+
+
+def _turn(value: Mapping[str, Any], workflow: Workflow, busy: Callable[[Workflow, str], str]) -> Accept | Refuse:
+    concurrency = workflow.spec.concurrency
+    if concurrency is None:
+        return Accept(workflow, value)
+    try:
+        key = render_text(concurrency.key or "", {"input": value})
+    except ExpressionError as error:
+        return refuse(RunReason.INVALID_INPUT, f"spec.concurrency.key: {error.message}")
+    if len(key.encode()) > KEY_BYTES:
+        return refuse(RunReason.INVALID_INPUT, f"spec.concurrency.key: the value has more than {KEY_BYTES} bytes")
+    others = busy(workflow, key) if concurrency.when_busy == "Reject" else ""
+    return refuse(RunReason.REJECTED, others) if others else Accept(workflow, value, key)

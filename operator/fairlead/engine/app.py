@@ -29,15 +29,18 @@ from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
 from fairlead.engine.models import ModelCaller
+from fairlead.engine.news import news
+from fairlead.engine.objects import ClusterObjects
 from fairlead.engine.reachable import Reachability
-from fairlead.engine.status import StatusWriter
+from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.tls import Identity, identity
 from fairlead.engine.tokens import Issuer, Tokens
 from fairlead.engine.tools import ToolCaller
 from fairlead.errors import KubeError
 from fairlead.flow.journal import RunUid
 from fairlead.kube.client import Kube
-from fairlead.kube.types import CONFIG_MAPS
+from fairlead.kube.events import EventRecorder
+from fairlead.kube.types import CONFIG_MAPS, ENGINES, WORKFLOW_RUNS, ResourceType
 from fairlead.telemetry.export import SpanExporter
 from fairlead.telemetry.metrics import EngineMetrics
 
@@ -83,6 +86,7 @@ class App:
         self._resources = ClusterResources(kube, settings.namespace, on_change=self._on_change, on_run=self._on_run)
         self._tools = ToolCaller(self._dialer, self._resources)
         self._sink = ClusterSink(kube, settings.namespace)
+        self._events = EventRecorder(kube, component="fairlead-engine", instance="fairlead-engine-0")
         self._server_statuses = [StatusWriter(kind, self._sink, durable=_nothing) for kind in ("Tool", "Model")]
         self._reachability = Reachability(
             self._resources,
@@ -109,7 +113,7 @@ class App:
             async with asyncio.TaskGroup() as group:
                 parts = [
                     group.create_task(_endless(part))
-                    for part in (self._serve_probes(), self._measure_lag(), self._resources.run())
+                    for part in (self._serve_probes(), self._measure_lag(), self._resources.run(), self._events.run())
                 ]
                 await self._serve(group, parts)
                 for part in parts:
@@ -129,6 +133,7 @@ class App:
             await engine.store.close()
             return
         await engine.recover(self._run_objects())
+        self._announce_recovery(engine)
         self._engine = engine
         self._catch_up(engine)
         parts += [
@@ -158,8 +163,10 @@ class App:
             sink=self._sink,
             gate=gate,
             clock=self._clock,
+            cluster=ClusterObjects(self._kube, namespace, self._resources.runs),
             exporter=self._exporter,
             metrics=self.metrics,
+            announce=self._announce,
             options=EngineOptions(mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8")),
         )
 
@@ -184,12 +191,32 @@ class App:
                 engine.runs.gone(run.uid)
 
     def _on_run(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        if new is not None and old is None:
+            self._sink.seen(new["metadata"])
         if self._engine is None:
             return  # `recover` and `_catch_up` look at the informer themselves
         if new is not None:
             self._engine.runs.observe(new)
         elif old is not None:
             self._engine.runs.gone(RunUid(old["metadata"]["uid"]))
+
+    def _announce(self, written: Written) -> None:
+        head = {"name": written.name, "uid": written.uid}
+        for item in news(written.before, written.after):
+            self._emit(WORKFLOW_RUNS, head, item.reason, item.message, warning=item.warning)
+
+    def _announce_recovery(self, engine: WorkflowEngine) -> None:
+        going_on = len(engine.runs.roster.all())
+        if going_on and self._resources.engine_uid:
+            head = {"name": "default", "uid": self._resources.engine_uid}
+            self._emit(ENGINES, head, "Recovered", f"runs go on from the journal: {going_on}")
+
+    def _emit(
+        self, rt: ResourceType, head: dict[str, str], reason: str, message: str, *, warning: bool = False
+    ) -> None:
+        metadata = head | {"namespace": self._settings.namespace}
+        obj = {"apiVersion": rt.api_version, "kind": rt.kind, "metadata": metadata}
+        self._events.emit(obj, reason=reason, message=message, warning=warning)
 
     def _on_change(self, kind: str, name: str) -> None:
         if kind in ("Tool", "Model"):

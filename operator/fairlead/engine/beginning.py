@@ -13,7 +13,8 @@ from typing import Any
 from fairlead.api.meta import Condition
 from fairlead.api.reasons import RunReason
 from fairlead.api.run import WorkflowRun
-from fairlead.api.workflow import Workflow
+from fairlead.engine.acceptance import Accept
+from fairlead.engine.schedules import scheduled_ms
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind
 from fairlead.flow.plan import Plan
 
@@ -21,8 +22,9 @@ NO_ACCOUNT = "fairlead-none"
 """Who a Workflow without an account acts as: an account without permissions."""
 
 
-def accepted_draft(run: WorkflowRun, workflow: Workflow, plan: Plan, *, now_ms: int) -> Draft:
+def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, now_ms: int) -> Draft:
     """Return the entry that freezes what the run executes, with what, as whom and until when."""
+    workflow = accept.workflow
     seconds = min(run.spec.timeout_seconds or plan.limits.timeout_seconds, plan.limits.timeout_seconds)
     parent = run.spec.parent
     seconds = min(seconds, parent.limits.timeout_seconds) if parent is not None else seconds
@@ -34,11 +36,16 @@ def accepted_draft(run: WorkflowRun, workflow: Workflow, plan: Plan, *, now_ms: 
         "revision": plan.revision,
         "generation": workflow.metadata.generation,
         "semantics": SEMANTICS,
-        "input": run.spec.input or {},
+        "input": accept.value,
         "account": workflow.spec.service_account_name or NO_ACCOUNT,
         "createdAt": int(datetime.fromisoformat(created).timestamp() * 1000) if created else now_ms,
         "deadline": now_ms + seconds * 1000,
     }
+    due_ms = scheduled_ms(run, workflow)
+    if due_ms is not None:
+        data["scheduledAt"] = due_ms
+    if accept.key:
+        data["concurrencyKey"] = accept.key
     if run.spec.requested_by:
         data["requestedBy"] = run.spec.requested_by
     if parent is not None:

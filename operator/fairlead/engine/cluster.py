@@ -47,6 +47,7 @@ class ClusterResources:
 
     Attributes:
         runs: the informer of WorkflowRuns; its changes go to `on_run`.
+        engine_uid: of the Engine object, "" while there is none.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class ClusterResources:
         self.models: Mapping[str, Model] = models
         self.policies: Mapping[str, Policy] = policies
         self.engine = EngineSpec()
+        self.engine_uid = ""
         self._on_change = on_change
         self._secrets = secrets
         self._clock = clock
@@ -168,6 +170,7 @@ class ClusterResources:
         name = (new or old or {})["metadata"]["name"]
         if name != "default":
             return
+        self.engine_uid = str(new["metadata"].get("uid", "")) if new is not None else ""
         parsed = _parsed(Engine, new) if new is not None else None
         if parsed is not None:
             self.engine = parsed.spec
@@ -180,13 +183,21 @@ class ClusterSink:
     """Writes statuses by server-side apply, to the very object that was meant: its UID is compared on a fresh read.
 
     The server ignores a wrong UID in a status, but refuses a stale resourceVersion. So each write carries the version
-    of an object whose UID was seen to be right: that of our last write, else of a read.
+    of an object whose UID was seen to be right: that of our last write, else as it was met, else of a read.
     """
 
     def __init__(self, kube: Kube, namespace: str) -> None:
         self._kube = kube
         self._namespace = namespace
         self._versions: OrderedDict[str, str] = OrderedDict()
+
+    def seen(self, metadata: Mapping[str, Any]) -> None:
+        """Take note of an object that was met, so that its first status needs no read."""
+        self._keep(metadata["uid"], self._versions.get(metadata["uid"], metadata["resourceVersion"]))
+
+    async def turn(self) -> None:
+        """Wait for a turn among this process' writes."""
+        await self._kube.turn()
 
     async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
         """Write the engine's part of a status.
@@ -215,8 +226,11 @@ class ClusterSink:
     async def _apply(self, rt: ResourceType, name: str, uid: str, version: str, status: Mapping[str, Any]) -> None:
         metadata = {"name": name, "namespace": self._namespace, "resourceVersion": version}
         body = {"metadata": metadata, "status": dict(status)}
-        written = await self._kube.apply_status(rt, body, manager=MANAGER)
-        self._versions[uid] = str(written["metadata"]["resourceVersion"])
+        written = await self._kube.apply_status(rt, body, manager=MANAGER, urgent=True)
+        self._keep(uid, written["metadata"]["resourceVersion"])
+
+    def _keep(self, uid: str, version: str) -> None:
+        self._versions[uid] = version
         while len(self._versions) > VERSIONS_KEPT:
             self._versions.popitem(last=False)
 

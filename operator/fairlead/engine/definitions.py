@@ -13,6 +13,7 @@ from fairlead.api.workflow import Workflow
 from fairlead.engine.authorized import Authorizations
 from fairlead.engine.projection import timestamp
 from fairlead.engine.roster import Roster
+from fairlead.engine.schedules import next_schedule_ms
 from fairlead.engine.seams import Resources
 from fairlead.engine.status import StatusWriter
 from fairlead.policy.decision import Authorization
@@ -23,9 +24,16 @@ _AUTHORIZED = {
     "Unavailable": (None, AuthorizedReason.AUTHORIZER_UNAVAILABLE),
 }
 
+_OWN = ("runs", "revision", "nextScheduleTime")
+
 
 def workflow_status(
-    workflow: Workflow, authorization: Authorization, runs: Mapping[str, int], *, previous: Mapping[str, Any], now: str
+    workflow: Workflow,
+    authorization: Authorization,
+    runs: Mapping[str, int],
+    *,
+    previous: Mapping[str, Any],
+    now_ms: int,
 ) -> dict[str, Any]:
     """Return all fields of a Workflow's status that the engine owns.
 
@@ -34,7 +42,7 @@ def workflow_status(
         authorization: what was found out about its account.
         runs: `status.runs`.
         previous: the status as it stands; the transition time is kept from it.
-        now: RFC 3339.
+        now_ms: Unix ms.
     """
     status, reason = _AUTHORIZED[authorization.verdict]
     before = [Condition.model_validate(c) for c in previous.get("conditions", ()) if c["type"] == "Authorized"]
@@ -44,14 +52,15 @@ def workflow_status(
         status,
         reason=reason,
         message=authorization.message,
-        now=now,
+        now=timestamp(now_ms),
         observed_generation=workflow.metadata.generation,
     )
+    next_ms = next_schedule_ms(workflow, now_ms=now_ms)
     return {
         "conditions": [condition.model_dump(by_alias=True, exclude_none=True) for condition in conditions],
         "runs": dict(runs),
         "revision": revision_of(workflow),
-    }
+    } | ({"nextScheduleTime": timestamp(next_ms)} if next_ms is not None else {})
 
 
 def frozen_spec(workflow: Workflow) -> dict[str, Any]:
@@ -95,13 +104,13 @@ class WorkflowStatuses:
         if workflow is None or self._authorizations.of(name) is None:
             return
         published = workflow.status.model_dump(by_alias=True, exclude_none=True) if workflow.status else {}
-        engines: dict[str, Any] = {key: published[key] for key in ("runs", "revision") if key in published}
+        engines: dict[str, Any] = {key: published[key] for key in _OWN if key in published}
         engines["conditions"] = [c for c in published.get("conditions", ()) if c["type"] == "Authorized"]
 
         def compose(previous: Mapping[str, Any]) -> dict[str, Any]:
             current = self._resources.workflows.get(name, workflow)
             found = self._authorizations.of(name) or Authorization("Unavailable", message="being looked up again")
-            now = timestamp(self._clock())
-            return workflow_status(current, found, self._roster.status(name), previous=previous, now=now)
+            runs, now_ms = self._roster.status(name), self._clock()
+            return workflow_status(current, found, runs, previous=previous, now_ms=now_ms)
 
         self._statuses.mark(workflow.metadata.uid, name, compose, published=engines)

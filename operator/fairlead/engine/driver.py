@@ -76,7 +76,8 @@ class _CallsInFlight:
     def become(self, wanted: tuple[Call, ...]) -> None:
         """Start what is not in flight yet; cancel what nobody wants any more.
 
-        A closing run wants nothing, but an effect that is under way keeps its time to tell how it went.
+        A paused run wants nothing new, but what is recorded goes on. Nor does a closing run, but an effect under way
+        keeps its time to tell how it went.
         """
         for call in wanted:
             if call.id in self._returned:
@@ -85,8 +86,12 @@ class _CallsInFlight:
                 task = self._group.create_task(self._gate.call(self._log, call))
                 self._tasks[call.id] = task
                 task.add_done_callback(partial(self._on_done, call.id))
-        closing = self._log.state.closing is not None
-        self._keep({call.id for call in wanted} | (self._recorded(reads=False) if closing else set()))
+        kept = {call.id for call in wanted}
+        if self._log.state.closing is not None:
+            kept |= self._recorded(reads=False)
+        elif self._log.state.paused:
+            kept |= self._recorded(reads=True)
+        self._keep(kept)
 
     def finish(self) -> None:
         """Start nothing more; cancel what has no intent yet, which therefore did nothing."""
@@ -111,9 +116,10 @@ class _CallsInFlight:
             if reads or step.calls[index].effect != "Read"
         }
 
-    def _on_done(self, call_id: CallId, _: asyncio.Task[None]) -> None:
+    def _on_done(self, call_id: CallId, task: asyncio.Task[None]) -> None:
         del self._tasks[call_id]
-        self._returned.add(call_id)
+        if not task.cancelled():  # what a pause took back may be wanted again
+            self._returned.add(call_id)
         self._log.wake()
 
 

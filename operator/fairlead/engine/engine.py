@@ -16,11 +16,13 @@ from fairlead.engine.children import Children
 from fairlead.engine.definitions import WorkflowStatuses
 from fairlead.engine.driver import Caller
 from fairlead.engine.reporter import Reporter
+from fairlead.engine.retention import Sweeper
 from fairlead.engine.roster import Roster
 from fairlead.engine.runner import Runner
 from fairlead.engine.runs import RunOptions, Runs
-from fairlead.engine.seams import Authorizer, Resources, StatusSink
-from fairlead.engine.status import StatusWriter
+from fairlead.engine.schedules import Schedules
+from fairlead.engine.seams import Authorizer, Cluster, Resources, StatusSink
+from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.store import Store
 from fairlead.errors import StoreError
 from fairlead.flow.journal import Entry, RunUid
@@ -72,6 +74,8 @@ class WorkflowEngine:
         store: the journal.
         runs: all open runs; tell it of WorkflowRuns with `observe` and `gone`.
         authorizations: whether Workflows' accounts have what they need; tell it what `changed`.
+        sweeper: deletes what has ended and is no longer kept; None without a cluster.
+        schedules: makes runs when they are due; None without a cluster.
         metrics: Prometheus collectors.
         recovered: set once recovery is complete.
     """
@@ -84,9 +88,11 @@ class WorkflowEngine:
         authorizer: Authorizer,
         sink: StatusSink,
         gate: Caller,
+        cluster: Cluster | None,
         exporter: SpanExporter,
         metrics: EngineMetrics,
         clock: Callable[[], int],
+        announce: Callable[[Written], None],
         options: EngineOptions,
     ) -> None:
         """Put the parts together; use `open`."""
@@ -95,7 +101,8 @@ class WorkflowEngine:
         self.metrics = metrics
         self.recovered = asyncio.Event()
         self._resources = resources
-        self._statuses = StatusWriter("WorkflowRun", sink, durable=store.durable, on_write=self._count_write)
+        self._announce = announce
+        self._statuses = StatusWriter("WorkflowRun", sink, durable=store.durable, on_write=self._on_write)
         self._workflow_writer = StatusWriter("Workflow", sink, durable=store.durable)
         reporter = Reporter(roster, self._statuses, exporter, metrics, store_id=store.id, clock=clock)
         store.subscribe(reporter.committed)
@@ -110,7 +117,15 @@ class WorkflowEngine:
         self.runs = Runs(
             store,
             resources=resources,
-            runner=Runner(store, resources=resources, gate=gate, children=children, reporter=reporter, clock=clock),
+            runner=Runner(
+                store,
+                resources=resources,
+                cluster=cluster,
+                gate=gate,
+                children=children,
+                reporter=reporter,
+                clock=clock,
+            ),
             authorization=self.authorizations.of,
             roster=roster,
             children=children,
@@ -118,7 +133,15 @@ class WorkflowEngine:
             clock=clock,
             options=options.runs,
         )
+        self.sweeper = (
+            Sweeper(store, resources=resources, cluster=cluster, roster=roster, clock=clock) if cluster else None
+        )
         self._workflows = WorkflowStatuses(resources, roster, self.authorizations, self._workflow_writer, clock=clock)
+        self.schedules = (
+            Schedules(store, resources=resources, cluster=cluster, on_made=self._workflows.mark, clock=clock)
+            if cluster
+            else None
+        )
 
     @classmethod
     async def open(
@@ -130,8 +153,10 @@ class WorkflowEngine:
         sink: StatusSink,
         gate: GateMaker,
         clock: Callable[[], int],
+        cluster: Cluster | None = None,
         exporter: SpanExporter | None = None,
         metrics: EngineMetrics | None = None,
+        announce: Callable[[Written], None] = lambda written: None,
         options: EngineOptions | None = None,
     ) -> WorkflowEngine:
         """Open the store and put an engine on it.
@@ -143,8 +168,10 @@ class WorkflowEngine:
             sink: where statuses go.
             gate: makes the one way out.
             clock: Unix time in ms.
+            cluster: the objects around runs; None in local mode.
             exporter: where spans go; none by default.
             metrics: collectors; new ones by default.
+            announce: told of every status of a run that was written.
             options: bounds.
 
         Raises:
@@ -165,9 +192,11 @@ class WorkflowEngine:
             authorizer=authorizer,
             sink=sink,
             gate=gate(clock, metrics),
+            cluster=cluster,
             exporter=exporter or SpanExporter(None),
             metrics=metrics,
             clock=clock,
+            announce=announce,
             options=options,
         )
 
@@ -215,12 +244,18 @@ class WorkflowEngine:
             group.create_task(self._workflow_writer.run())
             group.create_task(self._mark_workflows())
             group.create_task(self._end_with_the_store())
+            if self.sweeper is not None:
+                group.create_task(self.sweeper.run())
+            if self.schedules is not None:
+                group.create_task(self.schedules.run())
 
     def workflow_changed(self, names: Sequence[str]) -> None:
         """Take note that Workflows, or what they name, changed."""
         self.authorizations.changed(names)
         for name in names:
             self.runs.workflow_changed(name)
+        if self.schedules is not None:
+            self.schedules.changed()
 
     def _on_verdict(self, workflow: str) -> None:
         self.runs.workflow_changed(workflow)
@@ -235,5 +270,6 @@ class WorkflowEngine:
         await self.store.failed.wait()
         raise StoreError("the journal cannot be written")
 
-    def _count_write(self, what: str) -> None:
-        self.metrics.status_writes.labels(what).inc()
+    def _on_write(self, written: Written) -> None:
+        self.metrics.status_writes.labels(written.turn).inc()
+        self._announce(written)

@@ -1,39 +1,59 @@
-"""Who is next when the places are taken: round robin over Workflows, first come first served within each."""
+"""Who is next when not all can start: round robin over Workflows, then over keys, first come first served within."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from fairlead.flow.journal import RunUid
 
+MayStart = Callable[[str, str], bool]
+"""Whether a run of this Workflow with this concurrency key could start now."""
+
 
 class FairQueue:
-    """Accepted runs that wait for a place. A Workflow with a thousand runs delays another's first by one."""
+    """Accepted runs that wait. A Workflow, or a key, with a thousand runs delays another's first by one."""
 
     def __init__(self) -> None:
-        self._lanes: OrderedDict[str, deque[RunUid]] = OrderedDict()
+        self._lanes: OrderedDict[str, OrderedDict[str, deque[RunUid]]] = OrderedDict()
 
     def __len__(self) -> int:
-        return sum(len(lane) for lane in self._lanes.values())
+        return sum(len(lane) for lanes in self._lanes.values() for lane in lanes.values())
 
-    def push(self, workflow: str, uid: RunUid) -> None:
-        """Let a run wait in its Workflow's lane."""
-        self._lanes.setdefault(workflow, deque()).append(uid)
+    def push(self, workflow: str, uid: RunUid, key: str = "") -> None:
+        """Let a run wait in the lane of its Workflow and key."""
+        self._lanes.setdefault(workflow, OrderedDict()).setdefault(key, deque()).append(uid)
 
-    def pop(self) -> RunUid | None:
-        """Return whose turn it is, None when nobody waits; the Workflow goes to the end of the line."""
-        if not self._lanes:
+    def pop(self, may_start: MayStart = lambda workflow, key: True) -> RunUid | None:
+        """Return whose turn it is, None when nobody who waits may start; Workflow and key go to the end of the line."""
+        found = self._first(may_start)
+        if found is None:
             return None
-        workflow, lane = self._lanes.popitem(last=False)
+        workflow, key = found
+        lanes = self._lanes.pop(workflow)
+        lane = lanes.pop(key)
         uid = lane.popleft()
         if lane:
-            self._lanes[workflow] = lane
+            lanes[key] = lane
+        if lanes:
+            self._lanes[workflow] = lanes
         return uid
 
-    def remove(self, workflow: str, uid: RunUid) -> None:
+    def ready(self, may_start: MayStart) -> bool:
+        """Tell whether somebody waits who may start."""
+        return self._first(may_start) is not None
+
+    def remove(self, workflow: str, uid: RunUid, key: str = "") -> None:
         """Take a run out of the line, if it stands there."""
-        lane = self._lanes.get(workflow)
+        lanes = self._lanes.get(workflow, OrderedDict())
+        lane = lanes.get(key)
         if lane is not None and uid in lane:
             lane.remove(uid)
             if not lane:
+                del lanes[key]
+            if not lanes:
                 del self._lanes[workflow]
+
+    def _first(self, may_start: MayStart) -> tuple[str, str] | None:
+        every = ((workflow, key) for workflow, lanes in self._lanes.items() for key in lanes)
+        return next((lane for lane in every if may_start(*lane)), None)

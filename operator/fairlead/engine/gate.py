@@ -36,6 +36,7 @@ from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
 from fairlead.flow.children import child_name, child_spec
 from fairlead.flow.journal import Draft, EntryKind
+from fairlead.flow.scope import FINALLY
 from fairlead.flow.state import CallState, repeats_of
 from fairlead.policy.decide import decide, find_function, required_permissions
 from fairlead.policy.decision import Authorization, Decision, Obstacle, RunUsage, Snapshot
@@ -326,12 +327,15 @@ class Gate:
         return self._slots.of(type(target).__name__, call.target, target.spec.limits.concurrency)
 
     def _left_ms(self, log: RunLog, call: Call, waited_ms: int) -> int:
-        """Return the time to the call's deadline, moved by what it had to wait, or the run's if that is sooner."""
-        now = self._clock()
-        ends = [log.state.accepted.deadline] if log.state.accepted is not None else []
+        """Return the time to the call's deadline, moved by what it had to wait, or the run's if that is sooner.
+
+        There is none once the run closes, but for `finally`.
+        """
+        now, run_ends = self._clock(), _ends_ms(log, call)
+        ends = [run_ends if run_ends is not None else now]
         if call.deadline_ms:
             ends.append(call.deadline_ms + waited_ms)
-        return min(ends, default=now + LONGEST_WAIT_MS) - now
+        return min(ends) - now
 
     def _count(self, decision: Decision) -> None:
         if self._metrics is not None:
@@ -358,15 +362,25 @@ def _effect_and_key(target: Tool | Model | Workflow, log: RunLog, call: Call) ->
 
 def _fence(log: RunLog, call: Call, now_ms: int) -> Decision | None:
     """Stage 1: the run may still act, and the call belongs to the attempt that is under way."""
-    state = log.state
-    if state.terminal is not None or state.closing is not None or state.accepted is None:
+    state, ends_ms = log.state, _ends_ms(log, call)
+    if state.terminal is not None or ends_ms is None:
         return Decision("Deny", Stage.FENCE, DecisionReason.RUN_NOT_ACTIVE, "the run is not active")
-    if now_ms >= state.accepted.deadline:
+    if state.paused and state.closing is None:
+        return Decision("Wait", Stage.FENCE, DecisionReason.RUN_NOT_ACTIVE, "the run is paused")
+    if now_ms >= ends_ms:
         return Decision("Deny", Stage.FENCE, DecisionReason.RUN_NOT_ACTIVE, "the run is past its deadline")
     step = state.steps.get(call.id.path)
     if step is None or step.attempt != call.id.attempt or step.phase != "Running":
         return Decision("Deny", Stage.FENCE, DecisionReason.STALE_ATTEMPT, "the attempt is over")
     return None
+
+
+def _ends_ms(log: RunLog, call: Call) -> int | None:
+    """Return until when the run may make this call; None for never. A closing run makes those of `finally` alone."""
+    state = log.state
+    if state.closing is not None:
+        return state.finally_deadline if call.id.path.startswith(FINALLY) else None
+    return state.accepted.deadline if state.accepted is not None else None
 
 
 def _parse(call: Call) -> Decision | None:

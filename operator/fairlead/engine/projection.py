@@ -27,6 +27,7 @@ STATUS_BYTES = 16_384
 STEP_ROWS = 50
 PATH_CHARACTERS = 512
 ROW_MESSAGE_CHARACTERS = 64
+WAITING_FOR_CHARACTERS = 256
 MESSAGE_CHARACTERS = 1024
 
 _REFUSED = {
@@ -36,8 +37,11 @@ _REFUSED = {
 _OPEN = {
     RunReason.QUEUED: "waits for a free place",
     RunReason.EXECUTING: "steps are running",
+    RunReason.WAITING_FOR_SIGNAL: "waits for a signal",
+    RunReason.SLEEPING: "waits for a time",
     RunReason.BACKING_OFF: "waits to try again",
     RunReason.WAITING_FOR_CHILD: "waits for child runs",
+    RunReason.PAUSED: "was paused; its deadline goes on",
     RunReason.CLOSING: "comes to its end",
 }
 
@@ -96,9 +100,9 @@ def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[st
     if plan is not None:
         status["progress"] = _progress(state, plan)
     if waiting_for := _waiting_for(state):
-        status["waitingFor"] = waiting_for
+        status["waitingFor"] = waiting_for[:WAITING_FOR_CHARACTERS]
     status |= _output(state)
-    return _with_rows(status, [_row(step, around.uid) for step in _ranked(state)])
+    return _with_rows(status, [_row(state, step, around.uid) for step in _ranked(state)])
 
 
 def project_waiting(reason: AcceptedReason, message: str, around: Surroundings) -> dict[str, Any]:
@@ -171,7 +175,8 @@ def _succeeded(state: RunState, around: Surroundings) -> Verdict:
     if around.note:
         return None, standing, around.note
     if standing is RunReason.CLOSING and state.closing is not None:
-        return None, standing, f"{state.closing.reason}: {state.closing.message}"
+        why = f"{state.closing.reason}: {state.closing.message}".removesuffix(": ")
+        return None, standing, why if state.finally_deadline is None else f"finally runs after {why}"
     return None, standing, _OPEN[standing]
 
 
@@ -179,15 +184,45 @@ def _standing(state: RunState) -> RunReason:
     """Return what an open run is doing."""
     if state.closing is not None:
         return RunReason.CLOSING
-    phases = {step.phase for step in state.steps.values() if step.finished_at is None}
+    if state.paused:
+        return RunReason.PAUSED
     if not state.steps:
         return RunReason.QUEUED
     if waits_only_for_children(state):
         return RunReason.WAITING_FOR_CHILD
-    # A step that holds others (a block, a loop) runs while the one inside it backs off.
-    if "BackingOff" in phases and not state.open_calls:
+    # A step that holds others (a block, a loop) runs while the one inside it waits or backs off.
+    waiting = _waiting(state)
+    if state.open_calls or not waiting:
+        return RunReason.EXECUTING
+    if waiting[0].phase == "BackingOff":
         return RunReason.BACKING_OFF
-    return RunReason.EXECUTING
+    return RunReason.WAITING_FOR_SIGNAL if waiting[0].waits_for else RunReason.SLEEPING
+
+
+def _waiting(state: RunState) -> list[StepState]:
+    """Return the steps that wait: for a signal, for a time, to try again; in this order."""
+    order = {("Waiting", True): 0, ("Waiting", False): 1, ("BackingOff", False): 2}
+    ranked = [(order.get((step.phase, bool(step.waits_for))), step) for step in state.steps.values()]
+    return [step for rank, step in sorted(((r, s) for r, s in ranked if r is not None), key=lambda pair: pair[0])]
+
+
+def _waiting_for(state: RunState) -> str:
+    """Return what an open run waits for and the command that helps, "" when it does not wait."""
+    standing, name = _standing(state), state.accepted.name if state.accepted is not None else ""
+    if state.terminal is not None or standing in (RunReason.CLOSING, RunReason.QUEUED, RunReason.EXECUTING):
+        return ""
+    if standing is RunReason.PAUSED:
+        return f"somebody to resume it; kubectl fairlead resume {name}"
+    if standing is RunReason.WAITING_FOR_CHILD:
+        children = (state.steps[path].calls[index].child for path, index in state.open_calls)
+        return ", ".join(f"run {child.name}" for child in children if child is not None)
+    first, *others = _waiting(state)
+    until = f" until {timestamp(first.wake_at)}" if first.wake_at is not None else ""
+    more = f" (and {len(others)} more)" if others else ""
+    if standing is RunReason.WAITING_FOR_SIGNAL:
+        return f"signal {first.waits_for}{until}{more}; kubectl fairlead signal {name} {first.waits_for}"
+    what = "a time" if standing is RunReason.SLEEPING else "another attempt"
+    return f"{what}{until.replace('until', 'at')}{more}"
 
 
 def _traced(around: Surroundings) -> Verdict:
@@ -205,13 +240,6 @@ def _progress(state: RunState, plan: Plan) -> str:
     steps = [state.steps.get(Path(name)) for name in plan.main.steps]
     done = sum(step is not None and step.finished_at is not None for step in steps)
     return f"{done}/{len(steps)}"
-
-
-def _waiting_for(state: RunState) -> str:
-    if not waits_only_for_children(state):
-        return ""
-    children = (state.steps[path].calls[index].child for path, index in state.open_calls)
-    return ", ".join(f"run {child.name}" for child in children if child is not None)[:MESSAGE_CHARACTERS]
 
 
 def _output(state: RunState) -> dict[str, Any]:
@@ -237,7 +265,7 @@ def _ranked(state: RunState) -> list[StepState]:
     return urgent + (rest[-room:] if room else [])
 
 
-def _row(step: StepState, run_uid: str) -> dict[str, Any]:
+def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": step.path[:PATH_CHARACTERS],
         "phase": "Waiting" if step.phase == "BackingOff" or _waits(step) else step.phase,
@@ -251,16 +279,30 @@ def _row(step: StepState, run_uid: str) -> dict[str, Any]:
         row["spanID"] = span_id(run_uid, step.path, 0, "step", "")
     if step.error is not None and step.phase in ("Failed", "BackingOff"):
         row["message"] = f"{step.error.reason}: {step.error.message}"[:ROW_MESSAGE_CHARACTERS]
+    elif ignored := _ignored(state, step):
+        row["message"] = f"a signal was ignored: {ignored}"[:ROW_MESSAGE_CHARACTERS]
     elif step.child:
         row["message"] = f"run {step.child}"[:ROW_MESSAGE_CHARACTERS]
+    elif step.partial:
+        row["message"] = step.partial[:ROW_MESSAGE_CHARACTERS]
     if step.tokens:
         row["tokens"] = step.tokens
     return row
 
 
 def _waits(step: StepState) -> bool:
+    """Tell whether all that a step does is to wait for child runs."""
     opened = [call for call in step.calls.values() if not call.settled]
     return bool(opened) and all(call.child is not None and call.child.uid for call in opened)
+
+
+def _ignored(state: RunState, step: StepState) -> str:
+    """Return why the last signal of the name that a step waits for did not end its wait; "" if there was none."""
+    if not step.waits_for:
+        return ""
+    named = [(str(index), signal) for index, signal in enumerate(state.signals) if signal.name == step.waits_for]
+    reasons = (signal.ignored or "; ".join(step.findings.get(index, ())) for index, signal in reversed(named))
+    return next((reason for reason in reasons if reason), "")
 
 
 def _with_rows(status: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

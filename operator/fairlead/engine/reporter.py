@@ -6,6 +6,7 @@ The store calls `committed` after every commit; `runs.py` says when a run waits,
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ _STEP_ENDS = {
     EntryKind.STEP_FAILED: "Failed",
     EntryKind.STEP_SKIPPED: "Skipped",
 }
+
+_TURN = re.compile(r"#\d+|\[\d+\]")
 
 
 class Reporter:
@@ -135,7 +138,9 @@ class Reporter:
 
 
 def _kind_of(plan: Plan, path: Path) -> str:
-    """Return the kind of the step at a path; blocks are flat, so the last name and the nearest list tell."""
-    name = path.rpartition("/")[2].partition("#")[0]
-    bodies = [*plan.blocks.values()] if "/" in path else [plan.main]
+    """Return the kind of the step at a path; blocks are flat, so the last names and the nearest list tell."""
+    around, _, name = _TURN.sub("", path).rpartition("/")
+    if around and _kind_of(plan, Path(around)) == "parallel":
+        return "block"
+    bodies = [*plan.blocks.values()] if around else [plan.main]
     return next((body.steps[name].kind for body in bodies if name in body.steps), "unknown")

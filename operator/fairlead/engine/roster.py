@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fairlead.api.run import WorkflowRun
+from fairlead.api.run import WorkflowRun, WorkflowRunSpec
+from fairlead.engine.acceptance import Given
 from fairlead.engine.log import RunLog
 from fairlead.engine.store.database import OPEN
 from fairlead.flow.journal import EntryKind, RunUid
@@ -40,10 +41,13 @@ class Run:
         workflow: the Workflow's name.
         seen_at_ms: Unix ms at which this process met it.
         obj: the object as last seen; None when it is gone.
+        heeded: the spec whose demands its journal is known to hold; None for none.
         published: its status in the cluster when it was met.
         standing: where it stands.
         log: its journal while it is in memory.
         task: its driver.
+        key: counted with others of the same key where the Workflow bounds its concurrency; "" for no key.
+        given: what came of reading `inputFrom`, until the next look at the run.
         deadline_ms: Unix ms; 0 while not known.
         cancel: why it is to be cancelled, "" if it is not.
         note: why it does not go on, "" when it does.
@@ -56,10 +60,13 @@ class Run:
     workflow: str
     seen_at_ms: int
     obj: WorkflowRun | None = None
+    heeded: WorkflowRunSpec | None = None
     published: Mapping[str, Any] = field(default_factory=dict)
     standing: Standing = Standing.WAITING
     log: RunLog | None = None
     task: asyncio.Task[None] | None = None
+    key: str = ""
+    given: Given | None = None
     deadline_ms: int = 0
     cancel: str = ""
     note: str = ""
@@ -97,6 +104,7 @@ class Roster:
         self._waiting: dict[str, dict[RunUid, None]] = defaultdict(dict)
         self._children: dict[RunUid, dict[RunUid, None]] = {}
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._standings: Counter[tuple[str, str, Standing]] = Counter()
         self._active = 0
         self.touched: set[str] = set()
         """Workflows whose counts changed since somebody looked."""
@@ -121,10 +129,14 @@ class Roster:
         """Return how many runs are driven."""
         return self._active
 
+    def standing(self, workflow: str, key: str, standing: Standing) -> int:
+        """Return how many runs of a Workflow with this concurrency key stand there."""
+        return self._standings[workflow, key, standing]
+
     def add(self, run: Run, standing: Standing) -> None:
         """Take a run in."""
         self._runs[run.uid] = run
-        self._count(run.workflow, standing, 1)
+        self._stand(run, standing, 1)
         run.standing = standing
         if run.parent:
             self._children.setdefault(run.parent, {})[run.uid] = None
@@ -133,8 +145,8 @@ class Roster:
     def move(self, run: Run, standing: Standing) -> None:
         """Let a run stand elsewhere."""
         if standing is not run.standing:
-            self._count(run.workflow, run.standing, -1)
-            self._count(run.workflow, standing, 1)
+            self._stand(run, run.standing, -1)
+            self._stand(run, standing, 1)
             run.standing = standing
             self._index(run)
 
@@ -142,7 +154,7 @@ class Roster:
         """Let a run go; `ended` says how, None if it never began."""
         if self._runs.pop(run.uid, None) is None:
             return
-        self._count(run.workflow, run.standing, -1)
+        self._stand(run, run.standing, -1)
         self._waiting[run.workflow].pop(run.uid, None)
         if not self._waiting[run.workflow]:
             del self._waiting[run.workflow]
@@ -178,8 +190,16 @@ class Roster:
         elif run.workflow in self._waiting:
             self._waiting[run.workflow].pop(run.uid, None)
 
+    def _stand(self, run: Run, standing: Standing, change: int) -> None:
+        self._count(run.workflow, standing, change)
+        self._active += change if standing is Standing.ACTIVE else 0
+        if standing in (Standing.ACTIVE, Standing.QUEUED):
+            place = (run.workflow, run.key, standing)
+            self._standings[place] += change
+            if not self._standings[place]:
+                del self._standings[place]
+
     def _count(self, workflow: str, phase: str, change: int) -> None:
         self._counts[workflow][phase] += change
-        self._active += change if phase is Standing.ACTIVE else 0
         self._metrics.runs.labels(workflow, str(phase)).inc(change)
         self.touched.add(workflow)

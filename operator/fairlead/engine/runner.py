@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fairlead.api.workflow import Workflow
-from fairlead.engine.beginning import accepted_draft, cancel_draft
+from fairlead.api.run import InputFrom
+from fairlead.engine.acceptance import Accept
+from fairlead.engine.beginning import accepted_draft
 from fairlead.engine.children import Children
+from fairlead.engine.demands import demanded
 from fairlead.engine.driver import Caller, drive
+from fairlead.engine.inputs import read_input
 from fairlead.engine.log import RunLog
 from fairlead.engine.plans import Plans
 from fairlead.engine.reading import ReadBack, read_back
 from fairlead.engine.reporter import Reporter
 from fairlead.engine.roster import Run
-from fairlead.engine.seams import Resources
+from fairlead.engine.seams import Cluster, Resources
 from fairlead.engine.store import Store
 from fairlead.errors import InvalidSpec
 from fairlead.flow.children import bounded
@@ -31,11 +34,13 @@ class Runner:
         store: Store,
         *,
         resources: Resources,
+        cluster: Cluster | None,
         gate: Caller,
         children: Children,
         reporter: Reporter,
         clock: Callable[[], int],
     ) -> None:
+        self._cluster = cluster
         self._store = store
         self._resources = resources
         self._gate = gate
@@ -44,16 +49,28 @@ class Runner:
         self._clock = clock
         self._plans = Plans(store)
 
-    async def begin(self, run: Run, workflow: Workflow) -> None:
+    async def read_input(self, run: Run, source: InputFrom, *, grace_ms: int) -> None:
+        """Read the input from where it stands; what came of it is `run.given`."""
+        until_ms = run.seen_at_ms + grace_ms
+        run.given = await read_input(source, self._cluster, until_ms=until_ms, now_ms=self._clock())
+
+    async def begin(self, run: Run, accept: Accept) -> None:
         """Accept a run: freeze the Workflow as it stands and write the first entry."""
         assert run.obj is not None
-        plan = await self._plans.freeze(workflow)
-        draft = accepted_draft(run.obj, workflow, plan, now_ms=self._clock())
-        self._store.begin(run.uid, namespace=self._resources.namespace, name=run.name, workflow=run.workflow)
+        plan = await self._plans.freeze(accept.workflow)
+        draft = accepted_draft(run.obj, accept, plan, now_ms=self._clock())
+        self._store.begin(
+            run.uid,
+            namespace=self._resources.namespace,
+            name=run.name,
+            workflow=run.workflow,
+            key=accept.key,
+            deadline_at=draft.data["deadline"],
+        )
         plan = bounded(plan, draft.data.get("parent"))
         run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
         run.log.append(draft)
-        run.deadline_ms = draft.data["deadline"]
+        run.key, run.deadline_ms = accept.key, draft.data["deadline"]
 
     async def load(self, run: Run) -> RunLog:
         """Read a run back, and record what is unknown to be unknown, and what became of its children.
@@ -78,9 +95,15 @@ class Runner:
     async def drive(self, run: Run) -> tuple[int | None, RunLog]:
         """Drive a run until it ends (None) or parks (until which Unix ms)."""
         log = run.log or await self.load(run)
-        if run.cancel and log.state.closing is None:
-            log.append(cancel_draft(run.cancel))
+        self.heed(run, log)
         return await drive(log, gate=self._gate, resources=self._resources, clock=self._clock), log
+
+    def heed(self, run: Run, log: RunLog) -> None:
+        """Record what the object demands and the journal lacks: signals, a pause or its end, a cancellation."""
+        run.heeded = run.obj.spec if run.obj is not None else None
+        drafts = demanded(run.heeded, log.state, cancel=run.cancel)
+        if drafts:
+            log.append(*drafts)
 
     async def end(self, run: Run, draft: Draft) -> Sequence[Entry]:
         """End a run by one entry, whatever it was doing; durable on return. A run that ended stays as it is."""

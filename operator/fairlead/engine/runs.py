@@ -13,26 +13,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fairlead.api.conditions import is_true
-from fairlead.api.run import WorkflowRun
-from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Wait, judge
+from fairlead.api.run import InputFrom, WorkflowRun
+from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Resolve, Wait, judge
 from fairlead.engine.alarms import Alarms
-from fairlead.engine.beginning import cancel_draft, lost_draft, mirrored_draft, never_begun_draft, overdue_draft
+from fairlead.engine.beginning import lost_draft, mirrored_draft, never_begun_draft, overdue_draft
 from fairlead.engine.children import Children
-from fairlead.engine.fairness import FairQueue
-from fairlead.engine.reading import ReadBack, folded
+from fairlead.engine.concurrency import Turns
+from fairlead.engine.demands import demands_nothing
+from fairlead.engine.endings import Endings
 from fairlead.engine.reporter import Reporter
 from fairlead.engine.roster import Roster, Run, Standing, parsed_run
 from fairlead.engine.runner import Runner
 from fairlead.engine.seams import Resources
 from fairlead.engine.store import RunRow, Store
 from fairlead.flow.children import awaited
-from fairlead.flow.journal import Draft, Entry, RunUid
-from fairlead.flow.plan import Plan
+from fairlead.flow.journal import RunUid
 from fairlead.flow.state import RunState
 from fairlead.policy.decision import Authorization
 from fairlead.telemetry.ids import trace_id
@@ -96,15 +96,15 @@ class Runs:
         self._clock = clock
         self._options = options or RunOptions()
         self.roster = roster
-        self._queue = FairQueue()
+        self._turns = Turns(resources, roster, places=self._options.places)
         self._alarms = Alarms()
         self._inbox: deque[RunUid] = deque()
         self._jobs: deque[Coroutine[Any, Any, None]] = deque()
         self._starting: deque[Run] = deque()
-        self._waiters: dict[RunUid, asyncio.Future[RunState]] = {}
         self._woken = asyncio.Event()
         self._inherited: set[RunUid] = set()
         self._draining = False
+        self._endings = Endings(store, runner=runner, roster=roster, reporter=reporter, on_end=self._forget)
         self._children = children
         children.attach(cancel=self._cancel, start=self._start)
 
@@ -122,8 +122,8 @@ class Runs:
             run.obj = obj
             if finished:
                 self._end_like_object(run, published)
-            elif obj.spec.desired_state == "Cancelled":
-                self._cancel(run, "the run was asked to stop")
+            else:
+                self._heed(run)
         elif not finished:
             self._meet(obj, published)
 
@@ -142,10 +142,7 @@ class Runs:
 
     def end_of(self, uid: RunUid) -> asyncio.Future[RunState]:
         """Return the future of an open run's last state; ask before the run is observed, or it may be missed."""
-        waiter = self._waiters.get(uid)
-        if waiter is None:
-            waiter = self._waiters[uid] = asyncio.get_running_loop().create_future()
-        return waiter
+        return self._endings.of(uid)
 
     # Recovery: complete before anything is served
 
@@ -160,7 +157,7 @@ class Runs:
             StoreError: the journal cannot be read.
         """
         self.roster.count_ended(await self._store.counts())
-        self._inherited = self._store.ended_runs()
+        self._inherited = set(self._store.ended_runs())
         parents = await self._store.open_parents()
         for row in await self._store.open_runs():
             await self._take_over(row, objects.get(row.uid), is_parent=row.uid in parents)
@@ -168,8 +165,15 @@ class Runs:
         await self._store.durable()
 
     async def _take_over(self, row: RunRow, raw: Mapping[str, Any] | None, *, is_parent: bool) -> None:
-        obj = parsed_run(raw) if raw is not None else None
-        run = Run(row.uid, row.name, row.workflow, seen_at_ms=self._clock(), obj=obj)
+        run = Run(
+            row.uid,
+            row.name,
+            row.workflow,
+            seen_at_ms=self._clock(),
+            obj=parsed_run(raw) if raw is not None else None,
+            key=row.key,
+            deadline_ms=row.deadline_at,
+        )
         self.roster.add(run, Standing.PARKED)
         if raw is None:
             run.cancel = "the WorkflowRun was deleted"
@@ -182,12 +186,11 @@ class Runs:
         if run.obj.status is not None and is_true(run.obj.status.conditions, "Finished"):
             self._end_like_object(run, run.published)
         elif lost is not None:
-            await self._end(run, lost)
-        elif run.obj.spec.desired_state == "Cancelled":
-            self._cancel(run, "the run was asked to stop")
-        elif row.wake_at is not None and row.wake_at > self._clock() and not is_parent:
-            self._park(run, row.wake_at)
-        elif row.sequence == 1:
+            await self._endings.end(run, lost)
+        elif (row.wake_at or 0) > self._clock() and demands_nothing(run.obj.spec) and not is_parent:
+            run.heeded = run.obj.spec
+            self._park(run, row.wake_at or 0)
+        elif row.sequence == 1 and run.obj.spec.desired_state != "Cancelled":
             self._enqueue(run)
         else:
             await self._guarded(run, self._load(run))
@@ -263,10 +266,10 @@ class Runs:
         if self._store.knows(uid):
             if uid in self._inherited:
                 self._inherited.discard(uid)
-                self._jobs.append(self._publish_end(run))
+                self._jobs.append(self._endings.publish(run))
         elif lost is not None:
             self.roster.add(run, Standing.WAITING)
-            self._jobs.append(self._end(run, lost))
+            self._jobs.append(self._endings.end(run, lost))
         else:
             self.roster.add(run, Standing.WAITING)
             self._inbox.append(uid)
@@ -274,57 +277,67 @@ class Runs:
 
     async def _consider(self, run: Run, obj: WorkflowRun) -> None:
         if why := run.cancel or self._children.unwanted(run):
-            self._jobs.append(self._end(run, never_begun_draft(why)))
+            self._jobs.append(self._endings.end(run, never_begun_draft(why)))
             return
         workflow = self._resources.workflows.get(run.workflow)
+        given, run.given = run.given, None
         verdict = judge(
             obj.spec,
             workflow,
             self._authorization(run.workflow) if workflow is not None else None,
+            given=given,
+            busy=self._turns.busy,
             seen_at_ms=run.seen_at_ms,
             now_ms=self._clock(),
             grace_ms=self._options.grace_ms,
         )
         match verdict:
             case Refuse(draft):
-                self._jobs.append(self._end(run, draft))
+                self._jobs.append(self._endings.end(run, draft))
             case Wait(reason, message, until_ms):
                 if until_ms is not None:
                     self._alarms.set(run.uid, until_ms)
                 self._reporter.waits(run, reason, message)
-            case Accept(workflow):
-                await self._runner.begin(run, workflow)
-                if len(self._queue) == 0 and self.roster.active() < self._options.places:
+            case Resolve(source):
+                self._jobs.append(self._guarded(run, self._read_input(run, source)))
+            case Accept():
+                await self._runner.begin(run, verdict)
+                if self._turns.at_once(run):
                     self._start(run)  # its first steps and the acceptance share a commit
                 else:
+                    run.note = self._turns.waits_for(run)
                     self._reporter.goes_on(run)
                     self._enqueue(run)
+
+    async def _read_input(self, run: Run, source: InputFrom) -> None:
+        await self._runner.read_input(run, source, grace_ms=self._options.grace_ms)
+        self._inbox.append(run.uid)
+        self._woken.set()
 
     # Places
 
     def _enqueue(self, run: Run) -> None:
-        """Let an accepted run wait for a place: as a row, until its deadline at the latest."""
+        """Let an accepted run wait for its turn: as a row, until its deadline at the latest."""
         self.roster.move(run, Standing.QUEUED)
-        self._queue.push(run.workflow, run.uid)
+        self._turns.push(run)
         run.log = None
         if run.deadline_ms:
             self._alarms.set(run.uid, run.deadline_ms)
         self._woken.set()
 
     def _fill_places(self) -> None:
-        while self.roster.active() < self._options.places and not self._draining:
-            uid = self._queue.pop()
-            run = self.roster.get(uid) if uid is not None else None
-            if uid is None:
-                break
+        while not self._draining and (uid := self._turns.next()) is not None:
+            run = self.roster.get(uid)
             if run is not None:
                 self._start(run)
 
     def _start(self, run: Run) -> None:
         """Drive a run, now. What was parked, is due or is to be cancelled does not stand in line again."""
-        self._queue.remove(run.workflow, run.uid)
+        self._turns.remove(run)
         if run.standing is Standing.PARKED:
             self._store.park(run.uid, None)
+        elif run.standing is Standing.QUEUED:
+            run.note = ""
         self.roster.move(run, Standing.ACTIVE)
         self._alarms.clear(run.uid)
         self._starting.append(run)
@@ -347,9 +360,10 @@ class Runs:
         wake_at_ms, log = await self._runner.drive(run)
         run.note, run.retry_ms = "", 0
         if wake_at_ms is None:
-            self._finish(run, log.state, log.plan)
+            self._endings.finish(run, log.state, log.plan)
         elif not self._draining:
-            self._store.park(run.uid, wake_at_ms)
+            # Only its journal says that a run is paused: after a restart it is loaded, not left alone until a time.
+            self._store.park(run.uid, None if log.state.paused else wake_at_ms)
             self._park(run, wake_at_ms)
             if self._children.overlooked(log.state):
                 self._start(run)
@@ -378,24 +392,32 @@ class Runs:
         if run.log is not None:
             run.log.seal()
         if run.deadline_ms and now_ms >= run.deadline_ms:
-            await self._end(run, overdue_draft())
+            await self._endings.end(run, overdue_draft())
             return
         self._reporter.goes_on(run)
         at_ms = now_ms + run.retry_ms
         self._park(run, min(at_ms, run.deadline_ms) if run.deadline_ms else at_ms)
 
-    # Ends
+    # Demands and ends
 
     def _cancel(self, run: Run, why: str) -> None:
         run.cancel = run.cancel or why
-        if run.standing is Standing.WAITING:
-            self._inbox.append(run.uid)
-            self._woken.set()
-            return
-        if run.standing is not Standing.ACTIVE:
-            self._start(run)
-        elif run.log is not None and run.log.state.closing is None:
-            run.log.append(cancel_draft(run.cancel))
+        self._heed(run)
+
+    def _heed(self, run: Run) -> None:
+        """See to it that what the object demands gets into the journal: now, or when the run is driven next."""
+        spec = run.obj.spec if run.obj is not None else None
+        cancelled = bool(run.cancel) or (spec is not None and spec.desired_state == "Cancelled")
+        match run.standing:
+            case Standing.WAITING if cancelled:
+                self._inbox.append(run.uid)
+                self._woken.set()
+            case Standing.QUEUED if cancelled:
+                self._start(run)
+            case Standing.PARKED if run.cancel or spec != run.heeded:
+                self._start(run)
+            case Standing.ACTIVE if run.log is not None:
+                self._runner.heed(run, run.log)
 
     def _end_like_object(self, run: Run, published: Mapping[str, Any]) -> None:
         """A finished object always wins: whatever the journal says, nothing of this run is executed any more."""
@@ -404,41 +426,11 @@ class Runs:
         if run.task is not None:
             run.task.cancel()
         run.published = published
-        self._jobs.append(self._end(run, mirrored_draft(published), silent=True))
+        self._jobs.append(self._endings.end(run, mirrored_draft(published), silent=True))
         self._woken.set()
 
-    async def _end(self, run: Run, draft: Draft, *, silent: bool = False) -> None:
-        """End a run by one entry, whatever it was doing, and say so unless its object says it already."""
-        if self.roster.get(run.uid) is not run:
-            return
-        known = await self._read_end(run, await self._runner.end(run, draft))
-        self._finish(run, known.state, known.plan, silent=silent)
-
-    async def _read_end(self, run: Run, ending: Sequence[Entry]) -> ReadBack:
-        """Read an ended run back; of a journal that cannot be understood take only its end."""
-        try:
-            return await self._runner.read(run)
-        except Exception:
-            if self._store.failed.is_set():
-                raise
-            _log.exception("a journal cannot be read back", extra={"run": run.uid, "trace": trace_id(run.uid)})
-            return ReadBack(ending, folded(ending), None)
-
-    async def _publish_end(self, run: Run) -> None:
-        """The run ended before, but its status was not written: say it again, execute nothing."""
-        known = await self._read_end(run, ())
-        if known.state.terminal is not None:
-            self._reporter.ended(run, known.state, known.plan)
-
-    def _finish(self, run: Run, state: RunState, plan: Plan | None, *, silent: bool = False) -> None:
-        if self.roster.get(run.uid) is not run:
-            return
-        self._queue.remove(run.workflow, run.uid)
+    def _forget(self, run: Run, state: RunState) -> None:
+        self._turns.remove(run)
         self._alarms.clear(run.uid)
-        self.roster.remove(run, state.terminal.kind if state.terminal is not None else None)
-        self._reporter.ended(run, state, plan, silent=silent)
-        waiter = self._waiters.pop(run.uid, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(state)
         self._children.ended(run, state)
         self._woken.set()

@@ -1,11 +1,12 @@
-"""The four seams between a cluster and local mode: resources, permissions, statuses, and who makes child runs.
+"""The seams between a cluster and local mode: resources, permissions, statuses, and who makes child runs.
 
-There is one engine; `cluster.py` and the CLI's local mode each bring their own four.
+There is one engine; `cluster.py` and the CLI's local mode each bring their own four. The fifth, `Cluster`, is for what
+only a cluster has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from fairlead.api.engine import EngineSpec
@@ -59,6 +60,10 @@ class Authorizer(Protocol):
 class StatusSink(Protocol):
     """Where a status goes."""
 
+    async def turn(self) -> None:
+        """Wait until something may be written; what is written is made up only then, so that it is not old news."""
+        ...
+
     async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
         """Write the engine's part of a status; at most once per call, only if it changed."""
         ...
@@ -72,5 +77,38 @@ class RunCreator(Protocol):
 
         Raises:
             KubeError: it was not made; if `retryable`, perhaps.
+        """
+        ...
+
+
+class Cluster(Protocol):
+    """The objects around runs: what only a cluster has."""
+
+    def runs(self) -> Iterable[Mapping[str, Any]]:
+        """Return all WorkflowRuns of the namespace, as last seen."""
+        ...
+
+    async def config_map(self, name: str) -> Mapping[str, str]:
+        """Return the data of a ConfigMap of the namespace.
+
+        Raises:
+            NotFound: there is none.
+            KubeError: the API server does not tell.
+        """
+        ...
+
+    async def create_run(self, run: Mapping[str, Any]) -> None:
+        """Create a run; fine if there is one of its name.
+
+        Raises:
+            KubeError: the API server did not do it.
+        """
+        ...
+
+    async def delete_run(self, name: str, uid: str) -> None:
+        """Delete this very run; fine if it is gone.
+
+        Raises:
+            KubeError: the API server did not do it.
         """
         ...

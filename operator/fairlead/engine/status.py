@@ -1,7 +1,8 @@
 """When a status is written: the first at once, the last at once, and between them one every five seconds.
 
-Each run that has something to say has one task here. It asks for a fresh projection right before it writes, waits
-until what the projection says is durable, and tries again - from a fresh projection - when the server does not take it.
+Each run that has something to say has one task here. When it is its turn it asks for a fresh projection, waits until
+what the projection says is durable, and tries again - from a fresh projection - when the server does not take it. So in
+a crowd, where a turn takes a while, a short run is told of once: when it has ended.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fairlead.engine.seams import StatusSink
 from fairlead.errors import KubeError, NotFound
@@ -20,6 +21,18 @@ from fairlead.errors import KubeError, NotFound
 INTERVAL_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One status that was written: over which one, and whether anything follows."""
+
+    uid: str
+    name: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    turn: Literal["first", "interim", "last"]
+
 
 Compose = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Returns the status as of now; given the one that was written before, whose transition times it keeps."""
@@ -50,13 +63,13 @@ class StatusWriter:
         sink: StatusSink,
         *,
         durable: Callable[[], Awaitable[None]],
-        on_write: Callable[[str], None] = lambda what: None,
+        on_write: Callable[[Written], None] = lambda written: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Take the kind that is written, where to, and what makes the journal durable.
 
-        `on_write` is told `first`, `interim` or `last`; `clock` gives monotonic seconds.
+        `on_write` is told of every write; `clock` gives monotonic seconds.
         """
         self._kind = kind
         self._sink = sink
@@ -98,9 +111,12 @@ class StatusWriter:
         """
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for uid, subject in self._subjects.items():
-                self._start(uid, subject)
-            await asyncio.Event().wait()
+            try:
+                for uid, subject in self._subjects.items():
+                    self._start(uid, subject)
+                await asyncio.Event().wait()
+            finally:
+                self._group = None  # what is marked from here on is left to the next process
 
     async def settle(self, timeout_seconds: float) -> None:
         """Wait until everything that is stale now is written, at most this long."""
@@ -118,6 +134,7 @@ class StatusWriter:
         retry_seconds = FIRST_RETRY_SECONDS
         while subject.stale:
             await self._hold_back(subject)
+            await self._sink.turn()
             subject.stale = False
             status = subject.compose(subject.published)
             if status == subject.published:
@@ -136,7 +153,9 @@ class StatusWriter:
                 await self._sleep((error.retry_after_seconds or retry_seconds) * random.uniform(1.0, 1.5))
                 retry_seconds = min(retry_seconds * 2, LONGEST_RETRY_SECONDS)
                 continue
-            self._on_write("last" if subject.final else "interim" if subject.not_before else "first")
+            turn: Literal["first", "interim", "last"]
+            turn = "last" if subject.final else "interim" if subject.not_before else "first"
+            self._on_write(Written(uid, subject.name, subject.published, status, turn))
             retry_seconds = FIRST_RETRY_SECONDS
             subject.published, subject.not_before = status, self._clock() + INTERVAL_SECONDS
         subject.task = None

@@ -10,17 +10,19 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead.api.meta import ApiModel
+from fairlead.api.meta import ApiModel, cel_name
 from fairlead.api.reasons import ReadyReason
-from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, OutputContract, Step, WorkflowSpec
+from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, Limits, OutputContract, Step, WorkflowSpec
+from fairlead.flow.cron import cron_problem, zone_problem
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
 from fairlead.flow.literals import misfits
-from fairlead.flow.schema import check_schema
-from fairlead.flow.shapes import did_you_mean
-from fairlead.flow.sites import Site, block_calls, sites_of
+from fairlead.flow.schema import check_schema, findings
+from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
+from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, sites_of
+from fairlead.flow.steps.wait import unix_ms
 from fairlead.flow.syntax import MAX_ITEMS
 from fairlead.flow.template import expressions_in
-from fairlead.flow.visibility import Place, Reader, places
+from fairlead.flow.visibility import Place, Reader, before_the_run, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +64,19 @@ def check_workflow(
     for place in places(spec, order):
         found += _order(place)
         for index, step, scope in place.scopes():
-            path = f"{place.path}.steps[{index}]"
+            path, items = f"{place.path}.steps[{index}]", scope.items(step, blocks)
             found += _route(step, path)
+            found += _wait(step, path, spec.limits or Limits())
+            found += _for_each(step, path, items)
             found += _references(step, path, spec, models, tools)
             found += _children(step, path, workflows)
-            for site in sites_of(step, path, blocks):
+            for site in sites_of(step, path, blocks, items_of(items)):
                 found += _site(site, Reader(spec, place, scope.adding(site.adds)))
         output = Site(f"{place.path}.output", place.body.output)
         found += _site(output, Reader(spec, place, place.after()))
-    found += _schemas(spec)
-    found += _endless(spec, name)
+    if spec.concurrency is not None:
+        found += _site(Site("spec.concurrency.key", spec.concurrency.key), before_the_run(spec))
+    found += [*_schedules(spec), *_schemas(spec), *_endless(spec, name)]
     if spec.defaults is not None and spec.defaults.model is not None:
         found += _model("spec.defaults.model", spec.defaults.model, models)
     return list(dict.fromkeys(found))
@@ -82,7 +87,7 @@ def check_workflow(
 
 def _rules(model: ApiModel, path: str) -> Iterator[Finding]:
     """Check what the API server checks: the CEL rules that stand beside the fields. `_order` is more exact on needs."""
-    written = _outline(model.to_yaml_dict()) if type(model).cel else {}
+    written = outline(model.to_yaml_dict()) if type(model).cel else {}
     for rule in type(model).cel:
         if rule is not NEEDS_ONLY_IN_A_GRAPH and "oldSelf" not in rule.rule and not _holds(rule.rule, written):
             yield Finding(f"{path}{rule.field_path or ''}", rule.message)
@@ -95,15 +100,17 @@ def _rules(model: ApiModel, path: str) -> Iterator[Finding]:
                 yield from _rules(item, f"{here}[{index}]")
 
 
-def _outline(value: Any, levels: int = 4) -> Any:
-    """Return what the rules look at - names, enums, presence - without content that CEL could not take."""
+def outline(value: Any, levels: int = 4) -> Any:
+    """Return what the rules look at - names, enums, numbers, presence - without content that CEL could not take."""
     match value:
         case Mapping() if levels:
-            return {key: _outline(item, levels - 1) for key, item in value.items()}
+            return {cel_name(key): outline(item, levels - 1) for key, item in value.items()}
         case list() if levels:
-            return [_outline(item, levels - 1) for item in value[:MAX_ITEMS]]
+            return [outline(item, levels - 1) for item in value[:MAX_ITEMS]]
         case str():
             return value if value.isprintable() else ""
+        case int():
+            return value
     return True
 
 
@@ -120,6 +127,10 @@ def _names(spec: WorkflowSpec) -> Iterator[Finding]:
     for path, step in _steps(spec):
         if step.route is not None:
             yield from _duplicates(f"{path}.route.choices", step.route.choices)
+        branches = step.parallel.blocks if step.parallel is not None else []
+        for index, branch in enumerate(branches):
+            if branch in branches[:index]:
+                yield Finding(f"{path}.parallel.blocks[{index}]", f"'{branch}' is in the list already")
     for index, block in enumerate(spec.blocks):
         yield from _duplicates(f"spec.blocks[{index}].steps", block.steps)
 
@@ -171,23 +182,28 @@ def _call_order(spec: WorkflowSpec, blocks: Mapping[str, Block]) -> tuple[list[s
     edges: dict[str, list[str]] = {name: [] for name in ("", *blocks)}
     lists = [("spec", "", spec.steps)]
     lists += [(f"spec.blocks[{index}]", block.name, block.steps) for index, block in enumerate(spec.blocks)]
-    for path, name, steps in lists:
-        for index, step in enumerate(steps):
-            for call in block_calls(step, f"{path}.steps[{index}]", blocks):
-                if call.block in blocks:
-                    edges[name].append(call.block)
-                else:
-                    hint = did_you_mean(call.block, blocks, "the blocks are")
-                    found.append(Finding(call.path, f"there is no block '{call.block}'; {hint}"))
+    calls = [(name, call) for path, name, steps in lists for call in _calls(steps, path, blocks)]
+    for name, call in [*calls, *(("", call) for call in final_call(spec))]:
+        if call.block in blocks:
+            edges[name].append(call.block)
+        else:
+            hint = did_you_mean(call.block, blocks, "the blocks are")
+            found.append(Finding(call.path, f"there is no block '{call.block}'; {hint}"))
     finished, cycles = _cycles(edges)
     indexes = {block.name: index for index, block in enumerate(spec.blocks)}
     for cycle in cycles:
         path = f"spec.blocks[{indexes[cycle[0]]}]"
-        found.append(Finding(path, f"the block runs itself: {' -> '.join(cycle)}; a loop is written with repeat"))
+        instead = "a loop is written with repeat or forEach"
+        found.append(Finding(path, f"the block runs itself: {' -> '.join(cycle)}; {instead}"))
     used = _reachable(edges, "")
     unused = [name for name in blocks if name not in used]
     found += [Finding(f"spec.blocks[{indexes[name]}]", f"block '{name}' is never used") for name in unused]
     return [name for name in reversed(finished) if name and name in used], found
+
+
+def _calls(steps: Sequence[Step], path: str, blocks: Mapping[str, Block]) -> Iterator[BlockCall]:
+    for index, step in enumerate(steps):
+        yield from block_calls(step, f"{path}.steps[{index}]", blocks)
 
 
 def _cycles(edges: Mapping[str, Sequence[str]]) -> tuple[list[str], list[list[str]]]:
@@ -231,6 +247,30 @@ def _route(step: Step, path: str) -> Iterator[Finding]:
                 )
 
 
+def _wait(step: Step, path: str, limits: Limits) -> Iterator[Finding]:
+    """Check what a wait says without an expression."""
+    if step.wait is None:
+        return
+    for field, seconds in (("seconds", step.wait.seconds), ("timeoutSeconds", step.wait.timeout_seconds)):
+        if seconds is not None and seconds >= limits.timeout_seconds:
+            most = f"the run ends after {limits.timeout_seconds} s; wait less, or raise spec.limits.timeoutSeconds"
+            yield Finding(f"{path}.wait.{field}", most)
+    if step.wait.until is not None and "$(" not in step.wait.until:
+        try:
+            unix_ms(step.wait.until)
+        except ExpressionError as error:
+            yield Finding(f"{path}.wait.until", error.message)
+
+
+def _for_each(step: Step, path: str, items: Shape) -> Iterator[Finding]:
+    if step.for_each is None:
+        return
+    types = types_of(items)
+    if (types and "array" not in types) or not isinstance(step.for_each.items, str | list):
+        found = f"; this is of type {' or '.join(types)}" if types else ""
+        yield Finding(f"{path}.forEach.items", f"items must be a list, or one $( ) that gives one{found}")
+
+
 # Expressions.
 
 
@@ -256,6 +296,22 @@ def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
                 yield from _texts(f"{path}[{index}]", item)
 
 
+# Schedules.
+
+
+def _schedules(spec: WorkflowSpec) -> Iterator[Finding]:
+    schedules = spec.triggers.schedules if spec.triggers is not None else []
+    yield from _duplicates("spec.triggers.schedules", schedules)
+    for index, schedule in enumerate(schedules):
+        path = f"spec.triggers.schedules[{index}]"
+        wrong = {".cron": cron_problem(schedule.cron)}
+        wrong[".timeZone"] = zone_problem(schedule.time_zone) if schedule.time_zone is not None else None
+        yield from (Finding(f"{path}{field}", problem) for field, problem in wrong.items() if problem is not None)
+        schema = spec.input.schema_ if spec.input is not None else None
+        if schema is not None and not check_schema(schema):
+            yield from (Finding(f"{path}.input", problem) for problem in findings(schema, schedule.input or {}))
+
+
 # Schemas, models and tools.
 
 
@@ -267,6 +323,8 @@ def _schemas(spec: WorkflowSpec) -> Iterator[Finding]:
             yield from _schema(f"{path}.{kind}.output.schema", contract.schema_)
         if step.validate_ is not None:
             yield from _schema(f"{path}.validate.schema", step.validate_.schema_)
+        if step.wait is not None and step.wait.signal is not None:
+            yield from _schema(f"{path}.wait.signal.schema", step.wait.signal.schema_)
 
 
 def _schema(path: str, schema: Any) -> Iterator[Finding]:

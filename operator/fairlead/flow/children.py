@@ -18,6 +18,7 @@ from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import Draft, EntryKind, Path, RunUid
 from fairlead.flow.plan import Plan
 from fairlead.flow.runstate import CallState, RunState
+from fairlead.flow.scope import FINALLY
 
 _MESSAGE_CHARACTERS = 1000
 
@@ -71,7 +72,7 @@ def child_spec(plan: Plan, state: RunState, call: Call, *, now_ms: int) -> dict[
     deadline_ms = min(accepted.deadline, call.deadline_ms or accepted.deadline)
     left = {
         "timeoutSeconds": max(1, (deadline_ms - now_ms) // 1000),
-        "steps": max(0, limits.steps - state.steps_started),
+        "steps": max(0, limits.steps - used.steps),
         "modelCalls": max(0, limits.model_calls - used.model_calls),
         "toolCalls": max(0, limits.tool_calls - used.tool_calls - 1),  # this very call
         "tokens": max(0, limits.tokens - used.input_tokens - used.output_tokens),
@@ -99,10 +100,11 @@ def bounded(plan: Plan, parent: Mapping[str, Any] | None) -> Plan:
 
 
 def awaited(state: RunState) -> frozenset[str]:
-    """Return the names of the child runs that a run waits for; a run that comes to its end waits for none."""
-    if state.closing is not None or state.terminal is not None:
+    """Return the names of the child runs that a run waits for; one that closes waits for those of `finally` alone."""
+    if state.terminal is not None:
         return frozenset()
-    calls = (state.steps[path].calls[index] for path, index in state.open_calls)
+    here = FINALLY if state.closing is not None else ""
+    calls = (state.steps[path].calls[index] for path, index in state.open_calls if path.startswith(here))
     return frozenset(call.child.name for call in calls if call.child is not None)
 
 
@@ -124,7 +126,7 @@ def child_outcome(path: Path, attempt: int, call: CallState, ended: RunState) ->
             "outputTokens": used.output_tokens,
             "modelCalls": used.model_calls,
             "toolCalls": used.tool_calls,
-            "steps": ended.steps_started,
+            "steps": used.steps,
         },
     }
     if end.kind is EntryKind.RUN_SUCCEEDED:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fairlead.api.workflow import OutputRule
-from fairlead.flow.expressions import evaluate_bool
+from fairlead.flow.expressions import evaluate_bool, read
 from fairlead.flow.scope import Frame, scope_of
 from fairlead.flow.state import RunState
-from fairlead.flow.template import render, render_text
+from fairlead.flow.template import render, render_text, whole_segment
 
 
 class PlaceEvaluator:
@@ -22,6 +22,11 @@ class PlaceEvaluator:
     def render(self, value: Any) -> Any:
         """Return a JSON value with its `$( )` segments evaluated; None stays None."""
         return render(value, self._scope())
+
+    def named(self, value: Any) -> Any:
+        """Return the same as `render`; a value that is one segment and only names something may have any size."""
+        expression = whole_segment(value)
+        return self.render(value) if expression is None else read(expression, self._scope())
 
     def text(self, template: str) -> str:
         """Return a text with its `$( )` segments filled in."""

@@ -28,7 +28,16 @@ from fairlead.flow.cost import MAX_MADE_BYTES, grows, measure
 from fairlead.flow.syntax import Message, Reference
 from fairlead.flow.values import MAX_DEPTH, to_cel, to_json
 
-__all__ = ["Expression", "ExpressionError", "Reference", "compile_expression", "evaluate", "evaluate_bool"]
+__all__ = [
+    "Expression",
+    "ExpressionError",
+    "Reference",
+    "compile_expression",
+    "evaluate",
+    "evaluate_bool",
+    "named",
+    "read",
+]
 
 MAX_BYTES = 4096
 """The longest expression, in UTF-8."""
@@ -55,6 +64,7 @@ _FAILURES = (
     (r"invalid base64", "the text is not base64"),
     (r"^OUT_OF_RANGE: ((?:toJson|fromJson|an? \w+) .*)$", r"\1"),  # what functions.py and values.py raise
 )
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _NOISE = re.compile(r" expecting \{.*| \(in container ''\)| \[INVALID_ARGUMENT\]$")
 _MISSING_KEY = re.compile(r'Key not found in map : "([^"]*)"$')
 
@@ -178,6 +188,25 @@ def evaluate_bool(text: str, scope: Mapping[str, Any]) -> bool:
     if not isinstance(value, bool):
         raise ExpressionError("the expression must be true or false")
     return value
+
+
+def read(text: str, scope: Mapping[str, Any]) -> Any:
+    """Return the value that an expression names, of any size, if it does no more than name one; else evaluate it.
+
+    Raises:
+        ExpressionError: as `evaluate`.
+    """
+    value: Any = scope
+    for member in named(text) or [""]:
+        if not isinstance(value, Mapping) or member not in value:
+            return evaluate(text, scope)
+        value = value[member]
+    return value
+
+
+def named(text: str) -> list[str]:
+    """Return the name and members that an expression consists of; empty when it does more than name a value."""
+    return text.split(".") if _NAME.fullmatch(text) else []
 
 
 @lru_cache(maxsize=256)

@@ -1,8 +1,10 @@
 """The journal's vocabulary: what happened to a run, as append-only entries.
 
 `next.py` proposes drafts, the store stamps them (sequence and time), `state.py` folds them. `path` names a point
-of the execution: `answer`, `draft#2/score` (`#n` iteration of a repeat), `topic/ask` (a step of the block that `topic`
-runs), `reply!/notify` (a step of reply's onError block).
+of the execution: `answer`, `draft#2/score` (`#n` iteration of a repeat, from 1), `summaries[3]` (`[i]` item of a
+forEach, from 0), `topic/ask` (a step of the block that `topic` runs), `both/logs/fetch` (a step of the block `logs`, a
+branch of the parallel `both`), `reply!/notify` (a step of reply's onError block), `!/close` (a step of the Workflow's
+`finally` block).
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ class EntryKind(StrEnum):
     """What happened. The data of each kind stands beside it; `?` marks what may be absent."""
 
     RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
-    #                               createdAt (ms), deadline (ms), requestedBy?, parent? (of a child, as in its spec)
+    #                               createdAt (ms), deadline (ms), requestedBy?, concurrencyKey?,
+    #                               scheduledAt? (ms), parent? (of a child, as in its spec)
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
-    EVALUATED = "Evaluated"  # purpose: When | Inputs | Until | Choice (of a route); value, error?
-    #                          purpose Findings: index (of the answer that was checked), value: [message]
+    EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);
+    #                          value, error?
+    #                          purpose Findings: index (of the answer or signal that was checked), value: [message]
+    #                          purpose Signal: value: the index of the signal that a wait takes
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
     #                               child? {name, spec}: of a Workflow call, the WorkflowRun to make
     CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
@@ -35,12 +40,17 @@ class EntryKind(StrEnum):
     CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message
     CHILD_STARTED = "ChildStarted"  # index, name, uid: the child run exists; the call is open until it has ended
     CHILD_LOST = "ChildLost"  # index: nobody knows of the child after a restart; it is asked for again
-    STEP_SUCCEEDED = "StepSucceeded"  # output
+    STEP_SUCCEEDED = "StepSucceeded"  # output; partial?: why a forEach left items out
     STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or
     #                             Block (not final: its block runs now); neither: another attempt follows
     STEP_SKIPPED = "StepSkipped"  # reason
-    TIMER_SET = "TimerSet"  # wakeAt (ms), purpose: BackOff
-    CLOSING = "Closing"  # reason (a RunReason), message: no new intents from here on
+    TIMER_SET = "TimerSet"  # wakeAt? (ms; absent: no time of its own), purpose: BackOff | Wait | Finally (no path: when
+    #                         `finally` must be over), signal? (that a Wait waits for)
+    SIGNAL = "Signal"  # index (in the run's spec.signals), name, data?, by, ignored? (why no wait can take it)
+    PAUSED = "Paused"  # nothing new is started and no timer fires from here on
+    RESUMED = "Resumed"
+    CLOSING = "Closing"  # reason (a RunReason), message, output? or error?: no new intents from here on, unless they
+    #                      are those of `finally`
     RUN_SUCCEEDED = "RunSucceeded"  # output
     RUN_FAILED = "RunFailed"  # reason, message, error?
     RUN_CANCELLED = "RunCancelled"  # message

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, WorkflowSpec
 
-CONTAINERS = ("block", "workflow")
+CONTAINERS = ("block", "parallel", "workflow")
 """Kinds that run other steps, here or in a child: the defaults hold for the steps within, not for them."""
+
+WITHOUT_DEFAULTS = (*CONTAINERS, "wait")
+"""Nor do they hold for a wait, which says itself how long it waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class StepPlan:
         join: All, Any or AllDone of them.
         retry: how often and when a failed attempt is followed by another.
         timeout_seconds: of one attempt; 0 for none.
+        branches: of a parallel: one step for each of its blocks, by name.
     """
 
     spec: Step
@@ -36,11 +40,17 @@ class StepPlan:
     join: str
     retry: Retry
     timeout_seconds: int
+    branches: Mapping[str, StepPlan] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Return the step's name."""
         return self.spec.name
+
+    @property
+    def loops(self) -> bool:
+        """Tell whether the step holds iterations or items, which have its attempts."""
+        return self.spec.repeat is not None or self.spec.for_each is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +70,13 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole Workflow, ready to run."""
+    """A whole Workflow, ready to run. `finally_` is the block that runs whatever happened."""
 
     name: str
     revision: str
     main: Body
     blocks: Mapping[str, Body]
+    finally_: Body | None
     limits: Limits
     defaults: Defaults
     input_schema: Mapping[str, object] | None
@@ -77,11 +88,13 @@ def compile_plan(name: str, revision: str, spec: WorkflowSpec) -> Plan:
     In a Sequence each step needs the one before it; in a Graph what it says.
     """
     defaults = spec.defaults or Defaults()
+    blocks = {block.name: _body(block.name, block, defaults) for block in spec.blocks}
     return Plan(
         name=name,
         revision=revision,
         main=_body("", spec, defaults),
-        blocks={block.name: _body(block.name, block, defaults) for block in spec.blocks},
+        blocks=blocks,
+        finally_=blocks[spec.finally_] if spec.finally_ is not None else None,
         limits=spec.limits or Limits(),
         defaults=defaults,
         input_schema=spec.input.schema_ if spec.input else None,
@@ -103,6 +116,8 @@ def _definitions(step: Step) -> dict[str, Any]:
         "transform": step.transform,
         "block": step.block,
         "workflow": step.workflow,
+        "wait": step.wait,
+        "parallel": step.parallel,
     }
 
 
@@ -116,7 +131,7 @@ def _body(name: str, given: WorkflowSpec | Block, defaults: Defaults) -> Body:
 
 def _step(step: Step, needs: tuple[str, ...], defaults: Defaults) -> StepPlan:
     kind = step_kind(step)
-    default = Defaults() if kind in CONTAINERS else defaults
+    default = Defaults() if kind in WITHOUT_DEFAULTS else defaults
     return StepPlan(
         spec=step,
         kind=kind,
@@ -125,4 +140,8 @@ def _step(step: Step, needs: tuple[str, ...], defaults: Defaults) -> StepPlan:
         join=step.join or "All",
         retry=step.retry or default.retry or Retry(),
         timeout_seconds=step.timeout_seconds or default.timeout_seconds or 0,
+        branches={
+            block: _step(Step(name=block, block=block), (), defaults)
+            for block in (step.parallel.blocks if step.parallel else ())
+        },
     )

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from fairlead.flow.calls import CallError, CallKind, Outcome
 from fairlead.flow.journal import EntryKind, Path, RunUid
 
-Phase = Literal["Running", "BackingOff", "Succeeded", "Failed", "Skipped"]
+Phase = Literal["Running", "BackingOff", "Waiting", "Succeeded", "Failed", "Skipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was frozen when the run was accepted. `created_at` and `deadline` are Unix ms.
+    """What was frozen when the run was accepted. `created_at`, `deadline` and `scheduled_at` are Unix ms.
 
     `parent` is that of a child's spec: {name, uid, path, attempt, index, limits}.
     """
@@ -34,12 +34,17 @@ class Accepted:
     deadline: int
     requested_by: str | None = None
     parent: Mapping[str, Any] | None = None
+    scheduled_at: int | None = None
 
 
 @dataclass(slots=True)
 class Usage:
-    """What the run used. Calls count from their intent, tokens and what child runs used from the outcome."""
+    """What a run or one of its forEach used.
 
+    Steps count from their start, calls from their intent, tokens and what child runs used from the outcome.
+    """
+
+    steps: int = 0
     model_calls: int = 0
     tool_calls: int = 0
     input_tokens: int = 0
@@ -48,11 +53,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """No new intents from here on. `at` is Unix ms."""
+    """No new intents from here on, but in `finally`. `at` is Unix ms; output or error are what the steps came to."""
 
     reason: str
     message: str
     at: int
+    output: Any = None
+    error: CallError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,17 @@ class Child:
     name: str
     spec: Mapping[str, Any]
     uid: str = ""
+
+
+@dataclass(slots=True)
+class SignalState:
+    """What the run was told: `taken` by a wait, or `ignored` by all of them, and why."""
+
+    name: str
+    data: Any
+    by: str
+    ignored: str = ""
+    taken: bool = False
 
 
 @dataclass(slots=True)
@@ -117,7 +135,7 @@ class CallState:
 
 @dataclass(slots=True)
 class StepState:
-    """One step, or one iteration of a repeat (`draft#2`).
+    """One step, one iteration of a repeat (`draft#2`), or one item of a forEach (`summaries[3]`).
 
     Attributes:
         path: where it stands.
@@ -130,12 +148,18 @@ class StepState:
         output: of a Succeeded step; else None.
         error: of the last failed attempt.
         handling: its onError block runs.
-        wake_at: Unix ms at which the next attempt starts; None unless the back-off timer is set.
+        wake_at: Unix ms at which the next attempt starts, or the wait is over; None unless such a timer is set.
+        waits_for: of a step that is Waiting: the name of the signal, "" for a time alone.
+        signal: the index of the signal that was taken.
         iteration: of a repeat: the last one that was started.
+        items: of a forEach: what it goes over, evaluated once.
+        used: of a forEach: by all of its items; None before the first.
+        partial: of a Succeeded forEach: why items were left out, "" when none were.
         inputs: evaluated once, kept by all attempts until one succeeds.
         choice: of a route, kept by all attempts.
         until: of an iteration.
-        findings: of this attempt's answers, by the index of the call that brought them.
+        findings: of this attempt's answers, by the index of the call that brought them, or of the signals that it
+            ignores, by theirs.
         calls: of this attempt, by index, in order of their intents; emptied when the step is over.
         tokens: of all attempts.
         child: the name of the last child run.
@@ -152,7 +176,12 @@ class StepState:
     error: CallError | None = None
     handling: bool = False
     wake_at: int | None = None
+    waits_for: str = ""
+    signal: int | None = None
     iteration: int = 0
+    items: Evaluation | None = None
+    used: Usage | None = None
+    partial: str = ""
     inputs: Evaluation | None = None
     choice: Evaluation | None = None
     until: Evaluation | None = None
@@ -166,7 +195,9 @@ class StepState:
 class BodyState:
     """One run of a list of steps, keyed by the prefix of its steps' paths: `` (the Workflow's), `topic/`, `reply!/`.
 
-    Step names, in order: `open` ones run or back off, `settled` ones are done with, `failed` ones among these end it.
+    The items of a forEach are a list too (`summaries[`, of `3]`), and so are the branches of a parallel (`both/`).
+
+    Step names, in order: `open` ones have started, `settled` ones are done with, `failed` ones among these end it.
     """
 
     open: dict[str, None] = field(default_factory=dict)
@@ -176,7 +207,10 @@ class BodyState:
 
 @dataclass(slots=True)
 class RunState:
-    """Everything that the journal says about a run. Callers read; only `apply` writes."""
+    """Everything that the journal says about a run. Callers read; only `apply` writes.
+
+    `signals` stand as in the run's spec. `finally_deadline` is Unix ms, None until `finally` begins.
+    """
 
     run_uid: RunUid
     seq: int = 0
@@ -187,8 +221,10 @@ class RunState:
     bodies: dict[str, BodyState] = field(default_factory=dict)
     whens: dict[Path, Evaluation] = field(default_factory=dict)
     open_calls: dict[tuple[Path, str], None] = field(default_factory=dict)
-    steps_started: int = 0
     usage: Usage = field(default_factory=Usage)
     denials: int = 0
+    signals: list[SignalState] = field(default_factory=list)
+    paused: bool = False
     closing: Closing | None = None
+    finally_deadline: int | None = None
     terminal: Terminal | None = None

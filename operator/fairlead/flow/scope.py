@@ -7,7 +7,7 @@ flat in the definition and nested when they run, so visibility follows the frame
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,9 @@ from fairlead.flow.journal import Path
 from fairlead.flow.plan import Body
 from fairlead.flow.state import RunState, StepState
 
+FINALLY = "!/"
+"""What the paths of the steps of the Workflow's `finally` block begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -23,35 +26,35 @@ class Frame:
 
     Attributes:
         body: the steps.
-        prefix: what their paths begin with: `` for the Workflow's own list, `topic/`, `draft#2/`, `reply!/`.
+        prefix: what their paths begin with: `` for the Workflow's own list, `topic/`, `draft#2/`, `reply!/`, `!/`.
         caller: the frame of the step that runs this body; None for the Workflow's own.
-        iteration: the number of the repeat's iteration that began here, 0 for none.
-        previous: the output of the iteration before.
-        error: what the steps of an onError or onFailure block see.
+        adds: the names that exist from here on: those of a loop, or `error` in an onError, onFailure or finally block.
     """
 
     body: Body
     prefix: str = ""
     caller: Frame | None = None
-    iteration: int = 0
-    previous: Any = None
-    error: CallError | None = None
+    adds: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, name: str, iteration: int = 0) -> Path:
         """Return the path of a step of this body, or of one of its iterations."""
         return Path(f"{self.prefix}{name}#{iteration}" if iteration else f"{self.prefix}{name}")
 
-    def looped(self, iteration: int, previous: Any) -> Frame:
-        """Return the same place within an iteration."""
-        return replace(self, iteration=iteration, previous=previous)
+    def looped(self, adds: Mapping[str, Any]) -> Frame:
+        """Return the same place within an iteration or an item, with the names that it has there."""
+        return replace(self, adds={**self.adds, **adds})
 
     def enter(self, body: Body, path: Path, *, error: CallError | None = None) -> Frame:
         """Return the place of the steps of a block that the step at `path` runs."""
-        return Frame(body, f"{path}/", self, error=error)
+        return Frame(body, f"{path}/", self, {"error": error.as_data()} if error else {})
 
     def handle(self, body: Body, path: Path, error: CallError) -> Frame:
         """Return the place of the steps of the onError block of the step at `path`."""
-        return Frame(body, f"{path}!/", self, error=error)
+        return Frame(body, f"{path}!/", self, {"error": error.as_data()})
+
+    def finish(self, body: Body, error: CallError | None) -> Frame:
+        """Return the place of the steps of the Workflow's `finally` block."""
+        return Frame(body, FINALLY, self, {"error": error.as_data() if error else None})
 
     def outward(self) -> Iterator[Frame]:
         """Go from here to the Workflow's own list."""
@@ -82,22 +85,23 @@ class VisibleSteps(Mapping[str, Any]):
 
 
 def scope_of(state: RunState, frame: Frame) -> dict[str, Any]:
-    """Return what expressions see from a place. `iteration`, `previous` and `error` are there only where they exist."""
+    """Return what expressions see from a place. The names of loops and `error` are there only where they exist."""
     accepted = state.accepted
     if accepted is None:
         return {}
     scope: dict[str, Any] = {
         "input": accepted.input,
         "steps": VisibleSteps(state, frame),
-        "run": {"name": accepted.name, "uid": state.run_uid, "createdAt": _rfc3339(accepted.created_at)},
+        "run": {
+            "name": accepted.name,
+            "uid": state.run_uid,
+            "createdAt": _rfc3339(accepted.created_at),
+            "scheduledAt": _rfc3339(accepted.scheduled_at) if accepted.scheduled_at is not None else None,
+        },
         "workflow": {"name": accepted.workflow},
     }
-    loop = next((place for place in frame.outward() if place.iteration), None)
-    if loop is not None:
-        scope |= {"iteration": loop.iteration, "previous": loop.previous}
-    error = next((place.error for place in frame.outward() if place.error), None)
-    if error is not None:
-        scope["error"] = error.as_data()
+    for place in reversed([*frame.outward()]):
+        scope |= place.adds
     return scope
 
 

@@ -27,7 +27,7 @@ def closed(**members: Shape) -> Shape:
 TEXT: Shape = {"type": "string"}
 NUMBER: Shape = {"type": "integer"}
 ERROR = closed(**{"class": TEXT, "reason": TEXT, "message": TEXT})
-RUN = closed(name=TEXT, uid=TEXT, createdAt=TEXT)
+RUN = closed(name=TEXT, uid=TEXT, createdAt=TEXT, scheduledAt=TEXT)
 WORKFLOW = closed(name=TEXT)
 
 
@@ -38,7 +38,13 @@ def step_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] =
 
 
 def output_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] = frozenset()) -> Shape:
-    """Return the shape of a step's own output."""
+    """Return the shape of a step's own output: with forEach, a list."""
+    turn = turn_shape(step, blocks, inside)
+    return {"type": "array", "items": turn} if step.for_each is not None else turn
+
+
+def turn_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] = frozenset()) -> Shape:
+    """Return the shape of the output of one iteration or item, or of a step without a loop."""
     if step.generate is not None:
         return _contract_shape(step.generate.output)
     if step.agent is not None:
@@ -49,12 +55,29 @@ def output_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str]
         return closed(passed={"type": "boolean"}, findings={"type": "array"})
     if step.transform is not None:
         return value_shape(step.transform.value)
+    if step.wait is not None:
+        awaited = step.wait.signal.schema_ if step.wait.signal is not None else None
+        return closed(received={"type": "boolean"}, data=awaited or UNKNOWN, by=TEXT)
     if step.block is not None and step.block in blocks and step.block not in inside:
         block = blocks[step.block]
         if block.output is not None:
             return value_shape(block.output)
         return output_shape(block.steps[-1], blocks, inside | {step.block})
+    if step.parallel is not None:
+        return closed(**dict.fromkeys(step.parallel.blocks, UNKNOWN))
     return UNKNOWN
+
+
+def items_of(shape: Shape) -> Shape:
+    """Return the shape of a list's items, as far as it is known."""
+    items = shape.get("items", UNKNOWN) if not any(word in shape for word in _COMBINED) else UNKNOWN
+    return items if isinstance(items, Mapping) else UNKNOWN
+
+
+def types_of(shape: Shape) -> list[str]:
+    """Return the types that a value of this shape can have; empty when they are not known."""
+    types = shape.get("type") if not any(word in shape for word in _COMBINED) else None
+    return [types] if isinstance(types, str) else [str(name) for name in types] if isinstance(types, list) else []
 
 
 def value_shape(value: Any) -> Shape:
@@ -63,7 +86,9 @@ def value_shape(value: Any) -> Shape:
         case Mapping():
             return closed(**{key: value_shape(item) for key, item in value.items()})
         case list():
-            return {"type": "array"}
+            shapes = [value_shape(item) for item in value]
+            same = shapes and shapes.count(shapes[0]) == len(shapes)
+            return {"type": "array", "items": shapes[0] if same else UNKNOWN}
         case str():
             try:
                 parts = parse(value)
@@ -73,24 +98,34 @@ def value_shape(value: Any) -> Shape:
     return UNKNOWN
 
 
+def member_of(shape: Shape, member: str) -> Shape | None:
+    """Return the shape of a member, as far as it is known; None when it is known that there is none."""
+    if any(word in shape for word in _COMBINED):
+        return UNKNOWN
+    if (types := types_of(shape)) and "object" not in types:
+        return None
+    properties, others = _properties(shape), shape.get("additionalProperties", UNKNOWN)
+    if member not in properties and others is False:
+        return None
+    below = properties.get(member, others)
+    return below if isinstance(below, Mapping) else UNKNOWN
+
+
 def missing(shape: Shape, name: str, members: Sequence[str]) -> str | None:
     """Return what is wrong with reading `members` of a value called `name`, None when nothing is known to be."""
     for member in members:
-        if any(word in shape for word in _COMBINED):
-            return None
-        types = shape.get("type")
-        types = [types] if isinstance(types, str) else types
-        if isinstance(types, list) and "object" not in types:
-            return f"'{name}' is of type {' or '.join(map(str, types))} and has no members"
-        properties = shape.get("properties")
-        properties = properties if isinstance(properties, Mapping) else {}
-        others = shape.get("additionalProperties", UNKNOWN)
-        if member not in properties and others is False:
-            return f"'{name}' has no '{member}'; {did_you_mean(member, properties, 'it has')}"
-        below = properties.get(member, others)
-        shape = below if isinstance(below, Mapping) else UNKNOWN
-        name = f"{name}.{member}"
+        below = member_of(shape, member)
+        if below is None and (types := types_of(shape)) and "object" not in types:
+            return f"'{name}' is of type {' or '.join(types)} and has no members"
+        if below is None:
+            return f"'{name}' has no '{member}'; {did_you_mean(member, _properties(shape), 'it has')}"
+        shape, name = below, f"{name}.{member}"
     return None
+
+
+def _properties(shape: Shape) -> Mapping[str, Any]:
+    properties = shape.get("properties")
+    return properties if isinstance(properties, Mapping) else {}
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairlead.api.workflow import Block, Judge, OutputContract, OutputRule, Step
-from fairlead.flow.shapes import ERROR, NUMBER, UNKNOWN, Shape, output_shape
+from fairlead.api.workflow import Block, Judge, OutputContract, OutputRule, Step, WorkflowSpec
+from fairlead.flow.shapes import ERROR, NUMBER, UNKNOWN, Shape, turn_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,16 @@ class BlockCall:
     adds: Mapping[str, Shape]
 
 
-def sites_of(step: Step, path: str, blocks: Mapping[str, Block]) -> Iterator[Site]:
-    """Yield every place of a step that holds expressions, in the order of the text."""
+def sites_of(step: Step, path: str, blocks: Mapping[str, Block], item: Shape) -> Iterator[Site]:
+    """Yield every place of a step that holds expressions, in the order of the text; `item` is one of a forEach."""
     if step.when is not None:
         yield Site(f"{path}.when", step.when, True)
-    loop = _loop(step, blocks)
-    output = {"output": output_shape(step, blocks)}
+    loop = _loop(step, blocks, item)
+    output = {"output": turn_shape(step, blocks)}
     if step.repeat is not None:
         yield Site(f"{path}.repeat.until", step.repeat.until, True, loop | output)
+    if step.for_each is not None:
+        yield Site(f"{path}.forEach.items", step.for_each.items)
     if step.generate is not None:
         here = f"{path}.generate"
         yield Site(f"{here}.instructions", step.generate.instructions, adds=loop)
@@ -72,13 +74,23 @@ def sites_of(step: Step, path: str, blocks: Mapping[str, Block]) -> Iterator[Sit
         yield Site(f"{path}.transform.value", step.transform.value, adds=loop)
     if step.workflow is not None:
         yield Site(f"{path}.workflow.input", step.workflow.input, adds=loop)
+    if step.wait is not None:
+        yield Site(f"{path}.wait.until", step.wait.until, adds=loop)
 
 
-def block_calls(step: Step, path: str, blocks: Mapping[str, Block]) -> Iterator[BlockCall]:
-    """Yield every place of a step that runs a block."""
-    loop = _loop(step, blocks)
+def final_call(spec: WorkflowSpec) -> Iterator[BlockCall]:
+    """Yield the place where a Workflow names the block that runs whatever happened."""
+    if spec.finally_ is not None:
+        yield BlockCall("spec.finally", spec.finally_, {"error": ERROR})
+
+
+def block_calls(step: Step, path: str, blocks: Mapping[str, Block], item: Shape = UNKNOWN) -> Iterator[BlockCall]:
+    """Yield every place of a step that runs a block; `item` is one of a forEach."""
+    loop = _loop(step, blocks, item)
     if step.block is not None:
         yield BlockCall(f"{path}.block", step.block, loop)
+    for index, block in enumerate(step.parallel.blocks if step.parallel else []):
+        yield BlockCall(f"{path}.parallel.blocks[{index}]", block, loop)
     for index, choice in enumerate(step.route.choices if step.route else []):
         if choice.block is not None:
             yield BlockCall(f"{path}.route.choices[{index}].block", choice.block, loop)
@@ -88,8 +100,10 @@ def block_calls(step: Step, path: str, blocks: Mapping[str, Block]) -> Iterator[
         yield BlockCall(f"{path}.onError.block", step.on_error.block, {"error": ERROR})
 
 
-def _loop(step: Step, blocks: Mapping[str, Block]) -> dict[str, Shape]:
-    return {"iteration": NUMBER, "previous": output_shape(step, blocks)} if step.repeat is not None else {}
+def _loop(step: Step, blocks: Mapping[str, Block], item: Shape) -> dict[str, Shape]:
+    if step.for_each is not None:
+        return {step.for_each.as_: item, "index": NUMBER}
+    return {"iteration": NUMBER, "previous": turn_shape(step, blocks)} if step.repeat is not None else {}
 
 
 def _contract(

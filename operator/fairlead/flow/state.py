@@ -6,7 +6,7 @@ look only at what is open: finished steps keep their output, finished bodies cos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from fairlead.api.reasons import DecisionReason, ErrorClass
@@ -21,6 +21,7 @@ from fairlead.flow.runstate import (
     Evaluation,
     Phase,
     RunState,
+    SignalState,
     StepState,
     Terminal,
     Usage,
@@ -60,10 +61,30 @@ def repeats_of(state: RunState, call: Call) -> int:
 
 
 def place_of(path: Path) -> tuple[str, str, int]:
-    """Return where a path stands: its body's prefix, its step's name, its iteration (0: the step itself)."""
-    cut = path.rfind("/") + 1
+    """Return where a path stands: its body's prefix, its step's name, its iteration (0: the step itself).
+
+    An item's body is its forEach: `summaries[3]` is `3]` in `summaries[`.
+    """
+    cut = max(path.rfind("/"), path.rfind("[")) + 1
     name, _, iteration = path[cut:].partition("#")
     return path[:cut], name, int(iteration or 0)
+
+
+def is_turn(path: Path) -> bool:
+    """Tell whether a path is that of an iteration or an item, not of the step that holds it."""
+    last = path[path.rfind("/") + 1 :]
+    return "#" in last or "[" in last
+
+
+def first_failure(state: RunState, prefix: str) -> CallError | None:
+    """Return what a list of steps failed with: the first of its failures, but before all others an unknown outcome.
+
+    Whoever tries the list again would try all that failed in it, and an unknown outcome must not be tried again.
+    """
+    body = state.bodies.get(prefix)
+    errors = [error for name in (body.failed if body else ()) if (error := state.steps[Path(prefix + name)].error)]
+    unknown = (error for error in errors if error.error_class == ErrorClass.OUTCOME_UNKNOWN)
+    return next(unknown, errors[0] if errors else None)
 
 
 def _accepted(state: RunState, entry: Entry) -> None:
@@ -82,6 +103,7 @@ def _accepted(state: RunState, entry: Entry) -> None:
         deadline=data["deadline"],
         requested_by=data.get("requestedBy"),
         parent=data.get("parent"),
+        scheduled_at=data.get("scheduledAt"),
     )
 
 
@@ -91,21 +113,22 @@ def _step_started(state: RunState, entry: Entry) -> None:
     if step is None:
         step = state.steps[entry.path] = StepState(entry.path, started_at=entry.at)
         state.whens.pop(entry.path, None)
-        state.steps_started += iteration != 1
+        for used in _counted(state, entry.path):
+            used.steps += iteration != 1
     if iteration:
         state.steps[Path(prefix + name)].iteration = iteration
     else:
         _body(state, prefix).open[name] = None
     step.phase, step.attempt, step.tries = "Running", entry.attempt, step.tries + 1
     step.deadline, step.wake_at, step.finished_at, step.handling = entry.data.get("deadline", 0), None, None, False
-    step.calls, step.findings = {}, {}
+    step.calls, step.findings, step.waits_for, step.signal = {}, {}, "", None
     if entry.attempt > 1:
         _reopen_beneath(state, step, entry.at)
 
 
 def _reopen_beneath(state: RunState, step: StepState, at: int) -> None:
     """Make what failed beneath start again with the new attempt; what succeeded there never runs again."""
-    for prefix in (f"{step.path}/", f"{step.path}!/"):
+    for prefix in (f"{step.path}/", f"{step.path}!/", f"{step.path}["):
         if body := state.bodies.get(prefix):
             for name in body.failed:
                 del body.settled[name]
@@ -137,12 +160,17 @@ def _evaluated(state: RunState, entry: Entry) -> None:
     match purpose:
         case "When":
             state.whens[entry.path] = value
+        case "Items" if step:
+            step.items = value
         case "Inputs" if step:
             step.inputs = value
         case "Choice" if step:
             step.choice = value
         case "Until" if step:
             step.until = value
+        case "Signal" if step:
+            step.signal = value.value
+            state.signals[value.value].taken = True
         case "Findings" if step and step.attempt == entry.attempt:
             step.findings[entry.data["index"]] = value.value
         case _:
@@ -165,10 +193,11 @@ def _call_intent(state: RunState, entry: Entry) -> None:
         child=Child(child["name"], child["spec"]) if child else None,
     )
     state.open_calls[(entry.path, data["index"])] = None
-    if kind in (CallKind.TOOL, CallKind.WORKFLOW):
-        state.usage.tool_calls += 1
-    else:
-        state.usage.model_calls += 1
+    for used in _counted(state, entry.path):
+        if kind in (CallKind.TOOL, CallKind.WORKFLOW):
+            used.tool_calls += 1
+        else:
+            used.model_calls += 1
 
 
 def _child_started(state: RunState, entry: Entry) -> None:
@@ -192,11 +221,12 @@ def _call_outcome(state: RunState, entry: Entry) -> None:
         output_tokens=usage.get("outputTokens", 0),
         duration_ms=data.get("durationMs", 0),
     )
-    state.usage.model_calls += usage.get("modelCalls", 0)
-    state.usage.tool_calls += usage.get("toolCalls", 0)
-    state.steps_started += usage.get("steps", 0)
-    state.usage.input_tokens += call.outcome.input_tokens
-    state.usage.output_tokens += call.outcome.output_tokens
+    for used in _counted(state, entry.path):
+        used.model_calls += usage.get("modelCalls", 0)
+        used.tool_calls += usage.get("toolCalls", 0)
+        used.steps += usage.get("steps", 0)
+        used.input_tokens += call.outcome.input_tokens
+        used.output_tokens += call.outcome.output_tokens
     step.tokens += call.outcome.input_tokens + call.outcome.output_tokens
     state.open_calls.pop((entry.path, call.index), None)
 
@@ -225,7 +255,8 @@ def _call_denied(state: RunState, entry: Entry) -> None:
 
 def _step_succeeded(state: RunState, entry: Entry) -> None:
     step = _settle(state, entry, phase="Succeeded")
-    step.output, step.inputs, step.choice = entry.data.get("output"), None, None
+    step.output, step.inputs, step.choice, step.items = entry.data.get("output"), None, None, None
+    step.partial = entry.data.get("partial", "")
 
 
 def _step_skipped(state: RunState, entry: Entry) -> None:
@@ -269,11 +300,36 @@ def _settle(state: RunState, entry: Entry, *, phase: Phase, ends_body: bool = Fa
 
 
 def _timer_set(state: RunState, entry: Entry) -> None:
-    state.steps[entry.path].wake_at = entry.data["wakeAt"]
+    purpose, wake_at = entry.data["purpose"], entry.data.get("wakeAt")
+    if purpose == "Finally":
+        state.finally_deadline = wake_at
+        return
+    step = state.steps[entry.path]
+    step.wake_at = wake_at
+    if purpose == "Wait":
+        step.phase, step.waits_for = "Waiting", entry.data.get("signal", "")
+
+
+def _signal(state: RunState, entry: Entry) -> None:
+    data = entry.data
+    if data["index"] == len(state.signals):
+        state.signals.append(SignalState(data["name"], data.get("data"), data["by"], data.get("ignored", "")))
+
+
+def _paused(state: RunState, entry: Entry) -> None:
+    state.paused = entry.kind is EntryKind.PAUSED
 
 
 def _closing(state: RunState, entry: Entry) -> None:
-    state.closing = state.closing or Closing(entry.data["reason"], entry.data.get("message", ""), entry.at)
+    data, error = entry.data, entry.data.get("error")
+    if state.closing is None:
+        state.closing = Closing(
+            reason=data["reason"],
+            message=data.get("message", ""),
+            at=entry.at,
+            output=data.get("output"),
+            error=CallError.from_data(error) if error else None,
+        )
 
 
 def _ended(state: RunState, entry: Entry) -> None:
@@ -293,6 +349,18 @@ def _ended(state: RunState, entry: Entry) -> None:
         if step.finished_at is None:
             step.phase, step.finished_at, step.wake_at = "Failed", entry.at, None
             step.error = step.error or cancelled
+
+
+def _counted(state: RunState, path: Path) -> Iterator[Usage]:
+    """Yield where the use of a step counts: in the run, and in every forEach around it."""
+    yield state.usage
+    at = path.find("[")
+    while at >= 0:
+        around = state.steps[Path(path[:at])]
+        if around.used is None:
+            around.used = Usage()
+        yield around.used
+        at = path.find("[", at + 1)
 
 
 def _body(state: RunState, prefix: str) -> BodyState:
@@ -318,6 +386,9 @@ _FOLDS: Mapping[EntryKind, Callable[[RunState, Entry], None]] = {
     EntryKind.STEP_SKIPPED: _step_skipped,
     EntryKind.STEP_FAILED: _step_failed,
     EntryKind.TIMER_SET: _timer_set,
+    EntryKind.SIGNAL: _signal,
+    EntryKind.PAUSED: _paused,
+    EntryKind.RESUMED: _paused,
     EntryKind.CLOSING: _closing,
     **dict.fromkeys(TERMINAL, _ended),
 }
@@ -329,10 +400,13 @@ __all__ = [
     "Closing",
     "Evaluation",
     "RunState",
+    "SignalState",
     "StepState",
     "Terminal",
     "Usage",
     "apply",
+    "first_failure",
+    "is_turn",
     "new_state",
     "place_of",
     "repeats_of",

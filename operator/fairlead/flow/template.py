@@ -113,6 +113,15 @@ def expressions_in(value: Any) -> list[str]:
     return []
 
 
+def whole_segment(value: Any) -> str | None:
+    """Return the expression of a text that is exactly one `$( )`, None of any other value."""
+    try:
+        parts = parse(value) if isinstance(value, str) else ()
+    except ExpressionError:
+        return None
+    return parts[0].expression if len(parts) == 1 and isinstance(parts[0], Segment) else None
+
+
 def _closing(text: str, opening: re.Match[str]) -> int:
     """Return the offset of the parenthesis that closes a segment."""
     depth = 1

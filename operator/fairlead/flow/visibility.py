@@ -1,8 +1,8 @@
 """Which steps and names an expression can read where it stands, and what to say when it reads another.
 
 Within a list a step sees those that have run before it: in a Sequence the earlier ones, in a Graph its ancestors
-through `needs`. A block's steps also see what is visible at all places that call it. From outside a block, only its
-output is visible.
+through `needs`. A block's steps also see what is visible at all places that call it; those of `finally` see all steps
+of the Workflow, of which each may not have run. From outside a block, only its output is visible.
 """
 
 from __future__ import annotations
@@ -11,15 +11,29 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead.api.workflow import Block, Step, WorkflowSpec
-from fairlead.flow.expressions import Expression, Reference
-from fairlead.flow.shapes import RUN, UNKNOWN, WORKFLOW, Shape, did_you_mean, missing, step_shape
-from fairlead.flow.sites import block_calls
+from fairlead.flow.expressions import Expression, Reference, named
+from fairlead.flow.shapes import (
+    RUN,
+    UNKNOWN,
+    WORKFLOW,
+    Shape,
+    did_you_mean,
+    items_of,
+    member_of,
+    missing,
+    step_shape,
+    value_shape,
+)
+from fairlead.flow.sites import block_calls, final_call
+from fairlead.flow.template import whole_segment
 
 _ONLY = {
     "previous": "a step with repeat and the blocks it runs",
     "iteration": "a step with repeat and the blocks it runs",
+    "index": "a step with forEach and the blocks it runs",
+    "item": "a step with forEach and the blocks it runs",
     "output": "until and rules",
-    "error": "a block that onError or onFailure runs",
+    "error": "a block that onError, onFailure or finally runs",
 }
 
 
@@ -39,6 +53,21 @@ class Scope:
     def adding(self, names: Mapping[str, Shape]) -> Scope:
         """Return the scope with further names."""
         return Scope(self.steps, {**self.names, **names})
+
+    def items(self, step: Step, blocks: Mapping[str, Block]) -> Shape:
+        """Return the shape of what a step's forEach goes over: a value that it only names is looked up here."""
+        if step.for_each is None:
+            return UNKNOWN
+        path = named(whole_segment(step.for_each.items) or "")
+        if not path:
+            return value_shape(step.for_each.items)
+        shape: Shape = self.names.get(path[0], UNKNOWN)
+        if path[0] == "steps" and len(path) > 1:
+            steps = self.steps.get(path[1], ())
+            shape, path = step_shape(steps[0], blocks) if len(steps) == 1 else UNKNOWN, path[1:]
+        for member in path[1:]:
+            shape = member_of(shape, member) or UNKNOWN
+        return shape
 
     def common(self, other: Scope) -> Scope:
         """Return what is visible in both."""
@@ -88,8 +117,7 @@ def places(spec: WorkflowSpec, order: Iterable[str]) -> list[Place]:
     """Return the Workflow's list and those of the blocks `order`, in which callers come before what they call."""
     blocks = {block.name: block for block in spec.blocks}
     indexes = {block.name: index for index, block in enumerate(spec.blocks)}
-    input_shape: Shape = (spec.input.schema_ if spec.input else None) or UNKNOWN
-    base = Scope({}, {"input": input_shape, "run": RUN, "workflow": WORKFLOW})
+    base = Scope({}, {"input": _input_shape(spec), "run": RUN, "workflow": WORKFLOW})
     outer: dict[str, Scope] = {}
     found = []
     for name in ("", *order):
@@ -97,11 +125,26 @@ def places(spec: WorkflowSpec, order: Iterable[str]) -> list[Place]:
         if name:
             place = Place(f"spec.blocks[{indexes[name]}]", blocks[name], outer.get(name, base))
         found.append(place)
-        for _, step, scope in place.scopes():
-            for call in block_calls(step, "", blocks):
-                seen = scope.adding(call.adds)
-                outer[call.block] = outer[call.block].common(seen) if call.block in outer else seen
+        calls = [
+            (call, scope)
+            for _, step, scope in place.scopes()
+            for call in block_calls(step, "", blocks, items_of(scope.items(step, blocks)))
+        ]
+        calls += [(call, place.after()) for call in final_call(spec) if not name]
+        for call, scope in calls:
+            seen = scope.adding(call.adds)
+            outer[call.block] = outer[call.block].common(seen) if call.block in outer else seen
     return found
+
+
+def before_the_run(spec: WorkflowSpec) -> Reader:
+    """Return the reader of what is evaluated when a run is accepted: there is only its input."""
+    scope = Scope({}, {"input": _input_shape(spec)})
+    return Reader(spec, Place("spec", spec, scope), scope)
+
+
+def _input_shape(spec: WorkflowSpec) -> Shape:
+    return (spec.input.schema_ if spec.input else None) or UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

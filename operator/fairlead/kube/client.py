@@ -80,6 +80,10 @@ class Kube:
         """Close the connections."""
         await self._rest.close()
 
+    async def turn(self) -> None:
+        """Wait for a turn to write. Who makes up what it writes only then writes what is true, `urgent`."""
+        await self._writes.take()
+
     async def get(self, rt: ResourceType, name: str, namespace: str | None = None) -> dict[str, Any]:
         """Return one object."""
         return await self._object("GET", rt.path(namespace, name))
@@ -138,13 +142,15 @@ class Kube:
         """
         return await self._apply(_path_of(rt, obj), _typed(rt, obj), manager, force=force)
 
-    async def apply_status(self, rt: ResourceType, obj: Mapping[str, Any], *, manager: str) -> dict[str, Any]:
+    async def apply_status(
+        self, rt: ResourceType, obj: Mapping[str, Any], *, manager: str, urgent: bool = False
+    ) -> dict[str, Any]:
         """Server-side apply to `status`. `metadata` has name, namespace and best the resourceVersion that was read.
 
         The server ignores a wrong uid here, but a stale resourceVersion is a Conflict. A field that the served CRD
         does not know yet fails the whole status: CRDs are upgraded first.
         """
-        return await self._apply(_path_of(rt, obj, "status"), _typed(rt, obj), manager, force=True)
+        return await self._apply(_path_of(rt, obj, "status"), _typed(rt, obj), manager, force=True, urgent=urgent)
 
     async def patch(
         self,
@@ -213,7 +219,7 @@ class Kube:
             body: JSON.
             headers: added to ours.
             query: the query parameters.
-            urgent: do not wait for the bucket; for the Lease, which must not stand in line behind other writes.
+            urgent: do not wait for the bucket: for who had its `turn`, and for the Lease, which must not stand in line.
         """
         if method != "GET" and not urgent and not path.startswith(_REVIEWS):
             await self._writes.take()
@@ -231,9 +237,12 @@ class Kube:
             raise KubeError(0, f"{method} {path}: the answer is no object")
         return answer
 
-    async def _apply(self, path: str, obj: Mapping[str, Any], manager: str, *, force: bool) -> dict[str, Any]:
+    async def _apply(
+        self, path: str, obj: Mapping[str, Any], manager: str, *, force: bool, urgent: bool = False
+    ) -> dict[str, Any]:
         query = {"fieldManager": manager, "force": str(force).lower()}
-        return await self._object("PATCH", path, body=obj, headers={"Content-Type": APPLY}, query=query)
+        headers = {"Content-Type": APPLY}
+        return await self._object("PATCH", path, body=obj, headers=headers, query=query, urgent=urgent)
 
     async def _chunks(self, rt: ResourceType, namespace: str | None, label_selector: str | None) -> tuple[Objects, str]:
         query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})

@@ -39,11 +39,12 @@ class Span:
 def parent_path(path: str) -> str:
     """Return the path that holds this one; empty for a step of the Workflow's own list.
 
-    `draft#2/score` is in `draft#2`, that in `draft`; `reply!/notify` is in `reply`.
+    `draft#2/score` is in `draft#2`, that in `draft`; `docs[3]` is in `docs`; `reply!/notify` is in `reply`.
     """
     head, _, last = path.rpartition("/")
-    if "#" in last:
-        return path[: path.rindex("#")]
+    for mark in "#[":
+        if mark in last:
+            return path[: path.rindex(mark)]
     return head.removesuffix("!")
 
 

@@ -41,6 +41,7 @@ def test_the_specimens_use_every_field_but_the_alternatives(kind: type[Resource]
 
 # What excludes what a specimen has, or what it has elsewhere: the same model at another place.
 ALTERNATIVES = (
+    "inputFrom",
     "mcp.server",
     "endpoint",
     "credential",

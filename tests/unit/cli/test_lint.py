@@ -59,6 +59,11 @@ def test_whole_files_have_no_findings(tmp_path: Path) -> None:
     assert findings(tmp_path, WORKFLOW, MODEL, TOOL, POLICY) == []
 
 
+def test_a_long_list_in_a_value_is_no_matter_of_the_rules_beside_it(tmp_path: Path) -> None:
+    items = f"forEach: {{items: {[*range(1001)]}}}, limits: {{steps: 9}}, "
+    assert findings(tmp_path, WORKFLOW.replace("{name: ask, ", f"{{name: ask, {items}"), MODEL, TOOL, POLICY) == []
+
+
 @pytest.mark.parametrize(
     ("documents", "expected"),
     [

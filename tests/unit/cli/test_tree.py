@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairlead.cli.tree import Progress, StepLine, from_status, render
+from fairlead.cli.tree import MOST_LINES, Progress, StepLine, from_status, render
 
 LINES = [
     StepLine("topic", "Succeeded", started_ms=0, finished_ms=40),
@@ -34,6 +34,23 @@ def test_a_status_is_ordered_by_start_whatever_the_order_of_its_rows() -> None:
         {"path": "a", "phase": "Succeeded", "startedAt": "2026-01-01T00:00:01Z", "finishedAt": "2026-01-01T00:00:02Z"},
     ]
     assert [line.path for line in from_status(rows)] == ["a", "b", "c"]
+
+
+def test_items_and_branches_stand_below_their_step() -> None:
+    lines = [StepLine("each", "Running"), StepLine("each[0]", "Running"), StepLine("each[0]/logs/fetch", "Running")]
+    assert render(lines, now_ms=0, width=80) == ["▸ each", "▸   [0]", "▸     logs/fetch"]
+
+
+def test_however_many_items_there_are_the_open_and_the_failed_ones_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("run r", live=False)
+    progress.update([StepLine("a", "Running", started_ms=0)], now_ms=0)
+    for number in range(3 * MOST_LINES):
+        phase = "Failed" if number == 1 else "Succeeded"
+        progress.update([StepLine(f"a[{number}]", phase, started_ms=0, finished_ms=1)], now_ms=1)
+    assert len(capsys.readouterr().err.splitlines()) == 2 + 3 * MOST_LINES
+    assert progress.open == ["a"]
+    assert [*progress._lines][:2] == ["a", "a[1]"]
+    assert len(progress._lines) == MOST_LINES
 
 
 def test_without_a_terminal_every_change_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,15 @@ def test_a_declaration_concerns_itself_the_engine_and_who_refers_to_it(
     assert affected(rt, obj, obj, observed) == set()
 
 
+def test_servers_are_looked_at_again_when_the_engine_changes_how_they_start(observed: Observed) -> None:
+    observed.put(TOOLS, declared("Tool"))
+    observed.put(MODELS, declared("Model"))
+    engine = declared("Engine")
+    servers = {Key("tools", "team", "tickets"), Key("models", "team", "small")}
+    assert affected(ENGINES, engine, edited(engine), observed) >= servers
+    assert not affected(ENGINES, engine, ready(engine), observed) & servers
+
+
 def test_a_status_that_somebody_writes_concerns_nobody(observed: Observed) -> None:
     tool = declared("Tool")
     assert affected(TOOLS, tool, ready(tool), observed) == set()

@@ -8,7 +8,9 @@ from tests.unit.controllers.restricted import violations
 
 from fairlead.api.reasons import ReadyReason
 from fairlead.controllers import model, tool
+from fairlead.controllers.engine import isolation_guard
 from fairlead.controllers.plan import Plan, Verdict
+from fairlead.controllers.settings import EngineImage
 
 SERVER = {"image": "example.com/clock:1", "command": ["clock", "--home=$(HOME)"], "port": 9000}
 
@@ -17,10 +19,19 @@ def tool_with_server(**changes: Any) -> Object:
     return declared("Tool", "clock", changes={"spec.mcp": {"server": {**SERVER, **changes}}})
 
 
-def planned(obj: Object | None = None, *, deployment: Object | None = None, pods: tuple[Object, ...] = ()) -> Plan:
+GUARD = EngineImage("example.com/fairlead:1", "Always")
+
+
+def planned(
+    obj: Object | None = None,
+    *,
+    guard: EngineImage | None = GUARD,
+    deployment: Object | None = None,
+    pods: tuple[Object, ...] = (),
+) -> Plan:
     obj = obj or tool_with_server()
     plan = tool.plan if obj["kind"] == "Tool" else model.plan
-    return plan(obj, deployment=deployment, pods=list(pods))
+    return plan(obj, guard=guard, deployment=deployment, pods=list(pods))
 
 
 def one(plan: Plan, kind: str) -> Object:
@@ -91,6 +102,32 @@ def test_only_the_engine_reaches_a_server_on_one_port_and_the_server_reaches_not
     assert one(plan, "Service")["spec"]["selector"].items() <= labels.items()
 
 
+@BOTH
+@pytest.mark.requirement("A13")
+def test_a_server_starts_after_the_isolation_of_its_pod(obj: Object) -> None:
+    pod = pod_of(planned(obj))
+    (guard,) = pod["initContainers"]
+    assert (guard["image"], guard["imagePullPolicy"]) == (GUARD.name, GUARD.pull_policy)
+    assert guard["command"] == ["python3", "-m", "fairlead.isolation"]
+    assert "initContainers" not in pod_of(planned(obj, guard=None)), "the Engine may say that it is not required"
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        (None, GUARD),
+        (declared("Engine", changes={"spec": {}}), GUARD),
+        (declared("Engine", changes={"spec.security": {"requireNetworkIsolation": "Required"}}), GUARD),
+        (declared("Engine", changes={"spec.security": {"requireNetworkIsolation": "NotRequired"}}), None),
+        (declared("Engine", changes={"spec.security": {"requireNetworkIsolation": "notRequired"}}), GUARD),
+    ],
+)
+def test_isolation_is_required_unless_the_engine_says_otherwise(
+    engine: Object | None, expected: EngineImage | None
+) -> None:
+    assert isolation_guard(engine, GUARD) == expected
+
+
 def test_the_kubelet_expands_nothing_in_what_the_user_wrote() -> None:
     (container,) = pod_of(planned(tool_with_server(env=[{"name": "A", "value": "$(B) $$(C)"}])))["containers"]
     assert container["command"] == ["clock", "--home=$$(HOME)"]
@@ -99,6 +136,13 @@ def test_the_kubelet_expands_nothing_in_what_the_user_wrote() -> None:
 
 def failing(**waiting: str) -> Object:
     return {"status": {"containerStatuses": [{"ready": False, "state": {"waiting": waiting}}]}}
+
+
+def unisolated(*, ready: bool) -> Object:
+    ended = {"reason": "Error", "message": "does not enforce NetworkPolicies"}
+    state = {"terminated": {"reason": "Completed"}} if ready else {"waiting": {"reason": "CrashLoopBackOff"}}
+    guard = {"ready": ready, "state": state, "lastState": {"terminated": ended}}
+    return {"status": {"initContainerStatuses": [guard]}}
 
 
 def deployment(**status: Any) -> Object:
@@ -123,6 +167,8 @@ UP = {"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 1}
             "ImagePullBackOff: no such",
         ),
         (deployment(), (failing(reason="ContainerCreating"),), False, "does not answer"),
+        (deployment(), (unisolated(ready=False),), False, "Error: does not enforce NetworkPolicies"),
+        (deployment(), (unisolated(ready=True),), False, "does not answer"),
         (deployment(), (failing(reason="CrashLoopBackOff"),), False, "CrashLoopBackOff"),
         (
             deployment(conditions=[{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]),

@@ -97,14 +97,14 @@ class ChildWorld(World):
         self.resources.workflows["c"] = workflow(tool_step("a", "send"), name="c", serviceAccountName="aide")
         self.resources.models["m"] = MODEL
         self.grants = self.authorizer = Grants()
-        self.cluster, self.servers = ChildCluster(), Servers()
+        self.kube, self.servers = ChildCluster(), Servers()
         self.gate = Gate(
             self.resources,
             self.grants,
             self.servers,  # type: ignore[arg-type]  # a fake of the adapters
             self.servers,  # type: ignore[arg-type]
             self.clock,
-            creator=self.cluster,
+            creator=self.kube,
             sleep=lambda seconds: asyncio.sleep(0),
         )
 
@@ -114,9 +114,9 @@ class ChildWorld(World):
     @asynccontextmanager
     async def serving(self, *raws: dict[str, Any]) -> AsyncIterator[WorkflowEngine]:
         """Serve these runs and all children that the cluster has."""
-        objects = [*raws, *self.cluster.objects.values()]
+        objects = [*raws, *self.kube.objects.values()]
         async with self.engine(objects=objects) as engine:
-            self.cluster.observe = engine.runs.observe
+            self.kube.observe = engine.runs.observe
             yield engine
 
     async def crash(self, begun: asyncio.Event, raw: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ class ChildWorld(World):
             gate=lambda clock, metrics: self.gate,
             clock=self.clock,
         )
-        self.cluster.observe = engine.runs.observe
+        self.kube.observe = engine.runs.observe
         await engine.recover({})
         parts = asyncio.create_task(engine._parts())
         engine.submit(raw)
@@ -140,11 +140,11 @@ class ChildWorld(World):
         parts.cancel()
         await asyncio.gather(parts, return_exceptions=True)
         await engine.store.close()
-        self.cluster.observe = lambda raw: None
+        self.kube.observe = lambda raw: None
 
     @property
     def child(self) -> dict[str, Any]:
-        (only,) = self.cluster.objects.values()
+        (only,) = self.kube.objects.values()
         return only
 
 

@@ -108,6 +108,9 @@ class FakeSink:
         self.written: list[tuple[str, str, dict[str, Any]]] = []
         self.errors: list[Exception] = []
 
+    async def turn(self) -> None:
+        pass
+
     async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
         if self.errors:
             raise self.errors.pop(0)

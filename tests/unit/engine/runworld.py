@@ -45,6 +45,7 @@ class World:
         self.authorizer = FakeAuthorizer()
         self.sink = FakeSink()
         self.gate: Any = FakeGate()
+        self.cluster: Any = None
 
     @asynccontextmanager
     async def engine(
@@ -57,12 +58,15 @@ class World:
             sink=self.sink,
             gate=lambda clock, metrics: self.gate,
             clock=self.clock,
+            cluster=self.cluster,
             options=EngineOptions(runs=RunOptions(places=places)),
         )
         known = {uid_of(raw): raw for raw in objects or []}
         await engine.recover(known)
         for raw in known.values():
             engine.runs.observe(raw)
+        if self.cluster is not None:
+            self.cluster.on_run = engine.runs.observe
         stop = asyncio.Event()
         serving = asyncio.create_task(engine.serve(stop))
         try:
@@ -120,4 +124,5 @@ async def open_engine(world: World) -> WorkflowEngine:
         sink=world.sink,
         gate=lambda clock, metrics: world.gate,
         clock=world.clock,
+        cluster=world.cluster,
     )

@@ -24,11 +24,11 @@ def world(tmp_path: Path) -> ChildWorld:
 
 
 def before_the_object(world: ChildWorld, hang: Any) -> None:
-    world.cluster.on_create = hang
+    world.kube.on_create = hang
 
 
 def after_the_object(world: ChildWorld, hang: Any) -> None:
-    world.cluster.on_created = hang
+    world.kube.on_created = hang
 
 
 def while_the_child_works(world: ChildWorld, hang: Any) -> None:
@@ -47,11 +47,11 @@ async def test_a_crash_leaves_one_child_whose_end_its_parent_gets(
     begun, hang = hang_once()
     point(world, hang)
     await world.crash(begun, raw)
-    world.cluster.on_create = world.cluster.on_created = None
+    world.kube.on_create = world.kube.on_created = None
     world.servers.answer = answer
     async with world.serving(raw):
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
-    assert len(world.cluster.made) == 1
+    assert len(world.kube.made) == 1
     assert world.sink.of("run-0")[-1]["output"] == {"text": "read"}
 
 
@@ -66,7 +66,7 @@ async def test_a_parent_that_was_not_told_of_its_childs_end_finds_out_after_a_re
             engine.submit(raw)
             await world.until(lambda: engine.runs.roster.status("c")["succeeded"] == 1)
             await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
-    world.cluster.objects.clear()  # even if nobody remembers the child but the store
+    world.kube.objects.clear()  # even if nobody remembers the child but the store
     async with world.serving(raw):
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
     assert world.servers.functions() == ["a:read"]
@@ -78,12 +78,12 @@ async def test_a_child_that_never_began_and_is_gone_after_a_restart_is_made_agai
     async with world.serving() as engine:
         engine.submit(raw)
         await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
-    (name,) = world.cluster.objects
-    world.cluster.objects.clear()
+    (name,) = world.kube.objects
+    world.kube.objects.clear()
     world.declare(tool_step("a", "read"), name="c")
     async with world.serving(raw):
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
-    assert world.cluster.made == [name, name]
+    assert world.kube.made == [name, name]
     assert world.servers.functions() == ["a:read"]
 
 
@@ -95,10 +95,10 @@ async def test_a_child_that_ended_before_its_parent_knew_of_it_is_not_overlooked
     begun, hang = hang_once()
     after_the_object(world, hang)
     await world.crash(begun, raw)
-    world.cluster.on_created = until_it_has_ended
+    world.kube.on_created = until_it_has_ended
     async with world.serving(raw):
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
-    assert len(world.cluster.made) == 1
+    assert len(world.kube.made) == 1
 
 
 async def test_a_child_whose_parent_ended_while_nobody_looked_is_ended(world: ChildWorld) -> None:
@@ -124,7 +124,7 @@ async def test_children_of_children_find_their_way_up_after_a_crash(world: Child
     world.servers.answer = answer
     async with world.serving(raw):
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
-    assert len(world.cluster.made) == 2
+    assert len(world.kube.made) == 2
 
 
 async def test_several_children_at_once_are_each_heard(world: ChildWorld) -> None:
@@ -135,4 +135,4 @@ async def test_several_children_at_once_are_each_heard(world: ChildWorld) -> Non
         assert engine.runs.roster.get(uid_of(run_object())) is None
     assert state.terminal is not None
     assert state.terminal.output == ["read"] * 5
-    assert len(world.cluster.made) == 5
+    assert len(world.kube.made) == 5

@@ -86,7 +86,7 @@ async def test_a_step_starts_no_workflow_that_its_account_may_not_invoke(world: 
     assert reason(state) == "Denied"
     assert state.terminal is not None
     assert "kubectl auth can-i invoke workflows.fairlead.dev/c" in state.terminal.message
-    assert (world.cluster.objects, state.denials) == ({}, 1)
+    assert (world.kube.objects, state.denials) == ({}, 1)
 
 
 @pytest.mark.requirement("A59")
@@ -103,7 +103,7 @@ async def test_an_agent_starts_no_workflow_that_its_account_may_not_invoke(world
     world.declare({"name": "a", "agent": {"model": "m", "prompt": "x", "tools": [{"workflow": "c"}]}})
     state = await end_of(world)
     assert (reason(state), told, state.denials) == ("Completed", ["not permitted"], 1)
-    assert world.cluster.objects == {}
+    assert world.kube.objects == {}
 
 
 async def test_a_workflow_that_names_a_child_is_authorized_only_with_invoke_on_it(world: ChildWorld) -> None:
@@ -136,15 +136,15 @@ async def test_an_agent_gets_the_output_of_the_child_that_it_asked_for(world: Ch
 
 async def test_a_run_that_is_not_the_child_keeps_its_name_and_is_not_believed(world: ChildWorld) -> None:
     begun, hang = hang_once()
-    world.cluster.on_create = hang
+    world.kube.on_create = hang
     await world.crash(begun, run_object())
     name = (await intent_of(world)).data["child"]["name"]
     somebodys = {
         "metadata": {"name": name, "namespace": "team", "uid": "x", "generation": 1},
         "spec": {"workflow": "c"},
     }
-    world.cluster.objects[name] = somebodys
-    world.cluster.on_create = None
+    world.kube.objects[name] = somebodys
+    world.kube.on_create = None
     async with world.engine(objects=[run_object()]):
         await world.until(lambda: world.succeeded() == ("False", "ChildNameConflict"))
     assert world.servers.asked == []
@@ -197,7 +197,7 @@ async def test_recursion_ends_at_the_depth_of_the_first_run(world: ChildWorld) -
     assert reason(state) == "BudgetExceeded"
     assert state.terminal is not None
     assert "limits.depth: no further level of child runs is left" in state.terminal.message
-    assert len(world.cluster.made) == 2
+    assert len(world.kube.made) == 2
 
 
 async def test_a_child_that_fails_fails_the_step_with_its_reason_and_name(world: ChildWorld) -> None:
@@ -274,9 +274,9 @@ async def test_an_api_server_that_is_away_is_asked_again(world: ChildWorld) -> N
         if errors:
             raise errors.pop(0)
 
-    world.cluster.on_create = away
+    world.kube.on_create = away
     assert reason(await end_of(world)) == "Completed"
-    assert len(world.cluster.made) == 1
+    assert len(world.kube.made) == 1
 
 
 @pytest.mark.parametrize(("status", "error_class"), [(403, "Denied"), (422, "Invalid")])
@@ -286,7 +286,7 @@ async def test_a_child_that_is_refused_fails_the_step_in_the_words_of_the_api_se
     async def refuse(name: str) -> None:
         raise KubeError(status, "admission says no")
 
-    world.cluster.on_create = refuse
+    world.kube.on_create = refuse
     state = await end_of(world)
     assert state.terminal is not None
     assert state.terminal.error is not None

@@ -26,13 +26,15 @@ class FakeKube:
         self.reads += 1
         return {"metadata": {"name": name, "uid": self.uid, "resourceVersion": str(self.version)}}
 
-    async def apply_status(self, rt: ResourceType, obj: dict[str, Any], *, manager: str) -> dict[str, Any]:
+    async def apply_status(
+        self, rt: ResourceType, obj: dict[str, Any], *, manager: str, urgent: bool
+    ) -> dict[str, Any]:
         if self.disturb:
             self.disturb -= 1
             self.version += 1
         if obj["metadata"]["resourceVersion"] != str(self.version):
             raise Conflict(409, "stale")
-        assert manager == "fairlead-engine"
+        assert (manager, urgent) == ("fairlead-engine", True)
         self.version += 1
         self.applied.append(obj["status"])
         return {"metadata": {"resourceVersion": str(self.version)}}
@@ -53,6 +55,14 @@ async def test_a_second_status_needs_no_second_read(kube: FakeKube, sink: Cluste
     await sink.write("WorkflowRun", "r", "u1", {"n": 2})
     assert kube.applied == [{"n": 1}, {"n": 2}]
     assert kube.reads == 1
+
+
+async def test_an_object_that_was_met_needs_no_read(kube: FakeKube, sink: ClusterSink) -> None:
+    sink.seen({"uid": "u1", "resourceVersion": "1"})
+    await sink.write("WorkflowRun", "r", "u1", {"n": 1})
+    sink.seen({"uid": "u1", "resourceVersion": "1"})  # late news
+    await sink.write("WorkflowRun", "r", "u1", {"n": 2})
+    assert (kube.applied, kube.reads) == ([{"n": 1}, {"n": 2}], 0)
 
 
 async def test_a_status_never_reaches_another_object_of_the_same_name(kube: FakeKube, sink: ClusterSink) -> None:

@@ -31,6 +31,34 @@ def test_everybody_is_served_once_and_in_order_within_a_workflow(waiting: list[t
         assert [uid for uid in served if uid.startswith(lane)] == expected
 
 
+keyed = st.lists(st.sampled_from(["a/x", "a/y", "a/z", "b/x"]), max_size=30)
+
+
+@given(keyed, st.sets(st.sampled_from(["a/x", "a/y", "b/x"])))
+def test_who_may_not_start_keeps_nobody_else_waiting(lanes: list[str], blocked: set[str]) -> None:
+    def may_start(workflow: str, key: str) -> bool:
+        return f"{workflow}/{key}" not in blocked
+
+    queue = FairQueue()
+    for number, lane in enumerate(lanes):
+        workflow, key = lane.split("/")
+        queue.push(workflow, RunUid(f"{lane}{number}"), key)
+    served = []
+    while queue.ready(may_start):
+        served.append(queue.pop(may_start))
+    free = [f"{lane}{number}" for number, lane in enumerate(lanes) if lane not in blocked]
+    assert sorted(map(str, served)) == sorted(free)
+    assert len(queue) == len(lanes) - len(free)
+
+
+def test_places_go_round_the_keys_of_a_workflow() -> None:
+    queue = FairQueue()
+    for number, key in enumerate(["x", "x", "x", "y", "z"]):
+        queue.push("a", RunUid(f"{key}{number}"), key)
+    queue.push("b", RunUid("b"))
+    assert drained(queue) == ["x0", "b", "y3", "z4", "x1", "x2"]
+
+
 @given(runs)
 def test_no_workflow_waits_for_more_than_one_run_of_each_other(waiting: list[tuple[str, int]]) -> None:
     queue = FairQueue()

@@ -58,6 +58,15 @@ def end(kind: EntryKind, **data: Any) -> Draft:
     return Draft(kind, data=data)
 
 
+def waits(path: str, wake_at: int | None = None, *, signal: str = "") -> Draft:
+    data = {"purpose": "Wait"} | ({"signal": signal} if signal else {}) | ({"wakeAt": wake_at} if wake_at else {})
+    return step(EntryKind.TIMER_SET, path, **data)
+
+
+def told(index: int, name: str, data: Any = None, **more: Any) -> Draft:
+    return end(EntryKind.SIGNAL, index=index, name=name, data=data, by="alice", **more)
+
+
 def fold(*drafts: Draft) -> RunState:
     state = new_state()
     for seq, draft in enumerate(drafts, 1):
@@ -94,6 +103,19 @@ OPEN_RUNS: dict[str, tuple[list[Draft], str, str]] = {
         "Executing",
         "steps are running",
     ),
+    "it sleeps": ([started("a"), waits("a", T0 + 60_000)], "Sleeping", "waits for a time"),
+    "it waits for a signal": ([started("a"), waits("a", signal="go")], "WaitingForSignal", "waits for a signal"),
+    "paused": ([started("a"), end(EntryKind.PAUSED)], "Paused", "its deadline goes on"),
+    "resumed": ([started("a"), end(EntryKind.PAUSED), end(EntryKind.RESUMED)], "Executing", "steps are running"),
+    "finally": (
+        [
+            started("a"),
+            end(EntryKind.CLOSING, reason="StepFailed", message="a: no"),
+            end(EntryKind.TIMER_SET, wakeAt=T0, purpose="Finally"),
+        ],
+        "Closing",
+        "finally runs after StepFailed: a: no",
+    ),
     "closing": ([started("a"), end(EntryKind.CLOSING, reason="Cancelled", message="asked to")], "Closing", "Cancelled"),
 }
 
@@ -105,6 +127,29 @@ def test_an_open_run_says_what_it_is_doing(drafts: list[Draft], reason: str, mes
     assert found["Finished"][:2] == ("False", reason)
     assert found["Succeeded"][:2] == ("Unknown", reason)
     assert message in found["Succeeded"][2]
+
+
+WAITING: dict[str, tuple[list[Draft], str]] = {
+    "for nothing": ([started("a")], ""),
+    "for a time": ([started("a"), waits("a", T0 + 60_000)], f"a time at {timestamp(T0 + 60_000)}"),
+    "for a signal": ([started("a"), waits("a", signal="go")], "signal go; kubectl fairlead signal r go"),
+    "for a signal or a time": (
+        [started("a"), waits("a", signal="go"), started("b"), waits("b", T0 + 60_000)],
+        "signal go (and 1 more); kubectl fairlead signal r go",
+    ),
+    "for somebody": ([started("a"), end(EntryKind.PAUSED)], "somebody to resume it; kubectl fairlead resume r"),
+}
+
+
+@pytest.mark.parametrize(("drafts", "expected"), WAITING.values(), ids=WAITING.keys())
+def test_a_run_says_what_it_waits_for_and_what_helps(drafts: list[Draft], expected: str) -> None:
+    assert project(fold(accepted(), *drafts), PLAN, around()).get("waitingFor", "") == expected
+
+
+def test_a_signal_that_was_ignored_is_told_in_the_row_of_the_wait() -> None:
+    too_large = told(0, "go", ignored="the data has 20000 bytes")
+    status = project(fold(accepted(), started("a"), waits("a", signal="go"), too_large), PLAN, around())
+    assert status["steps"][0]["message"] == "a signal was ignored: the data has 20000 bytes"
 
 
 ENDED_RUNS: dict[str, tuple[list[Draft], str, str, str]] = {
@@ -249,6 +294,25 @@ def test_rows_show_open_steps_first_then_failed_ones() -> None:
     assert rows[2]["startedAt"] == timestamp(T0 + 4000)
     assert rows[2]["finishedAt"] == timestamp(T0 + 5000)
     assert "spanID" not in rows[4]
+
+
+def test_of_ten_thousand_items_those_that_run_and_have_failed_are_shown_first() -> None:
+    drafts = [draft for n in range(9_000) for draft in (started(f"a[{n}]"), succeeded(f"a[{n}]"))]
+    drafts += [draft for n in range(9_000, 9_010) for draft in (started(f"a[{n}]"), failed(f"a[{n}]"))]
+    drafts += [started(f"a[{n}]") for n in range(9_010, 9_018)]
+    status = project(fold(accepted(), started("a"), *drafts), PLAN, around())
+    rows = [(row["path"], row["phase"]) for row in status["steps"]]
+    assert len(rows) == STEP_ROWS
+    assert rows[:9] == [("a", "Running"), *((f"a[{n}]", "Running") for n in range(9_010, 9_018))]
+    assert rows[9:19] == [(f"a[{n}]", "Failed") for n in range(9_000, 9_010)]
+    assert rows[-1] == ("a[8999]", "Succeeded")
+    assert len(canonical_json(status)) <= STATUS_BYTES
+
+
+def test_a_step_that_left_items_out_says_so_in_its_row() -> None:
+    partial = step(EntryKind.STEP_SUCCEEDED, "a", output=[1, None], partial="BudgetExceeded: steps 1 reached")
+    row = project(fold(accepted(), started("a"), partial), PLAN, around())["steps"][0]
+    assert (row["phase"], row["message"]) == ("Succeeded", "BudgetExceeded: steps 1 reached")
 
 
 def test_only_the_newest_of_many_finished_steps_are_shown_beside_the_open_one() -> None:

@@ -28,7 +28,7 @@ class Desk:
             "WorkflowRun",
             self.sink,
             durable=self.durable,
-            on_write=self.writes.append,
+            on_write=lambda written: self.writes.append(written.turn),
             clock=lambda: self.now,
             sleep=self.sleep,
         )
@@ -93,6 +93,22 @@ async def test_what_did_not_change_is_not_written(desk: Desk) -> None:
     desk.writer.mark("u", "run", lambda published: dict(published), published={"version": 0})
     await desk.rest()
     assert desk.written() == []
+
+
+async def test_who_waits_for_a_turn_says_what_is_true_when_it_comes(desk: Desk) -> None:
+    turn = asyncio.Event()
+
+    async def wait() -> None:
+        await turn.wait()
+
+    desk.sink.turn = wait  # type: ignore[method-assign]  # a fake of a fake
+    desk.mark()
+    await desk.rest()
+    desk.mark(final=True)
+    turn.set()
+    await desk.rest()
+    assert desk.written() == [2]
+    assert desk.writes == ["last"]
 
 
 async def test_a_status_is_written_only_once_it_is_durable(desk: Desk) -> None:

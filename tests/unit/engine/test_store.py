@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import alembic
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from fairlead.api.canonical import canonical_json, digest
-from fairlead.engine.store import Store, schema
+from fairlead.engine.store import Store, migrations, schema
 from fairlead.engine.store.database import Database
 from fairlead.engine.store.lock import file_system, refuse_network_file_system
 from fairlead.engine.store.payloads import compress, put_aside, put_back
@@ -44,6 +47,9 @@ def started(name: str = "a") -> Draft:
 
 def succeeded(output: Any, name: str = "a") -> Draft:
     return Draft(EntryKind.STEP_SUCCEEDED, RunPath(name), 1, {"output": output})
+
+
+ENDED = Draft(EntryKind.RUN_SUCCEEDED, data={"output": 1})
 
 
 def begin(store: Store, uid: RunUid = RUN) -> None:
@@ -190,7 +196,7 @@ async def test_large_values_are_kept_once_and_read_by_their_run_only(store: Stor
 async def test_a_payload_goes_with_its_last_reference(store: Store) -> None:
     for uid in (RUN, OTHER):
         begin(store, uid)
-        store.append(uid, [succeeded(LARGE)])
+        store.append(uid, [succeeded(LARGE), ENDED])
     store.forget(RUN)
     assert await store.run(RUN) is None
     assert await store.load(RUN) == []
@@ -200,6 +206,37 @@ async def test_a_payload_goes_with_its_last_reference(store: Store) -> None:
     begin(store, RunUid("third"))
     store.append(RunUid("third"), [started()])
     assert await store.payload(OTHER, digest(LARGE)) is None
+
+
+async def test_a_forgotten_run_never_begins_again_until_it_is_dropped(tmp_path: Path, clock: Clock) -> None:
+    store = await Store.open(tmp_path / "journal.db", clock=clock)
+    begin(store)
+    store.append(RUN, [started(), ENDED])
+    clock.now = 5_000
+    store.forget(RUN)
+    store = await reopened(store, tmp_path, clock)
+    assert (await store.runs(), await store.counts(), store.ended_runs()) == ([], {}, {})
+    assert [run.at for run in store.forgotten_runs().values()] == [5_000]
+    with pytest.raises(StoreError, match="has begun before"):
+        begin(store)
+    store.drop(RUN)
+    store = await reopened(store, tmp_path, clock)
+    assert not store.knows(RUN)
+    await store.close()
+
+
+async def test_an_open_run_is_not_forgotten(store: Store) -> None:
+    begin(store)
+    store.append(RUN, [started()])
+    store.forget(RUN)
+    assert [entry.kind for entry in await store.load(RUN)] == [EntryKind.STEP_STARTED]
+
+
+async def test_runs_are_listed_as_they_were_accepted(store: Store) -> None:
+    for uid in (OTHER, RUN):
+        begin(store, uid)
+        store.append(uid, [started()])
+    assert [row.uid for row in await store.open_runs()] == [OTHER, RUN]
 
 
 async def test_two_hundred_steps_of_four_kilobytes_cost_at_most_1200_kilobytes(store: Store, tmp_path: Path) -> None:
@@ -241,6 +278,21 @@ async def test_the_migrations_lead_to_the_schema(store: Store, tmp_path: Path) -
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
     engine.dispose()
+
+
+def test_the_newest_migration_is_the_one_that_a_restart_expects() -> None:
+    assert ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head() == migrations.HEAD
+
+
+async def test_a_store_of_this_version_is_opened_without_a_migration(
+    store: Store, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.close()
+    monkeypatch.setitem(sys.modules, "alembic.command", None)  # an import of it fails
+    monkeypatch.delattr(alembic, "command", raising=False)
+    again = await Store.open(tmp_path / "journal.db", clock=clock)
+    assert again.id == store.id
+    await again.close()
 
 
 json_values = st.recursive(

@@ -32,6 +32,8 @@ MODELS = {
     "embedder": model(api="OpenAIEmbeddings"),
 }
 
+SIGNAL = "go"
+
 Draw = st.DrawFn
 
 
@@ -92,12 +94,14 @@ def _dice(seed: str, sides: int) -> int:
 
 
 @st.composite
-def plans(draw: Draw, *, functions: tuple[str, ...] = tuple(FUNCTIONS)) -> Plan:
-    """Draw a workflow: blocks that use the blocks before them, loops, branches, retries and handlers."""
+def plans(draw: Draw, *, functions: tuple[str, ...] = tuple(FUNCTIONS), cleaning: bool = True) -> Plan:
+    """Draw a workflow: blocks that use the blocks before them, loops, branches, retries, handlers and a `finally`."""
     blocks: list[dict[str, Any]] = []
     for name in ("inner", "outer"):
         blocks.append({"name": name, **draw(bodies(tuple(b["name"] for b in blocks), functions, most=3))})
     main = draw(bodies(("inner", "outer"), functions, most=4))
+    if cleaning and draw(st.integers(0, 3)) == 0:
+        main["finally"] = draw(st.sampled_from(["inner", "outer"]))
     return plan_of(main.pop("steps"), blocks=blocks, limits={"steps": 120}, **main)
 
 
@@ -109,6 +113,8 @@ def bodies(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], *, m
     for number in range(draw(st.integers(1, most))):
         before = [step["name"] for step in steps]
         step = {"name": f"s{number}", **draw(kinds(blocks, functions, before)), **draw(modifiers(blocks, before))}
+        if "wait" in step:
+            step.pop("retry", None)
         if order == "Graph" and before:
             step["needs"] = draw(st.lists(st.sampled_from(before), unique=True, max_size=2))
             step["join"] = draw(st.sampled_from(["All", "Any", "AllDone"]))
@@ -143,8 +149,21 @@ def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], befor
         {"route": {"value": "x", "choices": choices, "model": "plain", "otherwise": "two"}},
         {"validate": {"value": {"n": "$( input.n )", "word": "yes"}, "onFailure": on_failure, **_checks(contract)}},
     ]
+    on_timeout = draw(st.sampled_from(["Fail", "Continue"]))
+    ways += [
+        {"wait": {"seconds": 5}},
+        {"wait": {"until": "$( run.createdAt )"}},
+        {"wait": {"signal": {"name": SIGNAL, "schema": SCHEMA}, "timeoutSeconds": 9, "onTimeout": on_timeout}},
+    ]
     ways += [{"block": block} for block in blocks]
+    if blocks:
+        ways.append({"parallel": {"blocks": [*blocks], "join": draw(st.sampled_from(joins(len(blocks))))}})
     return draw(st.sampled_from(ways))
+
+
+def joins(blocks: int) -> list[dict[str, Any]]:
+    """Return every join that so many blocks can have."""
+    return [{"mode": "All"}, {"mode": "Any"}, *({"succeeded": number} for number in range(1, blocks + 1))]
 
 
 def _checks(contract: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +172,7 @@ def _checks(contract: dict[str, Any]) -> dict[str, Any]:
 
 @st.composite
 def modifiers(draw: Draw, blocks: tuple[str, ...], before: list[str]) -> dict[str, Any]:
-    """Draw what holds for any step: when, retry, onError, repeat. Most steps have few of them."""
+    """Draw what holds for any step: when, retry, onError, a loop. Most steps have few of them."""
     found: dict[str, Any] = {}
     if draw(st.integers(0, 4)) == 0:
         whens = ["input.n > 1", "input.missing", *(f"steps.{name}.phase != 'Failed'" for name in before)]
@@ -165,10 +184,20 @@ def modifiers(draw: Draw, blocks: tuple[str, ...], before: list[str]) -> dict[st
         }
     if draw(st.integers(0, 2)) == 0:
         found["onError"] = draw(st.sampled_from([{"action": "Continue"}, *({"block": block} for block in blocks)]))
-    if draw(st.integers(0, 4)) == 0:
-        found["repeat"] = {
-            "until": draw(st.sampled_from(["iteration == 2", "output != null && previous != null", "false"])),
-            "maxIterations": 3,
-            "onExhausted": draw(st.sampled_from(["Fail", "Continue"])),
-        }
+    match draw(st.integers(0, 9)):
+        case 0 | 1:
+            found["repeat"] = {
+                "until": draw(st.sampled_from(["iteration == 2", "output != null && previous != null", "false"])),
+                "maxIterations": 3,
+                "onExhausted": draw(st.sampled_from(["Fail", "Continue"])),
+            }
+        case 2 | 3:
+            found["forEach"] = {
+                "items": draw(st.sampled_from([[1, 2, 3], [], "$( [input.n, 2] )", "$( input.n )"])),
+                "maxParallel": draw(st.integers(1, 3)),
+                "onItemFailure": draw(st.sampled_from(["Fail", "Continue"])),
+            }
+            if draw(st.booleans()):
+                limited = st.sampled_from(["modelCalls", "toolCalls", "tokens", "steps"])
+                found["limits"] = draw(st.dictionaries(limited, st.integers(1, 9), min_size=1, max_size=2))
     return found

@@ -158,7 +158,7 @@ def test_what_a_child_used_counts_as_its_parents() -> None:
     driver = run_steps([CHILD], lambda call: {}, {"topic": "tea"})
     used = driver.state.usage
     assert (used.model_calls, used.tool_calls, used.input_tokens) == (1, 1 + 2, 7)
-    assert driver.state.steps_started == 1 + 3
+    assert driver.state.usage.steps == 1 + 3
     assert step(driver.state, "ask").tokens == 14
 
 

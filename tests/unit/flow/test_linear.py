@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from tests.unit.flow.world import Driver, World, accepted, plan_of
 
 
@@ -21,13 +23,24 @@ class CountingDict(dict[Any, Any]):
         return super().__getitem__(key)
 
 
-def cost(iterations: int) -> tuple[int, int]:
-    """Return the look-ups and questions that a run of so many iterations of a two-step block takes."""
-    x = {"name": "x", "transform": {"value": "$( iteration )"}}
+def repeat(times: int) -> dict[str, Any]:
+    return {"repeat": {"until": f"iteration == {times}", "maxIterations": times}}
+
+
+def for_each(times: int) -> dict[str, Any]:
+    return {"forEach": {"items": [*range(times)]}, "limits": {"tokens": 1}}
+
+
+def for_each_at_once(times: int) -> dict[str, Any]:
+    return {"forEach": {"items": [*range(times)], "maxParallel": 4}}
+
+
+def cost(loop: dict[str, Any]) -> tuple[int, int]:
+    """Return the look-ups and questions that a run of so many turns of a two-step block takes."""
+    x = {"name": "x", "transform": {"value": 1}}
     y = {"name": "y", "tool": {"tool": "t", "function": "do", "arguments": {}}}
     inner = {"name": "inner", "steps": [x, y]}
-    repeat = {"until": f"iteration == {iterations}", "maxIterations": iterations}
-    plan = plan_of([{"name": "a", "block": "inner", "repeat": repeat}], blocks=[inner])
+    plan = plan_of([{"name": "a", "block": "inner", **loop}], blocks=[inner])
     driver = Driver(plan, World(), accepted(plan))
     steps, bodies = CountingDict(driver.state.steps), CountingDict(driver.state.bodies)
     driver.state.steps, driver.state.bodies = steps, bodies
@@ -37,7 +50,8 @@ def cost(iterations: int) -> tuple[int, int]:
     return steps.count + bodies.count, driver.asked
 
 
-def test_the_work_of_a_run_is_linear_in_its_steps() -> None:
-    (few_lookups, few_asked), (many_lookups, many_asked) = cost(67), cost(670)
+@pytest.mark.parametrize("loop", [repeat, for_each, for_each_at_once])
+def test_the_work_of_a_run_is_linear_in_its_steps(loop: Callable[[int], dict[str, Any]]) -> None:
+    (few_lookups, few_asked), (many_lookups, many_asked) = cost(loop(67)), cost(loop(670))
     assert many_lookups <= 10.2 * few_lookups
     assert many_asked <= 10.2 * few_asked

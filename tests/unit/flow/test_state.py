@@ -75,6 +75,8 @@ def test_a_run_of_other_semantics_waits_for_an_engine_that_knows_them() -> None:
         ("a#2", ("", "a", 2)),
         ("a#2/b", ("a#2/", "b", 0)),
         ("a!/b/c#12", ("a!/b/", "c", 12)),
+        ("a[3]", ("a[", "3]", 0)),
+        ("a#2/b[0]/c", ("a#2/b[0]/", "c", 0)),
     ],
 )
 def test_a_path_says_where_it_stands(path: str, place: tuple[str, str, int]) -> None:

@@ -216,8 +216,8 @@ class Driver:
 def run_of(outcome: Outcome) -> RunState:
     """Return the state of a child run that came to this."""
     state = new_state()
-    state.usage = Usage(model_calls=1, tool_calls=2, input_tokens=7, output_tokens=7)
-    state.steps_started, error = 3, outcome.error
+    state.usage = Usage(steps=3, model_calls=1, tool_calls=2, input_tokens=7, output_tokens=7)
+    error = outcome.error
     kind = EntryKind.RUN_FAILED if error else EntryKind.RUN_SUCCEEDED
     reason = error.error_class if error else "Completed"
     state.terminal = Terminal(kind, reason, error.message if error else "", output=outcome.result)

@@ -115,7 +115,18 @@ def test_a_failed_attempt_is_one_span_and_its_on_error_block_hangs_under_the_ste
 
 @pytest.mark.parametrize(
     ("path", "parent"),
-    [("a", ""), ("a/b", "a"), ("a#2", "a"), ("a#2/b", "a#2"), ("a!/b", "a"), ("a#1!/b", "a#1"), ("a/b#3", "a/b")],
+    [
+        ("a", ""),
+        ("a/b", "a"),
+        ("a#2", "a"),
+        ("a#2/b", "a#2"),
+        ("a!/b", "a"),
+        ("a#1!/b", "a#1"),
+        ("a/b#3", "a/b"),
+        ("a[3]", "a"),
+        ("a/b[0]", "a/b"),
+        ("a[3]/b", "a[3]"),
+    ],
 )
 def test_the_parent_of_a_path(path: str, parent: str) -> None:
     assert parent_path(path) == parent

@@ -1,6 +1,6 @@
 """The store: the journal of every run, its payloads and frozen revisions. No record, no action."""
 
-from fairlead.engine.store.database import RunRow
+from fairlead.engine.store.database import EndedRun, RunRow, ScheduleRow
 from fairlead.engine.store.store import Store
 
-__all__ = ["RunRow", "Store"]
+__all__ = ["EndedRun", "RunRow", "ScheduleRow", "Store"]

@@ -6,6 +6,7 @@ Everything here runs in the store's own thread. The connection is exclusive for 
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -14,14 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, Row, Select, create_engine, delete, event, func, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    Select,
+    create_engine,
+    delete,
+    event,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql import ColumnElement, bindparam, true
 
 from fairlead.engine.store import schema
+from fairlead.engine.store.migrations import upgrade
 from fairlead.engine.store.payloads import compress, expand, put_back
 from fairlead.errors import StoreError
 from fairlead.flow.journal import Entry, EntryKind, RunUid
@@ -36,9 +48,19 @@ _PUT_REVISIONS = insert(schema.revisions).on_conflict_do_nothing()
 _PUT_RUNS = insert(schema.runs)
 _PUT_PAYLOADS = insert(schema.payloads).on_conflict_do_nothing()
 _PUT_PAYLOAD_REFS = insert(schema.payload_refs).on_conflict_do_nothing()
+_SCHEDULES = insert(schema.schedules)
+_PUT_SCHEDULES = _SCHEDULES.on_conflict_do_update(
+    index_elements=["workflow_uid", "name"],
+    set_={"definition": _SCHEDULES.excluded.definition, "decided_at": _SCHEDULES.excluded.decided_at},
+)
+_DROP_SCHEDULES = delete(schema.schedules).where(
+    schema.schedules.c.workflow_uid == bindparam("uid"), schema.schedules.c.name == bindparam("schedule")
+)
 _PUT_ENTRIES = insert(schema.entries)
 _PARK_RUNS = _RUN.values(wake_at=bindparam("at"))
-_CLOSE_RUNS = _RUN.values(state=bindparam("ended"), wake_at=None)
+_CLOSE_RUNS = _RUN.values(state=bindparam("ended"), ended_at=bindparam("at"), wake_at=None)
+_FORGET_RUNS = _RUN.values(forgotten_at=bindparam("at"))
+_DROP_RUNS = delete(schema.runs).where(schema.runs.c.uid == bindparam("run"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +75,8 @@ class RunRow:
         state: OPEN, or the kind of the terminal entry.
         accepted_at: Unix ms of the acceptance (or rejection).
         wake_at: Unix ms at which a parked run goes on; None while it is not parked.
+        deadline_at: Unix ms; 0 if it was never accepted.
+        key: the concurrency key, "" for none.
         sequence: the journal's last `seq`.
         last_at: the journal's last `at`.
     """
@@ -64,6 +88,8 @@ class RunRow:
     state: str
     accepted_at: int
     wake_at: int | None
+    deadline_at: int
+    key: str
     sequence: int
     last_at: int
 
@@ -71,6 +97,38 @@ class RunRow:
     def open(self) -> bool:
         """Tell whether the run goes on."""
         return self.state == OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """What is left in memory of a run that has ended.
+
+    Attributes:
+        workflow: the Workflow's name.
+        state: the kind of the terminal entry.
+        at: Unix ms of the end; of the forgetting, once its journal is deleted.
+    """
+
+    workflow: str
+    state: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRow:
+    """How far a schedule is.
+
+    Attributes:
+        definition: its fields and time zone; another definition begins anew.
+        decided_at: Unix ms; every time up to here has its run or was skipped.
+    """
+
+    definition: str
+    decided_at: int
+
+
+ScheduleKey = tuple[str, str]
+"""The Workflow's UID and the schedule's name."""
 
 
 @dataclass(slots=True)
@@ -82,10 +140,12 @@ class Batch:
     entries: list[Entry] = field(default_factory=list)
     payloads: dict[str, bytes] = field(default_factory=dict)
     refs: list[dict[str, Any]] = field(default_factory=list)
-    closed: dict[RunUid, EntryKind] = field(default_factory=dict)
+    closed: dict[RunUid, Entry] = field(default_factory=dict)
     wakes: dict[RunUid, int | None] = field(default_factory=dict)
     revisions: dict[str, bytes] = field(default_factory=dict)
-    forgotten: list[RunUid] = field(default_factory=list)
+    forgotten: dict[RunUid, int] = field(default_factory=dict)
+    dropped: list[RunUid] = field(default_factory=list)
+    schedules: dict[ScheduleKey, ScheduleRow | None] = field(default_factory=dict)
 
 
 class Database:
@@ -107,11 +167,7 @@ class Database:
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
         self._connection = self._engine.connect()
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-        config.attributes["connection"] = self._connection
-        command.upgrade(config, "head")
-        self._connection.commit()
+        upgrade(self._connection)
         with self._connected.begin():
             fresh = {"key": "id", "value": str(uuid.uuid4())}
             self._connected.execute(insert(schema.meta).on_conflict_do_nothing(), fresh)
@@ -170,15 +226,27 @@ class Database:
         """Return all runs, oldest first."""
         return self._run_rows(true())
 
-    def uids(self) -> list[RunUid]:
-        """Return the UID of every run."""
-        return [RunUid(row.uid) for row in self._rows(select(schema.runs.c.uid))]
+    def ended_runs(self) -> tuple[dict[RunUid, EndedRun], dict[RunUid, EndedRun]]:
+        """Return the runs that have ended: those with a journal, and those whose journal was deleted."""
+        runs = schema.runs.c
+        kept: dict[RunUid, EndedRun] = {}
+        forgotten: dict[RunUid, EndedRun] = {}
+        for row in self._rows(select(schema.runs).where(runs.state != OPEN).order_by(runs.ended_at)):
+            found, at = (kept, row.ended_at) if row.forgotten_at is None else (forgotten, row.forgotten_at)
+            found[RunUid(row.uid)] = EndedRun(sys.intern(row.workflow), sys.intern(row.state), at)
+        return kept, forgotten
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many runs there are by (Workflow, state)."""
         workflow, state = schema.runs.c.workflow, schema.runs.c.state
-        rows = self._rows(select(workflow, state, func.count().label("runs")).group_by(workflow, state))
+        known = select(workflow, state, func.count().label("runs")).where(schema.runs.c.forgotten_at.is_(None))
+        rows = self._rows(known.group_by(workflow, state))
         return {(row.workflow, row.state): row.runs for row in rows}
+
+    def schedules(self) -> dict[ScheduleKey, ScheduleRow]:
+        """Return how far every schedule is."""
+        rows = self._rows(select(schema.schedules))
+        return {(row.workflow_uid, row.name): ScheduleRow(row.definition, row.decided_at) for row in rows}
 
     def payload(self, run_uid: RunUid, digest: str) -> bytes | None:
         """Return a payload's canonical JSON if this run refers to it."""
@@ -206,12 +274,20 @@ class Database:
             (_PUT_PAYLOAD_REFS, batch.refs),
             (_PUT_ENTRIES, batch.rows),
             (_PARK_RUNS, [{"run": uid, "at": at} for uid, at in batch.wakes.items()]),
-            (_CLOSE_RUNS, [{"run": uid, "ended": kind.value} for uid, kind in batch.closed.items()]),
+            (_CLOSE_RUNS, [{"run": uid, "ended": end.kind.value, "at": end.at} for uid, end in batch.closed.items()]),
+            (_FORGET_RUNS, [{"run": uid, "at": at} for uid, at in batch.forgotten.items()]),
         ):
             if rows:
                 self._connected.execute(statement, rows)
         for uid in batch.forgotten:
             self._forget(uid)
+        for change, values in (
+            (_DROP_RUNS, [{"run": uid} for uid in batch.dropped]),
+            (_PUT_SCHEDULES, [_schedule(key, row) for key, row in batch.schedules.items() if row is not None]),
+            (_DROP_SCHEDULES, [{"uid": u, "schedule": n} for (u, n), row in batch.schedules.items() if row is None]),
+        ):
+            if values:
+                self._connected.execute(change, values)
 
     def _forget(self, run_uid: RunUid) -> None:
         refs, bodies = schema.payload_refs.c, schema.payloads.c
@@ -223,7 +299,6 @@ class Database:
             unused = delete(schema.payloads).where(bodies.digest == bindparam("body"), ~still_used)
             execute(unused, [{"body": digest} for digest in digests])
         execute(delete(schema.entries).where(schema.entries.c.run_uid == run_uid))
-        execute(delete(schema.runs).where(schema.runs.c.uid == run_uid))
 
     def _payload(self, digest: str) -> bytes:
         rows = self._rows(select(schema.payloads.c.data).where(schema.payloads.c.digest == digest))
@@ -233,16 +308,12 @@ class Database:
 
     def _run_rows(self, condition: ColumnElement[bool]) -> list[RunRow]:
         runs, entries = schema.runs, schema.entries
-        last = (
-            select(entries.c.run_uid, func.max(entries.c.seq).label("seq"), func.max(entries.c.at).label("at"))
-            .group_by(entries.c.run_uid)
-            .subquery()
-        )
+        newest = select(entries.c.seq).where(entries.c.run_uid == runs.c.uid).order_by(entries.c.seq.desc()).limit(1)
+        latest = newest.with_only_columns(entries.c.at)
         rows = self._rows(
-            select(runs, last.c.seq, last.c.at)
-            .join(last, last.c.run_uid == runs.c.uid, isouter=True)
-            .where(condition)
-            .order_by(runs.c.accepted_at, runs.c.uid)
+            select(runs, newest.scalar_subquery().label("seq"), latest.scalar_subquery().label("at"))
+            .where(condition, runs.c.forgotten_at.is_(None))
+            .order_by(literal_column("runs.rowid"))  # as they were accepted
         )
         return [
             RunRow(
@@ -253,6 +324,8 @@ class Database:
                 row.state,
                 row.accepted_at,
                 row.wake_at,
+                row.deadline_at or 0,
+                row.concurrency_key or "",
                 row.seq or 0,
                 row.at or 0,
             )
@@ -262,6 +335,10 @@ class Database:
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self._connected.begin():
             return self._connected.execute(query).all()
+
+
+def _schedule(key: ScheduleKey, row: ScheduleRow) -> dict[str, Any]:
+    return {"workflow_uid": key[0], "name": key[1], "definition": row.definition, "decided_at": row.decided_at}
 
 
 def _configure(connection: Any, _record: Any) -> None:

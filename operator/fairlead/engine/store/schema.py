@@ -27,6 +27,10 @@ runs = Table(
     Column("state", String(16), nullable=False),
     Column("accepted_at", BigInteger, nullable=False),
     Column("wake_at", BigInteger),
+    Column("deadline_at", BigInteger),
+    Column("concurrency_key", Text),
+    Column("ended_at", BigInteger),
+    Column("forgotten_at", BigInteger),
     Index("runs_by_state", "state", "accepted_at"),
 )
 
@@ -66,4 +70,14 @@ revisions = Table(
     metadata,
     Column("digest", String(71), primary_key=True),
     Column("spec", LargeBinary, nullable=False),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("workflow_uid", String(64), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("definition", Text, nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from fairlead.api.canonical import canonical_json
-from fairlead.engine.store.database import OPEN, Batch, Database, RunRow
+from fairlead.engine.store.database import OPEN, Batch, Database, EndedRun, RunRow, ScheduleKey, ScheduleRow
 from fairlead.engine.store.lock import StoreLock, refuse_network_file_system
 from fairlead.engine.store.payloads import put_aside
 from fairlead.errors import StoreError
@@ -40,8 +40,9 @@ log = logging.getLogger(__name__)
 class _Head:
     """The end of an open run's journal."""
 
-    seq: int
-    at: int
+    workflow: str
+    seq: int = 0
+    at: int = 0
 
 
 @dataclass(slots=True)
@@ -78,7 +79,8 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._loop = asyncio.get_running_loop()
         self._heads: dict[RunUid, _Head] = {}
-        self._known: set[RunUid] = set()
+        self._ended: dict[RunUid, EndedRun] = {}
+        self._forgotten: dict[RunUid, EndedRun] = {}
         self._gathering = self._gather()
         self._committing: _Gathering | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -120,9 +122,9 @@ class Store:
         )
         try:
             store.id = await store._in_thread(store._database.open)
-            store._known.update(await store._in_thread(store._database.uids))
+            store._ended, store._forgotten = await store._in_thread(store._database.ended_runs)
             for row in await store._in_thread(store._database.open_runs):
-                store._heads[row.uid] = _Head(row.sequence, row.last_at)
+                store._heads[row.uid] = _Head(row.workflow, row.sequence, row.last_at)
         except StoreError:
             await store.close()
             raise
@@ -133,30 +135,44 @@ class Store:
         self._subscribers.append(committed)
 
     def knows(self, run_uid: RunUid) -> bool:
-        """Tell whether the run has a journal here, open or not."""
-        return run_uid in self._known
+        """Tell whether the run has or had a journal here: it never begins again."""
+        return run_uid in self._heads or run_uid in self._ended or run_uid in self._forgotten
 
-    def ended_runs(self) -> set[RunUid]:
-        """Return the UIDs of all runs that have ended."""
-        return self._known - self._heads.keys()
+    def ended_runs(self) -> Mapping[RunUid, EndedRun]:
+        """Return the runs that have ended and have their journal here."""
+        return self._ended
 
     def ended(self, run_uid: RunUid) -> bool:
         """Tell whether the run has a journal here that has come to its end."""
-        return run_uid in self._known and run_uid not in self._heads
+        return run_uid in self._ended
 
-    def begin(self, run_uid: RunUid, *, namespace: str, name: str, workflow: str) -> None:
+    def forgotten_runs(self) -> Mapping[RunUid, EndedRun]:
+        """Return the runs of which nothing is left but that they were."""
+        return self._forgotten
+
+    def begin(
+        self, run_uid: RunUid, *, namespace: str, name: str, workflow: str, key: str = "", deadline_at: int = 0
+    ) -> None:
         """Make a run known; its first entries follow in the same commit.
+
+        Args:
+            run_uid: the WorkflowRun's UID.
+            namespace: where it is.
+            name: the WorkflowRun's name.
+            workflow: the Workflow's name.
+            key: the concurrency key.
+            deadline_at: Unix ms; 0 for a run that is not accepted.
 
         Raises:
             StoreError: it is known already. A run is never executed twice.
         """
         self._check()
-        if run_uid in self._known:
+        if self.knows(run_uid):
             raise StoreError(f"the run {run_uid} has begun before")
-        self._known.add(run_uid)
-        self._heads[run_uid] = _Head(0, 0)
+        self._heads[run_uid] = _Head(workflow)
         row = {"uid": run_uid, "namespace": namespace, "name": name, "workflow": workflow, "state": OPEN}
-        self._open_batch().runs.append(row | {"accepted_at": self._clock(), "wake_at": None})
+        times = {"accepted_at": self._clock(), "wake_at": None, "deadline_at": deadline_at}
+        self._open_batch().runs.append(row | times | {"concurrency_key": key})
 
     def append(self, run_uid: RunUid, drafts: Sequence[Draft]) -> list[Entry]:
         """Stamp drafts and queue them for the next commit.
@@ -195,7 +211,8 @@ class Store:
             batch.payloads |= bodies
             batch.refs += [{"run_uid": run_uid, "digest": digest} for digest in bodies]
             if draft.kind in TERMINAL:
-                batch.closed[run_uid] = draft.kind
+                batch.closed[run_uid] = entry
+                self._ended[run_uid] = EndedRun(head.workflow, entry.kind.value, entry.at)
                 del self._heads[run_uid]
                 head = None
         return entries
@@ -206,11 +223,21 @@ class Store:
         self._open_batch().wakes[run_uid] = wake_at_ms
 
     def forget(self, run_uid: RunUid) -> None:
-        """Delete a run, its journal, and the payloads that no other run refers to."""
+        """Delete the journal of a run that has ended, and the payloads that no other run refers to.
+
+        That it was stays known until `drop`, so that an object that outlives its journal is not executed again.
+        """
         self._check()
-        self._heads.pop(run_uid, None)
-        self._known.discard(run_uid)
-        self._open_batch().forgotten.append(run_uid)
+        ended = self._ended.pop(run_uid, None)
+        if ended is not None:
+            self._forgotten[run_uid] = replace(ended, at=self._clock())
+            self._open_batch().forgotten[run_uid] = self._forgotten[run_uid].at
+
+    def drop(self, run_uid: RunUid) -> None:
+        """Let go even of the knowledge that a forgotten run was; its object must be gone for good."""
+        self._check()
+        if self._forgotten.pop(run_uid, None) is not None:
+            self._open_batch().dropped.append(run_uid)
 
     async def durable(self) -> None:
         """Return when everything that was appended so far is committed.
@@ -264,6 +291,15 @@ class Store:
     async def revision(self, digest: str) -> dict[str, Any] | None:
         """Return a frozen spec."""
         return await self._read(self._database.revision, digest)
+
+    async def schedules(self) -> dict[ScheduleKey, ScheduleRow]:
+        """Return how far every schedule is, by Workflow UID and name."""
+        return await self._read(self._database.schedules)
+
+    def put_schedule(self, key: ScheduleKey, row: ScheduleRow | None) -> None:
+        """Note how far a schedule is; None when it is no more."""
+        self._check()
+        self._open_batch().schedules[key] = row
 
     async def close(self) -> None:
         """Commit what was appended, close the database and give up the lock; once."""

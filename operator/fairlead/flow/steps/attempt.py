@@ -7,7 +7,7 @@ asked for calls whose outcomes it waits for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from fairlead.api.workflow import OutputRule, Workflow
 from fairlead.errors import FairleadError
 from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
-from fairlead.flow.state import CallState, StepState
+from fairlead.flow.state import CallState, SignalState, StepState
 
 
 class ResourceView(Protocol):
@@ -69,7 +69,14 @@ class Enter:
     error: CallError | None = None
 
 
-Result = Succeeded | Failed | Enter
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Run the branches of a parallel until so many have succeeded, or cannot any more."""
+
+    needed: int
+
+
+Result = Succeeded | Failed | Enter | Fork
 
 
 class Evaluator(Protocol):
@@ -113,18 +120,24 @@ class Attempt:
         path: where it stands.
         deadline_ms: the calls' deadline: the earliest of its own and all enclosing ones.
         evaluator: for the rules that look at an output.
+        now_ms: Unix ms.
+        signals: what the run was told so far.
         wanted: the calls that should be in flight.
         records: what is to be journaled before it goes on.
         waits: a child run exists that has not ended.
+        wake_at_ms: when to look again, Unix ms; None for no such time.
     """
 
     state: StepState
     path: Path
     deadline_ms: int
     evaluator: Evaluator
+    now_ms: int
+    signals: Sequence[SignalState]
     wanted: list[Call] = field(default_factory=list)
     records: list[Draft] = field(default_factory=list)
     waits: bool = False
+    wake_at_ms: int | None = None
 
     @property
     def inputs(self) -> Any:
@@ -134,6 +147,11 @@ class Attempt:
     def recorded(self, index: CallIndex) -> CallState | None:
         """Return a call that has an intent, an outcome or a denial already."""
         return self.state.calls.get(str(index))
+
+    def reads(self, index: CallIndex) -> bool:
+        """Tell whether a recorded call does no more than read."""
+        known = self.recorded(index)
+        return known is not None and known.effect == "Read"
 
     def replayed(self, index: CallIndex) -> CallState | None:
         """Return a settled call that a later one was built upon: the later one's digest covers it."""
@@ -190,6 +208,29 @@ class Attempt:
             if found or again:
                 self.record("Findings", found, index=str(index))
         return found
+
+    def take(self, name: str, check: Callable[[Any], list[str]]) -> SignalState | None:
+        """Return the signal that the attempt has taken; None after it has taken one, or when there is none to take.
+
+        A signal is taken by one step. What `check` finds wrong with another is journaled: this attempt ignores it.
+        """
+        if self.state.signal is not None:
+            return self.signals[self.state.signal]
+        for index, signal in enumerate(self.signals):
+            if signal.taken or signal.ignored or signal.name != name or str(index) in self.state.findings:
+                continue
+            found = check(signal.data)
+            if not found:
+                self.record("Signal", index)
+                return None
+            self.record("Findings", found, index=str(index))
+        return None
+
+    def wait(self, wake_at_ms: int | None, *, signal: str) -> None:
+        """Journal until when the step waits (None: no time of its own), and for which signal if for any."""
+        data: dict[str, Any] = {"purpose": "Wait"} | ({"signal": signal} if signal else {})
+        data |= {"wakeAt": wake_at_ms} if wake_at_ms is not None else {}
+        self.records.append(Draft(EntryKind.TIMER_SET, self.path, self.state.attempt, data))
 
     def record(self, purpose: str, value: Any, **data: Any) -> None:
         """Journal a value that later steps of the attempt read."""

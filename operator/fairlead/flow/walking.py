@@ -1,0 +1,63 @@
+"""What the parts of a walk say to each other: how a list of steps stands, and values that are evaluated once.
+
+`body.py` walks lists and steps, `repeat.py`, `foreach.py` and `fork.py` what one step holds; all speak in these words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, IntEnum
+from typing import Any
+
+from fairlead.api.reasons import ErrorClass
+from fairlead.errors import FairleadError, StepError
+from fairlead.flow.calls import CallError
+from fairlead.flow.state import BodyState, Evaluation
+from fairlead.flow.steps.attempt import Failed, Succeeded
+
+CANCELLED = CallError(ErrorClass.CANCELLED.value, ErrorClass.CANCELLED.value, "the steps around it have ended")
+NOTHING = BodyState()
+"""How a list stands of which no step has started."""
+
+
+class Drain(IntEnum):
+    """Whether a part of a run goes on or comes to its end: then nothing starts and nothing new is asked for."""
+
+    NO = 0
+    WAIT = 1  # for all calls that are open
+    CUT = 2  # for those only that do more than read: they keep their time to tell how they went
+
+
+class Unfinished(Enum):
+    """A body without a result."""
+
+    PENDING = "something is open in it"
+    DRAINED = "nothing is open in it any more, and nothing new was started"
+
+
+BodyResult = Succeeded | Failed | Unfinished
+
+
+class TooManySteps(FairleadError):
+    """The run has started as many steps as `limits.steps` allows."""
+
+    reason = "BudgetExceeded"
+
+
+def evaluate(evaluation: Callable[[], Any]) -> Evaluation:
+    """Return a value, or why there is none."""
+    try:
+        return Evaluation(evaluation())
+    except StepError as error:
+        return Evaluation(error=expression_failed(error))
+
+
+def expression_failed(error: StepError) -> CallError:
+    """Return how a step fails whose expression has no value."""
+    return CallError(ErrorClass.INVALID.value, "ExpressionFailed", error.message)
+
+
+def evaluated(purpose: str, value: Evaluation) -> dict[str, Any]:
+    """Return the data of an Evaluated entry."""
+    data = {"purpose": purpose, "value": value.value}
+    return data | ({"error": value.error.as_data()} if value.error else {})

@@ -1,0 +1,66 @@
+"""What is known to be wrong with waits and with `finally` before they run."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from fairlead.api.workflow import WorkflowSpec
+from fairlead.flow.checks import Finding, check_workflow
+
+
+def check(text: str) -> list[Finding]:
+    return check_workflow(WorkflowSpec.model_validate(yaml.safe_load(text)), models=None, tools=None)
+
+
+RIGHT = {
+    "a wait's output": "steps: [{name: a, wait: {signal: {name: go, schema: {type: object, additionalProperties: false"
+    ", properties: {n: {type: integer}}}}}}, {name: b, transform: {value: '$( steps.a.output.data.n )'}}]",
+    "a time that is evaluated": "steps: [{name: a, wait: {until: '$( run.createdAt )'}}]",
+    "error in finally": "steps: [{name: a, transform: {value: 1}}]\nfinally: clean\n"
+    "blocks: [{name: clean, steps: [{name: x, transform: {value: '$( error ) $( steps.a.phase )'}}]}]",
+}
+WRONG = {
+    "a wait longer than the run": (
+        "limits: {timeoutSeconds: 60}\nsteps: [{name: a, wait: {seconds: 60}}]",
+        "spec.steps[0].wait.seconds",
+        "the run ends after 60 s; wait less, or raise spec.limits.timeoutSeconds",
+    ),
+    "a signal waited for longer than the run": (
+        "limits: {timeoutSeconds: 60}\nsteps: [{name: a, wait: {signal: {name: go}, timeoutSeconds: 90}}]",
+        "spec.steps[0].wait.timeoutSeconds",
+        "the run ends after 60 s",
+    ),
+    "until that is no time": (
+        "steps: [{name: a, wait: {until: tomorrow}}]",
+        "spec.steps[0].wait.until",
+        "until is an RFC 3339 time with its zone",
+    ),
+    "a schema of a signal that is none": (
+        "steps: [{name: a, wait: {signal: {name: go, schema: {type: objekt}}}}]",
+        "spec.steps[0].wait.signal.schema",
+        "/type: is none of array",
+    ),
+    "a field that no wait has": (
+        "steps: [{name: a, wait: {seconds: 1}}, {name: b, transform: {value: '$( steps.a.output.text )'}}]",
+        "spec.steps[1].transform.value",
+        "text",
+    ),
+    "finally of no block": (
+        "steps: [{name: a, transform: {value: 1}}]\nfinally: clean",
+        "spec.finally",
+        "there is no block 'clean'",
+    ),
+}
+
+
+@pytest.mark.parametrize("text", RIGHT.values(), ids=RIGHT)
+def test_what_is_right_has_no_findings(text: str) -> None:
+    assert check(text) == []
+
+
+@pytest.mark.parametrize(("text", "path", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_found_once_with_its_path_and_what_would_be_right(text: str, path: str, message: str) -> None:
+    found = check(text)
+    assert [finding.path for finding in found] == [path], found
+    assert message in found[0].message
