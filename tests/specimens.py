@@ -19,7 +19,7 @@ spec:
   serviceAccountName: triage
   input: {schema: {type: object, required: [message], properties: {message: {type: string}}}}
   defaults: {model: small, timeoutSeconds: 60, retry: {limit: 3, backoffSeconds: 1, factor: 2, maxBackoffSeconds: 60}}
-  limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000}
+  limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000, depth: 2}
   concurrency: {maxRuns: 10, key: $( input.customer ), whenBusy: Queue}
   order: Sequence
   steps:
@@ -66,6 +66,8 @@ spec:
     forEach: {items: $( input.list ), as: one, maxParallel: 8, onItemFailure: Continue}
     limits: {modelCalls: 10, toolCalls: 10, tokens: 1000, steps: 50}
     parallel: {blocks: [diagnose], join: {succeeded: 1}}
+  - name: other
+    workflow: {workflow: researcher, input: {topic: $( input.message )}}
   - name: asked
     wait:
       signal: {name: go, schema: {type: object, properties: {ok: {type: boolean}}}}
@@ -95,6 +97,13 @@ spec:
   desiredState: Running
   timeoutSeconds: 600
   signals: [{name: go, data: {ok: true}, by: bob@example.com}]
+  parent:
+    name: plan-1
+    uid: 7f0c0123-4567-89ab-cdef-0123456789ab
+    path: other
+    attempt: 1
+    index: 0.0.0
+    limits: {timeoutSeconds: 60, steps: 5, modelCalls: 4, toolCalls: 3, tokens: 1000, depth: 1}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Tool

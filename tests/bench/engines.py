@@ -20,6 +20,7 @@ from tests.bench.workloads import Manifest
 from fairlead.api.tool import Tool
 from fairlead.cli import manifests
 from fairlead.cli.local import LocalResources, resources_of
+from fairlead.cli.localengine import LocalRuns
 from fairlead.cli.localstore import clock_ms
 from fairlead.cli.standins import Server
 from fairlead.cli.withfile import Environment, StandIn
@@ -169,7 +170,9 @@ async def serving(
 
     def gate(clock: Any, metrics: EngineMetrics) -> TimedGate:
         caller: Any = tools or ToolCaller(dialer, resources)
-        gates.append(TimedGate(Gate(resources, authorizer, ModelCaller(dialer, resources), caller, clock, metrics)))
+        models = ModelCaller(dialer, resources)
+        children = LocalRuns(NAMESPACE)
+        gates.append(TimedGate(Gate(resources, authorizer, models, caller, clock, metrics, creator=children)))
         return gates[0]
 
     engine = await WorkflowEngine.open(

@@ -17,6 +17,7 @@ from tests.cluster.commands import run as run_program
 from tests.e2e.installation import RUN, Fairlead, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
+    ACCOUNT,
     HELD,
     Listener,
     becomes,
@@ -25,6 +26,7 @@ from tests.e2e.scenes import (
     engine,
     ledger_tool,
     listening,
+    manifest,
     outcome,
     play,
     policy,
@@ -147,8 +149,8 @@ class TestSuccess:
             "there is another revision",
             lambda: {team.get("workflow", "changing")["status"]["revision"]} - {first},
         )
-        run = team.get(RUN, name)
-        assert run["status"]["workflow"]["revision"] == first
+        run = until("its status is written", lambda: team.get(RUN, name)["status"].get("workflow"))
+        assert run["revision"] == first
         latest = finished(team, create_run(team, "changing"))
         assert latest["status"]["workflow"]["revision"] in second
         assert latest["status"]["output"] == "after"
@@ -220,6 +222,23 @@ class TestOtherEnds:
         output = finished(team, name)["status"]["output"]
         assert (output["received"], output["data"]) == (True, 7)
         assert output["by"] == team.get(RUN, name)["spec"]["signals"][0]["by"]
+
+    def test_a_child_runs_as_its_own_account_and_nobody_else_makes_one(self, team: Kubectl) -> None:
+        child = {"name": "ask", "workflow": {"workflow": "greet", "input": {"key": "$( input.key )"}}}
+        grants = {"serviceAccounts": [ACCOUNT], "workflows": ["greet"]}
+        declare(team, workflow("parent", child), manifest("Policy", "parent", {"grants": grants}))
+        becomes(team, "workflow", "parent", "Authorized")
+        play(team, GREETING)
+        name = create_run(team, "parent", key="child")
+        parent = finished(team, name)
+        assert outcome(parent) == ("Completed", "")
+        (made,) = [one for one in team.get(RUN)["items"] if one["spec"].get("parent", {}).get("name") == name]
+        assert parent["status"]["output"] == made["status"]["output"]
+        assert made["metadata"]["ownerReferences"][0]["uid"] == parent["metadata"]["uid"]
+        forged = {"kind": "WorkflowRun", "apiVersion": made["apiVersion"], "metadata": {"name": "forged"}}
+        spec = made["spec"] | {"requestedBy": None}
+        refusal = team.refusal("create", "--filename=-", stdin=json.dumps(forged | {"spec": spec}))
+        assert "set by the engine alone" in refusal
 
     def test_a_cancelled_run_ends_while_its_call_goes_on(self, team: Kubectl) -> None:
         name = held_run(team)

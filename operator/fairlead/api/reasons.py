@@ -127,6 +127,7 @@ class RunReason(StrEnum):
     WAITING_FOR_SIGNAL = "WaitingForSignal"
     SLEEPING = "Sleeping"  # a wait for some time or until a time
     BACKING_OFF = "BackingOff"
+    WAITING_FOR_CHILD = "WaitingForChild"
     PAUSED = "Paused"
     CLOSING = "Closing"
 
@@ -141,6 +142,7 @@ class RunReason(StrEnum):
     INVALID_WORKFLOW = "InvalidWorkflow"
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
+    CHILD_NAME_CONFLICT = "ChildNameConflict"  # a run that is not the child has the child's name
     REJECTED = "Rejected"  # as many runs are at work as the Workflow allows, and it says Reject
     STATE_LOST = "StateLost"
     NONDETERMINISM = "Nondeterminism"

@@ -51,6 +51,28 @@ class InputFrom(ApiModel):
     config_map: Annotated[ConfigMapKey, Field(description="The value is JSON, an object.")]
 
 
+class ParentLimits(ApiModel):
+    """What the parent had left when it started the child: the child's bounds, beside those of its own Workflow."""
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=31536000, description="Until the parent's or its step's deadline.")]
+    steps: Annotated[int, Field(ge=0, description="Steps.")]
+    model_calls: Annotated[int, Field(ge=0, description="Calls to Models.")]
+    tool_calls: Annotated[int, Field(ge=0, description="Calls to Tools, and child runs.")]
+    tokens: Annotated[int, Field(ge=0, description="Tokens.")]
+    depth: Annotated[int, Field(ge=0, description="Levels of child runs below the child.")]
+
+
+class Parent(ApiModel):
+    """The call of another run that this run answers."""
+
+    name: Annotated[str, Field(max_length=63, description="The parent WorkflowRun's name.")]
+    uid: Annotated[str, Field(max_length=64, description="Its UID.")]
+    path: Annotated[str, Field(max_length=4096, description="The step that called.")]
+    attempt: Annotated[int, Field(ge=1, description="The attempt of that step.")]
+    index: Annotated[str, Field(max_length=64, description="Which call of the attempt.")]
+    limits: ParentLimits
+
+
 class WorkflowRunSpec(ApiModel):
     """What to run, with what."""
 
@@ -79,6 +101,11 @@ class WorkflowRunSpec(ApiModel):
             "(!has(self.timeoutSeconds) || self.timeoutSeconds == oldSelf.timeoutSeconds)",
             "timeoutSeconds is immutable; create another run",
             ".timeoutSeconds",
+        ),
+        CelRule(
+            "has(self.parent) == has(oldSelf.parent) && (!has(self.parent) || self.parent == oldSelf.parent)",
+            "parent is immutable; create another run",
+            ".parent",
         ),
         CelRule(
             "!(has(oldSelf.desiredState) && oldSelf.desiredState == 'Cancelled') || "
@@ -111,6 +138,9 @@ class WorkflowRunSpec(ApiModel):
     timeout_seconds: Annotated[
         int | None, Field(ge=1, le=31536000, description="Ends the run earlier than the Workflow's limit.")
     ] = None
+    parent: Annotated[Parent | None, Field(description="Of a child run. Set by the engine, refused from others.")] = (
+        None
+    )
     signals: Annotated[
         list[Signal] | None,
         Field(
@@ -139,7 +169,7 @@ class StepRow(ApiModel):
     started_at: Annotated[Timestamp | None, Field(description="When its first attempt began.")] = None
     finished_at: Annotated[Timestamp | None, Field(description="When it ended.")] = None
     span_id: Annotated[str | None, Field(max_length=16, alias="spanID", description="Its span in the trace.")] = None
-    message: Annotated[str | None, Field(max_length=64, description="What went wrong, in short.")] = None
+    message: Annotated[str | None, Field(max_length=64, description="What went wrong, or a child run.")] = None
     tokens: Annotated[int | None, Field(ge=0, description="Input and output tokens that it used.")] = None
 
 
@@ -147,7 +177,7 @@ class Usage(ApiModel):
     """What the run has used so far."""
 
     model_calls: Annotated[int, Field(ge=0, description="Calls to Models that were let through.")] = 0
-    tool_calls: Annotated[int, Field(ge=0, description="Calls to Tools that were let through.")] = 0
+    tool_calls: Annotated[int, Field(ge=0, description="Calls to Tools and child runs that were let through.")] = 0
     input_tokens: Annotated[int, Field(ge=0, description="Tokens sent to Models, as they counted them.")] = 0
     output_tokens: Annotated[int, Field(ge=0, description="Tokens that Models answered with.")] = 0
     duration_seconds: Annotated[int, Field(ge=0, description="From acceptance to now or to the end.")] = 0

@@ -204,9 +204,21 @@ class Generate(ApiModel):
 
 
 class AgentTool(ApiModel):
-    """A Tool whose functions the agent may ask for."""
+    """What the agent may ask for: functions of a `tool`, or a `workflow` that runs as a child."""
 
-    tool: Annotated[ObjectName, Field(description="The Tool's name.")]
+    cel: ClassVar = (
+        CelRule(exactly_one("tool", "workflow"), "set exactly one of tool and workflow"),
+        CelRule(
+            "!has(self.functions) || has(self.tool)",
+            "functions are a Tool's; a workflow is offered as one function",
+            ".functions",
+        ),
+    )
+    tool: Annotated[ObjectName | None, Field(description="The Tool's name.")] = None
+    workflow: Annotated[
+        ObjectName | None,
+        Field(description="A Workflow: offered with its description and input schema; a call runs it as a child."),
+    ] = None
     functions: Annotated[
         list[FunctionName] | None,
         Field(max_length=100, description="Default: every function of the Tool's contract.", json_schema_extra=ATOMIC),
@@ -223,8 +235,8 @@ class Agent(ApiModel):
         list[AgentTool],
         Field(
             max_length=20,
-            description="What it may ask for; each call needs its grant.",
-            json_schema_extra=list_map("tool"),
+            description="What it may ask for, each Tool and Workflow once; each call needs its grant.",
+            json_schema_extra=ATOMIC,
         ),
     ] = []
     max_turns: Annotated[int, Field(ge=1, le=100, description="Model calls at most, revisions not counted.")] = 8
@@ -238,6 +250,13 @@ class ToolCall(ApiModel):
     tool: Annotated[ObjectName, Field(description="The Tool's name.")]
     function: Annotated[FunctionName, Field(description="A function of its contract.")]
     arguments: Annotated[JsonObject, Field(description="The function's arguments; strings may hold `$( )`.")] = {}
+
+
+class ChildCall(ApiModel):
+    """Another Workflow, as a child run with its own account. Output: the child's output."""
+
+    workflow: Annotated[ObjectName, Field(description="The Workflow's name. The account needs `invoke` on it.")]
+    input: Annotated[JsonObject, Field(description="The child's input; strings may hold `$( )`.")] = {}
 
 
 class Choice(ApiModel):

@@ -34,6 +34,7 @@ from fairlead.api.steps import (
     Agent,
     AgentTool,
     AwaitedSignal,
+    ChildCall,
     Choice,
     ForEach,
     Generate,
@@ -57,7 +58,7 @@ from fairlead.api.steps import (
     Wait,
 )
 
-STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel", "wait")
+STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel", "workflow", "wait")
 NEEDS_ONLY_IN_A_GRAPH = CelRule(
     "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
     "needs and join are for `order: Graph`; in a Sequence each step follows the one before",
@@ -106,6 +107,7 @@ class Step(ApiModel):
     validate_: Annotated[Validate | None, Field(alias="validate")] = None
     transform: Transform | None = None
     block: Annotated[Identifier | None, Field(description="Run a block; its output is the step's output.")] = None
+    workflow: ChildCall | None = None
     wait: Wait | None = None
     parallel: Parallel | None = None
 
@@ -146,7 +148,7 @@ class Defaults(ApiModel):
 
 
 class Limits(ApiModel):
-    """Bounds of one run; absent fields have the values shown."""
+    """Bounds of one run; absent fields have the values shown. What its child runs use counts."""
 
     timeout_seconds: Annotated[
         int, Field(ge=1, le=31536000, description="The whole run takes no longer. Default 86400.")
@@ -155,10 +157,15 @@ class Limits(ApiModel):
         int, Field(ge=1, le=100000, description="Steps started, each iteration counted. Default 5000.")
     ] = 5000
     model_calls: Annotated[int, Field(ge=0, le=100000, description="Calls to Models. Default 500.")] = 500
-    tool_calls: Annotated[int, Field(ge=0, le=100000, description="Calls to Tools. Default 500.")] = 500
+    tool_calls: Annotated[
+        int, Field(ge=0, le=100000, description="Calls to Tools, and child runs started. Default 500.")
+    ] = 500
     tokens: Annotated[
         int, Field(ge=0, description="No model call starts once this many were used. Default 2000000.")
     ] = 2000000
+    depth: Annotated[
+        int, Field(ge=0, le=20, description="Levels of child runs below a run; 0 for no children. Default 5.")
+    ] = 5
 
 
 class Concurrency(ApiModel):
@@ -354,6 +361,7 @@ __all__ = [
     "AgentTool",
     "AwaitedSignal",
     "Block",
+    "ChildCall",
     "Choice",
     "Concurrency",
     "Defaults",

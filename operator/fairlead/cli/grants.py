@@ -49,12 +49,15 @@ def least_policy(account: str, specs: Iterable[WorkflowSpec], tools: Mapping[str
     from fairlead.engine.authorized import permissions_of
 
     models: set[str] = set()
+    workflows: set[str] = set()
     functions: dict[str, set[str]] = {}
     whole: set[str] = set()
     for spec in specs:
         for permission, *_ in permissions_of(spec, tools):
             if permission.resource == "models":
                 models.add(permission.name)
+            elif permission.resource == "workflows":
+                workflows.add(permission.name)
             else:
                 tool, _, function = permission.name.partition(".")
                 functions.setdefault(tool, set()).add(function)
@@ -67,6 +70,8 @@ def least_policy(account: str, specs: Iterable[WorkflowSpec], tools: Mapping[str
             {"tool": tool} if tool in whole else {"tool": tool, "functions": sorted(functions[tool])}
             for tool in sorted(functions.keys() | whole)
         ]
+    if workflows:
+        granted["workflows"] = sorted(workflows)
     return {
         "apiVersion": API_VERSION,
         "kind": "Policy",
@@ -79,4 +84,4 @@ def _offered_whole(spec: WorkflowSpec) -> Iterable[str]:
     """Yield the Tools that an agent may use without a list of functions."""
     for step in (*spec.steps, *(step for block in spec.blocks for step in block.steps)):
         if step.agent is not None:
-            yield from (offered.tool for offered in step.agent.tools if offered.functions is None)
+            yield from (offered.tool for offered in step.agent.tools if offered.tool and offered.functions is None)

@@ -41,16 +41,20 @@ def lint(
 def check(found: Manifests) -> list[Problem]:
     """Return what the operator's static checks and the CRDs' own rules find.
 
-    Models and Tools are looked up only when the files hold any of that kind: else they stand in the cluster.
+    Models and Tools are looked up only when the files hold any of that kind: else they stand in the cluster. So do
+    other Workflows, when the files hold one alone.
     """
     from fairlead.flow.checks import check_workflow
 
     models = found.of("Model") or None
     tools = {name: {f.name for f in tool.spec.functions} for name, tool in found.of("Tool").items()} or None
+    schemas = {name: w.spec.input.schema_ if w.spec.input else None for name, w in found.of("Workflow").items()}
+    workflows = schemas if len(schemas) > 1 else None
     problems = []
     for item in found.items:
         if item.kind == "Workflow":
-            findings = check_workflow(item.resource.spec, models=models, tools=tools)
+            spec = item.resource.spec
+            findings = check_workflow(spec, models=models, tools=tools, workflows=workflows, name=item.name)
             problems += [item.problem(_in_spec(finding.path), finding.message) for finding in findings]
         if item.kind == "Policy":
             problems += _grants(item, found)
@@ -65,6 +69,8 @@ def unchecked(found: Manifests) -> list[str]:
             notes.append("whether the Models exist: the files hold none")
         if not found.of("Tool"):
             notes.append("whether the Tools and their functions exist: the files hold none")
+        if len(found.of("Workflow")) == 1 and _has_children(found):
+            notes.append("whether the Workflows that run as children exist: the files hold one alone")
         granted = {account for policy in found.of("Policy").values() for account in _accounts(policy)}
         accounts = {workflow.spec.service_account_name for workflow in found.of("Workflow").values()} - {None}
         notes += [f"what the account {name} may do: no Policy here names it" for name in sorted(accounts - granted)]
@@ -73,6 +79,12 @@ def unchecked(found: Manifests) -> list[str]:
     if found.skipped:
         notes.append(f"{found.skipped} document{'' if found.skipped == 1 else 's'} of other kinds")
     return notes
+
+
+def _has_children(found: Manifests) -> bool:
+    from fairlead.flow.children import workflows_of
+
+    return any(workflows_of(workflow.spec) for workflow in found.of("Workflow").values())
 
 
 def _in_spec(path: str) -> str:
@@ -87,7 +99,10 @@ def _accounts(policy: Policy) -> list[str]:
 def _grants(item: Manifest, found: Manifests) -> list[Problem]:
     """A grant of what does not exist is no error to Kubernetes, but here it is most likely a slip of the pen."""
     grants, problems = item.resource.spec.grants, []
-    models, tools = found.of("Model"), found.of("Tool")
+    models, tools, workflows = found.of("Model"), found.of("Tool"), found.of("Workflow")
+    for index, name in enumerate(grants.workflows if grants and workflows else []):
+        if name not in workflows:
+            problems.append(item.problem(f"spec.grants.workflows[{index}]", f"no Workflow {name} in these files"))
     for index, name in enumerate(grants.models if grants and models else []):
         if name not in models:
             problems.append(item.problem(f"spec.grants.models[{index}]", f"no Model {name} in these files"))

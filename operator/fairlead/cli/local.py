@@ -1,6 +1,6 @@
 """What the cluster is to the engine, in local mode: resources from files, grants from their Policies, no status.
 
-These are the three seams of `engine/seams.py`; everything behind them is the engine itself.
+These are seams of `engine/seams.py`; the one that makes child runs is in `localengine.py`.
 """
 
 from __future__ import annotations
@@ -93,12 +93,18 @@ def resources_of(found: Manifests, environment: Environment, *, namespace: str) 
 
 
 def servers_of(workflow: Workflow, found: Manifests) -> set[Server]:
-    """Return the Tools and Models that a Workflow names and the files declare."""
+    """Return the Tools and Models that a Workflow and those that run as its children name and the files declare."""
     servers: set[Server] = set()
-    for permission, *_ in permissions_of(workflow.spec, found.of("Tool")):
-        is_model = permission.resource == "models"
-        name = permission.name if is_model else permission.name.partition(".")[0]
-        servers.add(("Model" if is_model else "Tool", name))
+    known, waiting = {workflow.metadata.name}, [workflow]
+    while waiting:
+        for permission, *_ in permissions_of(waiting.pop().spec, found.of("Tool")):
+            if permission.resource == "models":
+                servers.add(("Model", permission.name))
+            elif permission.resource != "workflows":
+                servers.add(("Tool", permission.name.partition(".")[0]))
+            elif permission.name in found.of("Workflow") and permission.name not in known:
+                known.add(permission.name)
+                waiting.append(found.of("Workflow")[permission.name])
     return {(kind, name) for kind, name in servers if name in found.of(kind)}
 
 

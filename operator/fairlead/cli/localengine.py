@@ -1,15 +1,18 @@
-"""The engine of local mode: `engine/engine.py` itself, fed from files instead of a cluster, for one run."""
+"""The engine of local mode: `engine/engine.py` itself, fed from files instead of a cluster, for one run.
+
+Child runs of that run are in the same process and store.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from getpass import getuser
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 from fairlead.cli.local import LocalResources, NoStatus
 from fairlead.cli.localstore import clock_ms, store_errors
@@ -19,13 +22,29 @@ from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.runs import RunOptions
+from fairlead.engine.store import Store
 from fairlead.engine.store.database import RunRow
 from fairlead.engine.tools import ToolCaller
 from fairlead.flow.journal import Entry, EntryKind, RunUid
 from fairlead.telemetry.export import SpanExporter
 
-AT_ONCE = RunOptions(places=1, grace_ms=0)
+AT_ONCE = RunOptions(grace_ms=0)
 """Files do not change any more: what is missing or not granted now will not come."""
+
+
+class LocalRuns:
+    """Makes child runs; `observe` is told of each, as a cluster would tell the engine."""
+
+    def __init__(self, namespace: str) -> None:
+        self.observe: Callable[[Mapping[str, Any]], None] = lambda run: None
+        self._namespace = namespace
+
+    async def create(self, name: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the run of this name; its UID follows from the name, so that it is the same after a restart."""
+        uid = uuid5(UUID(spec["parent"]["uid"]), name)
+        run = _object(name, self._namespace, str(uid), created_ms=clock_ms(), spec=spec)
+        self.observe(run)
+        return run
 
 
 @asynccontextmanager
@@ -35,7 +54,7 @@ async def opened(path: Path, resources: LocalResources) -> AsyncIterator[Workflo
     Raises:
         CommandFailed: another process has the store, or it cannot be opened.
     """
-    dialer, exporter = Dialer(), SpanExporter.from_environment()
+    dialer, exporter, children = Dialer(), SpanExporter.from_environment(), LocalRuns(resources.namespace)
     try:
         with store_errors(path):
             engine = await WorkflowEngine.open(
@@ -50,11 +69,13 @@ async def opened(path: Path, resources: LocalResources) -> AsyncIterator[Workflo
                     ToolCaller(dialer, resources),
                     clock,
                     metrics,
+                    creator=children,
                 ),
                 clock=clock_ms,
                 exporter=exporter,
                 options=EngineOptions(runs=AT_ONCE),
             )
+        children.observe = engine.runs.observe
         try:
             yield engine
         finally:
@@ -75,7 +96,7 @@ async def execute(engine: WorkflowEngine, run: Mapping[str, Any], *, begin: bool
     uid = RunUid(run["metadata"]["uid"])
     ended = engine.runs.end_of(uid)
     stop = asyncio.Event()
-    await engine.recover({uid: run})
+    await engine.recover({uid: run} | await _open_children(engine.store, uid))
     serving = asyncio.create_task(engine.serve(stop))
     try:
         if begin:
@@ -106,13 +127,23 @@ def run_object(
 ) -> dict[str, Any]:
     """Return the WorkflowRun that a cluster would hold; one that is known keeps its UID, a new one gets a UUIDv4."""
     created_ms = known.accepted_at if known is not None else clock_ms()
-    return {
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "uid": known.uid if known is not None else str(uuid4()),
-            "generation": 1,
-            "creationTimestamp": datetime.fromtimestamp(created_ms / 1000, UTC).isoformat(),
-        },
-        "spec": {"workflow": workflow, "input": dict(value), "signals": [dict(signal) for signal in signals]},
-    }
+    uid = known.uid if known is not None else str(uuid4())
+    spec = {"workflow": workflow, "input": dict(value), "signals": [dict(signal) for signal in signals]}
+    return _object(name, namespace, uid, created_ms=created_ms, spec=spec)
+
+
+def _object(name: str, namespace: str, uid: str, *, created_ms: int, spec: Mapping[str, Any]) -> dict[str, Any]:
+    created = datetime.fromtimestamp(created_ms / 1000, UTC).isoformat()
+    metadata = {"name": name, "namespace": namespace, "uid": uid, "generation": 1, "creationTimestamp": created}
+    return {"metadata": metadata, "spec": dict(spec)}
+
+
+async def _open_children(store: Store, uid: RunUid) -> dict[RunUid, Mapping[str, Any]]:
+    """Return the objects of the child runs that an earlier process left, as their acceptance tells."""
+    found: dict[RunUid, Mapping[str, Any]] = {}
+    for row in await store.open_runs():
+        if row.uid != uid:
+            accepted = (await store.load(row.uid))[0].data
+            spec = {"workflow": row.workflow, "input": accepted["input"], "parent": accepted["parent"]}
+            found[row.uid] = _object(row.name, row.namespace, row.uid, created_ms=accepted["createdAt"], spec=spec)
+    return found

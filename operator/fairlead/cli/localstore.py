@@ -1,4 +1,4 @@
-"""Where local mode keeps its runs: `.fairlead/NAME.sqlite`, one store per run.
+"""Where local mode keeps its runs: `.fairlead/NAME.sqlite`, one store per run and its child runs.
 
 A store of its own keeps what a killed run had finished until it is continued, whatever else is run meanwhile.
 """
@@ -56,9 +56,9 @@ def store_errors(path: Path) -> Iterator[None]:
         raise CommandFailed(Exit.UNREACHABLE, f"{path}: {error}") from error
 
 
-async def find(store: Store) -> RunRow | None:
-    """Return the run of this store, None if it never began."""
-    return next(iter(await store.runs()), None)
+async def find(store: Store, name: str) -> RunRow | None:
+    """Return the run of this name, None if it never began."""
+    return next((row for row in await store.runs() if row.name == name), None)
 
 
 async def journal_of(folder: Path, name: str) -> tuple[str, list[Entry]]:
@@ -76,7 +76,7 @@ async def journal_of(folder: Path, name: str) -> tuple[str, list[Entry]]:
     with store_errors(path):
         store = await Store.open(path, clock=clock_ms)
     try:
-        row = await find(store)
+        row = await find(store, name)
         if row is None:
             raise missing
         return row.uid, await store.load(row.uid)

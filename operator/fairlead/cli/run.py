@@ -98,7 +98,7 @@ async def _run(
     namespace = workflow.metadata.namespace or local.DEFAULT_NAMESPACE
     resources = local.resources_of(found, environment, namespace=namespace)
     async with localengine.opened(localstore.path_of(folder, name), resources) as engine:
-        known = await localstore.find(engine.store)
+        known = await localstore.find(engine.store, name)
         if known is not None and known.workflow != workflow.metadata.name:
             raise CommandFailed(Exit.USAGE, f"the run {name} is one of Workflow {known.workflow}")
         earlier = await engine.store.load(known.uid) if known is not None else []
@@ -117,18 +117,19 @@ async def _run(
                 value=value,
                 signals=localengine.all_signals(earlier, signals),
             )
-            with _Shown(engine, name, earlier):
+            with _Shown(engine, name, run["metadata"]["uid"], earlier):
                 return await localengine.execute(engine, run, begin=known is None)
 
 
 class _Shown:
-    """Shows the steps of the one run of an engine while they happen."""
+    """Shows the steps of one run of an engine while they happen."""
 
-    def __init__(self, engine: WorkflowEngine, name: str, earlier: list[Entry]) -> None:
+    def __init__(self, engine: WorkflowEngine, name: str, uid: str, earlier: list[Entry]) -> None:
         from fairlead.cli.tree import Progress
         from fairlead.flow.state import apply, new_state
 
         self._apply = apply
+        self._uid = uid
         self._state = new_state()
         for entry in earlier:
             self._state = apply(self._state, entry)
@@ -142,10 +143,11 @@ class _Shown:
         self._progress.close()
 
     def _committed(self, entries: Any) -> None:
-        for entry in entries:
+        mine = [entry for entry in entries if entry.run_uid == self._uid]
+        for entry in mine:
             self._state = self._apply(self._state, entry)
         ended = self._progress.open if self._state.terminal is not None else []
-        self._show(dict.fromkeys([*(entry.path for entry in entries), *ended]))
+        self._show(dict.fromkeys([*(entry.path for entry in mine), *ended]))
 
     def _show(self, paths: Iterable[str]) -> None:
         from fairlead.cli.localstore import clock_ms

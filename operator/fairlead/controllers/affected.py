@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
+from fairlead.api.workflow import WorkflowSpec
 from fairlead.controllers.children import COMPONENT, ENGINE_COMPONENT, OBJECT_NAME
 from fairlead.controllers.engine_objects import ENGINE
 from fairlead.controllers.observed import Observed
 from fairlead.controllers.plan import Object, conditions_of
 from fairlead.controllers.queue import Key
+from fairlead.flow.children import workflows_of
 from fairlead.kube.types import (
     DEPLOYMENTS,
     ENGINES,
@@ -47,6 +51,8 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
     if _declaration(before) == _declaration(after):
         return set()
     keys = {Key(rt.plural, namespace, name), Key(ENGINES.plural, namespace, ENGINE)}
+    if rt == WORKFLOWS:
+        return keys | _callers(observed, namespace, name)
     return keys | (_all(WORKFLOWS, observed, namespace) if rt in (TOOLS, MODELS) else set())
 
 
@@ -74,6 +80,22 @@ def _servers(observed: Observed, namespace: str) -> set[Key]:
 
 def _all(rt: ResourceType, observed: Observed, namespace: str) -> set[Key]:
     return {Key(rt.plural, namespace, found["metadata"]["name"]) for found in observed.of(rt, namespace)}
+
+
+def _callers(observed: Observed, namespace: str, name: str) -> set[Key]:
+    """Return the Workflows that run this one as a child. What is not well-formed runs nothing."""
+    return {
+        Key(WORKFLOWS.plural, namespace, found["metadata"]["name"])
+        for found in observed.of(WORKFLOWS, namespace)
+        if name in _children(found)
+    }
+
+
+def _children(workflow: Object) -> set[str]:
+    try:
+        return workflows_of(WorkflowSpec.model_validate(workflow.get("spec")))
+    except ValidationError:
+        return set()
 
 
 def _declaration(obj: Object | None) -> tuple[object, ...]:

@@ -119,6 +119,7 @@ class Reconciler:
             obj,
             models=self._observed.of(MODELS, namespace),
             tools=self._observed.of(TOOLS, namespace),
+            workflows=self._observed.of(WORKFLOWS, namespace),
             engine=self._observed.get(ENGINES, namespace, ENGINE),
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import ReadyReason
@@ -13,13 +14,21 @@ from fairlead.errors import InvalidSpec
 from fairlead.flow.checks import check_workflow
 
 
-def plan(obj: Object, *, models: Iterable[Object], tools: Iterable[Object], engine: Object | None) -> Plan:
+def plan(
+    obj: Object,
+    *,
+    models: Iterable[Object],
+    tools: Iterable[Object],
+    workflows: Iterable[Object],
+    engine: Object | None,
+) -> Plan:
     """Return the verdict on a Workflow.
 
     Args:
         obj: the Workflow.
         models: the Models of its namespace.
         tools: the Tools of its namespace.
+        workflows: the Workflows of its namespace, itself included.
         engine: the namespace's Engine, if it is there.
     """
     try:
@@ -34,6 +43,8 @@ def plan(obj: Object, *, models: Iterable[Object], tools: Iterable[Object], engi
         workflow.spec,
         models={model["metadata"]["name"] for model in models},
         tools={tool["metadata"]["name"]: _functions(tool) for tool in tools},
+        workflows={other["metadata"]["name"]: _input_schema(other) for other in workflows},
+        name=workflow.metadata.name,
     )
     if findings:
         reason = next((f.reason for f in findings if f.reason == ReadyReason.INVALID_SPEC), findings[0].reason)
@@ -57,3 +68,8 @@ def _engine_verdict(engine: Object | None) -> Verdict:
 
 def _functions(tool: Object) -> set[str]:
     return {function["name"] for function in tool.get("spec", {}).get("functions", []) if "name" in function}
+
+
+def _input_schema(workflow: Object) -> Mapping[str, Any] | None:
+    schema = (workflow.get("spec", {}).get("input") or {}).get("schema")
+    return schema if isinstance(schema, Mapping) else None

@@ -23,7 +23,7 @@ import uvicorn
 
 from fairlead.engine.authorizer import KubeAuthorizer
 from fairlead.engine.clock import steady_clock
-from fairlead.engine.cluster import ClusterResources, ClusterSink
+from fairlead.engine.cluster import ClusterResources, ClusterRuns, ClusterSink
 from fairlead.engine.dialer import Dialer
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
@@ -151,7 +151,8 @@ class App:
     async def _open(self) -> WorkflowEngine:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
             models = ModelCaller(self._dialer, self._resources)
-            return Gate(self._resources, authorizer, models, self._tools, clock, metrics)
+            creator = ClusterRuns(self._kube, self._settings.namespace)
+            return Gate(self._resources, authorizer, models, self._tools, clock, metrics, creator=creator)
 
         namespace, counter = self._settings.namespace, self.metrics.authorizer_cache
         authorizer = KubeAuthorizer(self._kube, namespace, counter=counter)

@@ -15,8 +15,9 @@ from fairlead.api.tool import Tool
 from fairlead.api.workflow import OutputContract, Step, Workflow, WorkflowSpec
 from fairlead.engine.beginning import NO_ACCOUNT
 from fairlead.engine.seams import Authorizer, Resources
+from fairlead.flow.children import child_workflows
 from fairlead.policy.decision import Authorization
-from fairlead.policy.permission import Permission, function_permission, model_permission
+from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
 
 RECHECK_SECONDS = 30.0
 RECHECK_WAITED_FOR_SECONDS = 5.0
@@ -121,6 +122,7 @@ def permissions_of(spec: WorkflowSpec, tools: Mapping[str, Tool]) -> list[AnyOf]
     for step in [*spec.steps, *(step for block in spec.blocks for step in block.steps)]:
         found.update(dict.fromkeys(model_permission(model) for model in _models(step, default)))
         found.update(dict.fromkeys(function_permission(*function) for function in _functions(step, tools)))
+        found.update(dict.fromkeys(workflow_permission(workflow) for workflow in child_workflows(step)))
     return list(found)
 
 
@@ -145,6 +147,8 @@ def _functions(step: Step, tools: Mapping[str, Tool]) -> Iterator[tuple[str, str
     if step.tool is not None:
         yield step.tool.tool, step.tool.function
     for offered in step.agent.tools if step.agent is not None else ():
+        if offered.tool is None:
+            continue
         contract = tools[offered.tool].spec.functions if offered.tool in tools else []
         names = offered.functions if offered.functions is not None else [function.name for function in contract]
         yield from ((offered.tool, name) for name in names)

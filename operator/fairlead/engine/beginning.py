@@ -26,6 +26,8 @@ def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, now_ms: int)
     """Return the entry that freezes what the run executes, with what, as whom and until when."""
     workflow = accept.workflow
     seconds = min(run.spec.timeout_seconds or plan.limits.timeout_seconds, plan.limits.timeout_seconds)
+    parent = run.spec.parent
+    seconds = min(seconds, parent.limits.timeout_seconds) if parent is not None else seconds
     created = run.metadata.creation_timestamp
     data: dict[str, Any] = {
         "workflow": workflow.metadata.name,
@@ -46,6 +48,8 @@ def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, now_ms: int)
         data["concurrencyKey"] = accept.key
     if run.spec.requested_by:
         data["requestedBy"] = run.spec.requested_by
+    if parent is not None:
+        data["parent"] = parent.to_yaml_dict()
     return Draft(EntryKind.RUN_ACCEPTED, data=data)
 
 
@@ -85,6 +89,11 @@ def mirrored_draft(published: Mapping[str, Any]) -> Draft:
 def cancel_draft(why: str) -> Draft:
     """Return the entry after which a run starts nothing more."""
     return Draft(EntryKind.CLOSING, data={"reason": RunReason.CANCELLED.value, "message": why})
+
+
+def never_begun_draft(why: str) -> Draft:
+    """Return the end of a child run that nobody waits for any more before it was accepted."""
+    return Draft(EntryKind.RUN_CANCELLED, data={"message": why})
 
 
 def overdue_draft() -> Draft:

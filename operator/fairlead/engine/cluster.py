@@ -1,7 +1,8 @@
 """The engine's namespace as the cluster has it: informers that become typed resources, and statuses that go back.
 
-Implements `seams.Resources` and `seams.StatusSink`. An object that is not understood is not callable; of Policies and
-the Engine the last good one is kept, so that a mistake there neither opens nor closes anything.
+Implements `seams.Resources`, `seams.StatusSink` and `seams.RunCreator`. An object that is not understood is not
+callable; of Policies and the Engine the last good one is kept, so that a mistake there neither opens nor closes
+anything.
 """
 
 from __future__ import annotations
@@ -232,6 +233,29 @@ class ClusterSink:
         self._versions[uid] = version
         while len(self._versions) > VERSIONS_KEPT:
             self._versions.popitem(last=False)
+
+
+class ClusterRuns:
+    """Makes child runs. Each is owned by its parent, so that what remains of it goes with the parent's object."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+
+    async def create(self, name: str, spec: Mapping[str, Any]) -> Object:
+        """Create a run, or return the one that has its name already.
+
+        Raises:
+            KubeError: the API server did not take it.
+        """
+        parent = spec["parent"]
+        owner = {"apiVersion": WORKFLOW_RUNS.api_version, "kind": WORKFLOW_RUNS.kind}
+        owner |= {"name": parent["name"], "uid": parent["uid"]}
+        metadata = {"name": name, "namespace": self._namespace, "ownerReferences": [owner]}
+        try:
+            return await self._kube.create(WORKFLOW_RUNS, {"metadata": metadata, "spec": dict(spec)}, self._namespace)
+        except Conflict:
+            return await self._kube.get(WORKFLOW_RUNS, name, self._namespace)
 
 
 def _parsed(model: type[T], obj: Object) -> T | None:

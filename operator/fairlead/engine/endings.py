@@ -26,7 +26,13 @@ class Endings:
     """Ends runs, once each."""
 
     def __init__(
-        self, store: Store, *, runner: Runner, roster: Roster, reporter: Reporter, on_end: Callable[[Run], None]
+        self,
+        store: Store,
+        *,
+        runner: Runner,
+        roster: Roster,
+        reporter: Reporter,
+        on_end: Callable[[Run, RunState], None],
     ) -> None:
         """Take the seams; `on_end` is called after a run has left the roster."""
         self._store = store
@@ -65,7 +71,7 @@ class Endings:
         waiter = self._waiters.pop(run.uid, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(state)
-        self._on_end(run)
+        self._on_end(run, state)
 
     async def _read(self, run: Run, ending: Sequence[Entry]) -> ReadBack:
         """Read an ended run back; of a journal that cannot be understood take only its end."""

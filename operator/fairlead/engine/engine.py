@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fairlead.engine.authorized import Authorizations
+from fairlead.engine.children import Children
 from fairlead.engine.definitions import WorkflowStatuses
 from fairlead.engine.driver import Caller
 from fairlead.engine.reporter import Reporter
@@ -105,6 +106,8 @@ class WorkflowEngine:
         self._workflow_writer = StatusWriter("Workflow", sink, durable=store.durable)
         reporter = Reporter(roster, self._statuses, exporter, metrics, store_id=store.id, clock=clock)
         store.subscribe(reporter.committed)
+        children = Children(store, roster)
+        store.subscribe(children.committed)
         self.authorizations = Authorizations(
             resources,
             authorizer,
@@ -114,9 +117,18 @@ class WorkflowEngine:
         self.runs = Runs(
             store,
             resources=resources,
-            runner=Runner(store, resources=resources, cluster=cluster, gate=gate, reporter=reporter, clock=clock),
+            runner=Runner(
+                store,
+                resources=resources,
+                cluster=cluster,
+                gate=gate,
+                children=children,
+                reporter=reporter,
+                clock=clock,
+            ),
             authorization=self.authorizations.of,
             roster=roster,
+            children=children,
             reporter=reporter,
             clock=clock,
             options=options.runs,

@@ -1,4 +1,4 @@
-"""The gate: the one way out. Every model and tool call of every run passes here, stage by stage.
+"""The gate: the one way out. Every model and tool call, and every child run, of every run passes here, by stages.
 
      0 authenticate   calls of our own steps are born authenticated
      1 fence          the run is open and before its deadline, the attempt is the current one
@@ -26,12 +26,15 @@ from typing import TYPE_CHECKING, Any
 from fairlead.api.model import Model, ModelLimits
 from fairlead.api.reasons import DecisionReason, ErrorClass, Stage
 from fairlead.api.tool import Tool, ToolLimits
+from fairlead.api.workflow import Workflow
+from fairlead.engine.children import make
 from fairlead.engine.credentials import destination, known_secrets, scrub
-from fairlead.engine.seams import Authorizer, Resources
+from fairlead.engine.seams import Authorizer, Resources, RunCreator
 from fairlead.engine.slots import Slots
 from fairlead.engine.wellformed import problem
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
+from fairlead.flow.children import child_name, child_spec
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.scope import FINALLY
 from fairlead.flow.state import CallState, repeats_of
@@ -56,7 +59,7 @@ _log = logging.getLogger(__name__)
 class _Admitted:
     """A call whose intent is recorded: what it goes to, what its effect is, and how long it may take."""
 
-    target: Tool | Model
+    target: Tool | Model | Workflow
     effect: str
     key: str | None
     waited_ms: int
@@ -79,6 +82,7 @@ class Gate:
         clock: Callable[[], int],
         metrics: EngineMetrics | None = None,
         *,
+        creator: RunCreator,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Take the seams; `clock` gives Unix ms."""
@@ -88,14 +92,15 @@ class Gate:
         self._tools = tools
         self._clock = clock
         self._metrics = metrics
+        self._creator = creator
         self._sleep = sleep
         self._slots = Slots()
 
     async def call(self, log: RunLog, call: Call) -> None:
         """Take one call through all stages; what came of it stands in the run's journal.
 
-        Appends CallDenied, or CallIntent (unless the call is resumed) and later CallOutcome. A call that is settled
-        already is left alone.
+        Appends CallDenied, or CallIntent (unless the call is resumed) and later CallOutcome; of a child run
+        ChildStarted, because its outcome is its end. A call that is settled already is left alone.
 
         Raises:
             StoreError: the intent could not be recorded; nothing was dispatched.
@@ -162,12 +167,13 @@ class Gate:
         target = self._target(call)
         used = log.state.usage
         itself = 1 if _recorded(log, call) is not None else 0  # a resumed call is in the counts already
-        tools_itself, models_itself = (itself, 0) if call.kind is CallKind.TOOL else (0, itself)
+        tools_itself, models_itself = (0, itself) if isinstance(target, Model) else (itself, 0)
         return Snapshot(
             namespace=log.namespace,
             account=log.account,
             model=target if isinstance(target, Model) else None,
             tool=target if isinstance(target, Tool) else None,
+            workflow=target if isinstance(target, Workflow) else None,
             authorization=authorization,
             limits=log.plan.limits,
             usage=RunUsage(
@@ -179,8 +185,8 @@ class Gate:
             obstacle=self._obstacle(target),
         )
 
-    def _obstacle(self, target: Tool | Model | None) -> Obstacle | None:
-        if target is None:
+    def _obstacle(self, target: Tool | Model | Workflow | None) -> Obstacle | None:
+        if target is None or isinstance(target, Workflow):
             return None
         try:
             destination(self._resources, target)
@@ -216,18 +222,14 @@ class Gate:
         target = self._target(call)
         if target is None:
             return None
-        function = find_function(target, call.function) if isinstance(target, Tool) else None
-        keyed = function is not None and function.idempotency is not None
-        admitted = _Admitted(
-            target=target,
-            effect=function.effect if function is not None else "Read",
-            key=call.id.idempotency_key(log.uid) if keyed else None,
-            waited_ms=waited_ms,
-        )
+        effect, key = _effect_and_key(target, log, call)
+        admitted = _Admitted(target=target, effect=effect, key=key, waited_ms=waited_ms)
         if _recorded(log, call) is None:
-            data = _named(call) | {"digest": call.digest, "effect": admitted.effect}
-            key = {"key": admitted.key} if admitted.key is not None else {}
-            log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data | key))
+            data = _named(call) | {"digest": call.digest, "effect": effect}
+            data |= {"key": key} if key is not None else {}
+            if isinstance(target, Workflow):
+                data["child"] = {"name": key, "spec": child_spec(log.plan, log.state, call, now_ms=self._clock())}
+            log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
         # A log that takes nothing more (the engine ends) leaves no record: no record, no action.
         return admitted if _recorded(log, call) is not None else None
 
@@ -242,6 +244,10 @@ class Gate:
             left_ms = self._left_ms(log, call, admitted.waited_ms)
             if left_ms <= 0:
                 outcome = _failed(ErrorClass.TIMEOUT, "no time was left to send the request")
+            elif isinstance(admitted.target, Workflow):
+                sent = True
+                await self._start_child(log, call, left_ms / 1000)
+                return
             else:
                 sent = True
                 outcome = await self._dispatch(log, call, admitted, left_ms / 1000)
@@ -258,6 +264,7 @@ class Gate:
             if isinstance(target, Model):
                 bound = (target.spec.limits or ModelLimits()).timeout_seconds
                 return await self._models.call(call.target, target, call, min(bound, left_seconds))
+            assert isinstance(target, Tool)
             bound = (target.spec.limits or ToolLimits()).timeout_seconds
             return await self._tools.call(
                 call.target,
@@ -272,6 +279,18 @@ class Gate:
             if admitted.repeatable:
                 return _failed(ErrorClass.INTERNAL, "the dispatch failed; see the log")
             return _failed(ErrorClass.OUTCOME_UNKNOWN, "the dispatch failed; it may have taken effect")
+
+    async def _start_child(self, log: RunLog, call: Call, left_seconds: float) -> None:
+        """Stage 12 of a child run: make it exist, as the intent says. Its own end is the outcome."""
+        recorded = _recorded(log, call)
+        if recorded is None or recorded.child is None:
+            return
+        made = await make(self._creator, recorded.child, timeout_seconds=left_seconds, sleep=self._sleep)
+        if isinstance(made, Outcome):
+            self._record(log, call, made)
+        elif log.state.terminal is None and not recorded.settled:
+            data = {"index": recorded.index, "name": recorded.child.name, "uid": made}
+            log.append(Draft(EntryKind.CHILD_STARTED, call.id.path, call.id.attempt, data))
 
     def _record(self, log: RunLog, call: Call, outcome: Outcome) -> None:
         """Stage 13: append the outcome, unless the core has settled the call or the run in the meantime."""
@@ -294,14 +313,16 @@ class Gate:
 
     # What the stages look at
 
-    def _target(self, call: Call) -> Tool | Model | None:
+    def _target(self, call: Call) -> Tool | Model | Workflow | None:
         if call.kind is CallKind.TOOL:
             return self._resources.tools.get(call.target)
+        if call.kind is CallKind.WORKFLOW:
+            return self._resources.workflows.get(call.target)
         return self._resources.models.get(call.target)
 
     def _slot(self, call: Call) -> asyncio.Semaphore | None:
         target = self._target(call)
-        if target is None or target.spec.limits is None:
+        if target is None or isinstance(target, Workflow) or target.spec.limits is None:
             return None
         return self._slots.of(type(target).__name__, call.target, target.spec.limits.concurrency)
 
@@ -328,6 +349,15 @@ class Gate:
     def _observe(self, stage: str, started: float) -> None:
         if self._metrics is not None:
             self._metrics.decision_seconds.labels(stage).observe(time.perf_counter() - started)
+
+
+def _effect_and_key(target: Tool | Model | Workflow, log: RunLog, call: Call) -> tuple[str, str | None]:
+    """Return what a call does at worst, and the key under which doing it twice is the same as once."""
+    if isinstance(target, Workflow):
+        return "Irreversible", child_name(log.uid, call)
+    function = find_function(target, call.function) if isinstance(target, Tool) else None
+    keyed = function is not None and function.idempotency is not None
+    return function.effect if function is not None else "Read", call.id.idempotency_key(log.uid) if keyed else None
 
 
 def _fence(log: RunLog, call: Call, now_ms: int) -> Decision | None:

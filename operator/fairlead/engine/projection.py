@@ -16,6 +16,7 @@ from fairlead.api.conditions import find_condition, set_condition
 from fairlead.api.meta import Condition
 from fairlead.api.reasons import AcceptedReason, RunReason, TracedReason
 from fairlead.engine.store.payloads import INLINE_BYTES
+from fairlead.flow.children import waits_only_for_children
 from fairlead.flow.journal import EntryKind, Path
 from fairlead.flow.plan import Plan
 from fairlead.flow.state import RunState, StepState
@@ -39,6 +40,7 @@ _OPEN = {
     RunReason.WAITING_FOR_SIGNAL: "waits for a signal",
     RunReason.SLEEPING: "waits for a time",
     RunReason.BACKING_OFF: "waits to try again",
+    RunReason.WAITING_FOR_CHILD: "waits for child runs",
     RunReason.PAUSED: "was paused; its deadline goes on",
     RunReason.CLOSING: "comes to its end",
 }
@@ -186,6 +188,8 @@ def _standing(state: RunState) -> RunReason:
         return RunReason.PAUSED
     if not state.steps:
         return RunReason.QUEUED
+    if waits_only_for_children(state):
+        return RunReason.WAITING_FOR_CHILD
     # A step that holds others (a block, a loop) runs while the one inside it waits or backs off.
     waiting = _waiting(state)
     if state.open_calls or not waiting:
@@ -209,6 +213,9 @@ def _waiting_for(state: RunState) -> str:
         return ""
     if standing is RunReason.PAUSED:
         return f"somebody to resume it; kubectl fairlead resume {name}"
+    if standing is RunReason.WAITING_FOR_CHILD:
+        children = (state.steps[path].calls[index].child for path, index in state.open_calls)
+        return ", ".join(f"run {child.name}" for child in children if child is not None)
     first, *others = _waiting(state)
     until = f" until {timestamp(first.wake_at)}" if first.wake_at is not None else ""
     more = f" (and {len(others)} more)" if others else ""
@@ -261,7 +268,7 @@ def _ranked(state: RunState) -> list[StepState]:
 def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": step.path[:PATH_CHARACTERS],
-        "phase": "Waiting" if step.phase == "BackingOff" else step.phase,
+        "phase": "Waiting" if step.phase == "BackingOff" or _waits(step) else step.phase,
         "attempts": step.attempt,
     }
     if step.started_at:
@@ -274,11 +281,19 @@ def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
         row["message"] = f"{step.error.reason}: {step.error.message}"[:ROW_MESSAGE_CHARACTERS]
     elif ignored := _ignored(state, step):
         row["message"] = f"a signal was ignored: {ignored}"[:ROW_MESSAGE_CHARACTERS]
+    elif step.child:
+        row["message"] = f"run {step.child}"[:ROW_MESSAGE_CHARACTERS]
     elif step.partial:
         row["message"] = step.partial[:ROW_MESSAGE_CHARACTERS]
     if step.tokens:
         row["tokens"] = step.tokens
     return row
+
+
+def _waits(step: StepState) -> bool:
+    """Tell whether all that a step does is to wait for child runs."""
+    opened = [call for call in step.calls.values() if not call.settled]
+    return bool(opened) and all(call.child is not None and call.child.uid for call in opened)
 
 
 def _ignored(state: RunState, step: StepState) -> str:

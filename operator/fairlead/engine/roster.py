@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from pydantic import ValidationError
 
 from fairlead.api.run import WorkflowRun, WorkflowRunSpec
 from fairlead.engine.acceptance import Given
@@ -15,6 +18,8 @@ from fairlead.engine.log import RunLog
 from fairlead.engine.store.database import OPEN
 from fairlead.flow.journal import EntryKind, RunUid
 from fairlead.telemetry.metrics import EngineMetrics
+
+_log = logging.getLogger(__name__)
 
 
 class Standing(StrEnum):
@@ -47,6 +52,7 @@ class Run:
         cancel: why it is to be cancelled, "" if it is not.
         note: why it does not go on, "" when it does.
         retry_ms: the pause after the last unexpected exception; 0 without one.
+        awaits: the names of the child runs that it waited for when it parked; None when it did not.
     """
 
     uid: RunUid
@@ -65,11 +71,28 @@ class Run:
     cancel: str = ""
     note: str = ""
     retry_ms: int = 0
+    awaits: frozenset[str] | None = None
+
+    @property
+    def parent(self) -> RunUid:
+        """Return the UID of the run whose child it is; empty for no child."""
+        parent = self.obj.spec.parent if self.obj is not None else None
+        return RunUid(parent.uid if parent is not None else "")
 
     @property
     def generation(self) -> int:
         """Return the object's generation that was looked at last."""
         return self.obj.metadata.generation if self.obj is not None else 0
+
+
+def parsed_run(raw: Mapping[str, Any]) -> WorkflowRun | None:
+    """Return a WorkflowRun as this version understands it; None when it does not."""
+    try:
+        return WorkflowRun.model_validate(raw)
+    except ValidationError as error:
+        uid = raw["metadata"].get("uid")
+        _log.error("WorkflowRun not understood: %d problems", error.error_count(), extra={"run": uid})
+        return None
 
 
 class Roster:
@@ -79,6 +102,7 @@ class Roster:
         self._metrics = metrics
         self._runs: dict[RunUid, Run] = {}
         self._waiting: dict[str, dict[RunUid, None]] = defaultdict(dict)
+        self._children: dict[RunUid, dict[RunUid, None]] = {}
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
         self._standings: Counter[tuple[str, str, Standing]] = Counter()
         self._active = 0
@@ -97,6 +121,10 @@ class Roster:
         """Return the runs that wait for acceptance by this Workflow."""
         return list(self._waiting[workflow]) if workflow in self._waiting else []
 
+    def children_of(self, uid: RunUid) -> list[Run]:
+        """Return the open child runs of a run."""
+        return [self._runs[child] for child in self._children.get(uid, ())]
+
     def active(self) -> int:
         """Return how many runs are driven."""
         return self._active
@@ -110,6 +138,8 @@ class Roster:
         self._runs[run.uid] = run
         self._stand(run, standing, 1)
         run.standing = standing
+        if run.parent:
+            self._children.setdefault(run.parent, {})[run.uid] = None
         self._index(run)
 
     def move(self, run: Run, standing: Standing) -> None:
@@ -128,6 +158,10 @@ class Roster:
         self._waiting[run.workflow].pop(run.uid, None)
         if not self._waiting[run.workflow]:
             del self._waiting[run.workflow]
+        siblings = self._children.get(run.parent, {})
+        siblings.pop(run.uid, None)
+        if not siblings:
+            self._children.pop(run.parent, None)
         if ended is not None:
             self._count(run.workflow, ended.value, 1)
 

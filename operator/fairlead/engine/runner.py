@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fairlead.api.run import InputFrom
 from fairlead.engine.acceptance import Accept
 from fairlead.engine.beginning import accepted_draft
+from fairlead.engine.children import Children
 from fairlead.engine.demands import demanded
 from fairlead.engine.driver import Caller, drive
 from fairlead.engine.inputs import read_input
@@ -18,6 +19,7 @@ from fairlead.engine.roster import Run
 from fairlead.engine.seams import Cluster, Resources
 from fairlead.engine.store import Store
 from fairlead.errors import InvalidSpec
+from fairlead.flow.children import bounded
 from fairlead.flow.journal import Draft, Entry
 from fairlead.flow.plan import Plan
 from fairlead.flow.recover import recover
@@ -34,6 +36,7 @@ class Runner:
         resources: Resources,
         cluster: Cluster | None,
         gate: Caller,
+        children: Children,
         reporter: Reporter,
         clock: Callable[[], int],
     ) -> None:
@@ -41,6 +44,7 @@ class Runner:
         self._store = store
         self._resources = resources
         self._gate = gate
+        self._children = children
         self._reporter = reporter
         self._clock = clock
         self._plans = Plans(store)
@@ -63,12 +67,13 @@ class Runner:
             key=accept.key,
             deadline_at=draft.data["deadline"],
         )
+        plan = bounded(plan, draft.data.get("parent"))
         run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
         run.log.append(draft)
         run.key, run.deadline_ms = accept.key, draft.data["deadline"]
 
     async def load(self, run: Run) -> RunLog:
-        """Read a run back, and record what is unknown to be unknown.
+        """Read a run back, and record what is unknown to be unknown, and what became of its children.
 
         Raises:
             StoreError: the store cannot be read.
@@ -79,11 +84,13 @@ class Runner:
         if accepted is None or known.plan is None:
             raise InvalidSpec("", "the journal does not begin with an acceptance")
         run.deadline_ms = accepted.deadline
-        run.log = self._log(run, known.plan, account=accepted.account, state=known.state)
-        run.log.append(*recover(known.state))
+        plan = bounded(known.plan, accepted.parent)
+        log = run.log = self._log(run, plan, account=accepted.account, state=known.state)
+        log.append(*recover(known.state))
+        await self._children.settle(log)
         self._reporter.recovered(known.entries)
         self._reporter.goes_on(run)
-        return run.log
+        return log
 
     async def drive(self, run: Run) -> tuple[int | None, RunLog]:
         """Drive a run until it ends (None) or parks (until which Unix ms)."""

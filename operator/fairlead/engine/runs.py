@@ -17,21 +17,21 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from fairlead.api.conditions import is_true
 from fairlead.api.run import InputFrom, WorkflowRun
 from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Resolve, Wait, judge
 from fairlead.engine.alarms import Alarms
-from fairlead.engine.beginning import lost_draft, mirrored_draft, overdue_draft
+from fairlead.engine.beginning import lost_draft, mirrored_draft, never_begun_draft, overdue_draft
+from fairlead.engine.children import Children
 from fairlead.engine.concurrency import Turns
 from fairlead.engine.demands import demands_nothing
 from fairlead.engine.endings import Endings
 from fairlead.engine.reporter import Reporter
-from fairlead.engine.roster import Roster, Run, Standing
+from fairlead.engine.roster import Roster, Run, Standing, parsed_run
 from fairlead.engine.runner import Runner
 from fairlead.engine.seams import Resources
 from fairlead.engine.store import RunRow, Store
+from fairlead.flow.children import awaited
 from fairlead.flow.journal import RunUid
 from fairlead.flow.state import RunState
 from fairlead.policy.decision import Authorization
@@ -70,6 +70,7 @@ class Runs:
         runner: Runner,
         authorization: Callable[[str], Authorization | None],
         roster: Roster,
+        children: Children,
         reporter: Reporter,
         clock: Callable[[], int],
         options: RunOptions | None = None,
@@ -82,6 +83,7 @@ class Runs:
             runner: begins, loads and drives a run.
             authorization: whether a Workflow's account has all that the Workflow names; None while not known.
             roster: the open runs; shared with the reporter.
+            children: what parents and their child runs are to each other.
             reporter: told what became of each run.
             clock: Unix time in ms.
             options: bounds.
@@ -103,12 +105,14 @@ class Runs:
         self._inherited: set[RunUid] = set()
         self._draining = False
         self._endings = Endings(store, runner=runner, roster=roster, reporter=reporter, on_end=self._forget)
+        self._children = children
+        children.attach(cancel=self._cancel, start=self._start)
 
     # What the outside tells
 
     def observe(self, raw: Mapping[str, Any]) -> None:
         """Take note of a WorkflowRun as the cluster has it now."""
-        obj = _parsed(raw)
+        obj = parsed_run(raw)
         if obj is None:
             return
         uid, published = RunUid(obj.metadata.uid), raw.get("status") or {}
@@ -126,11 +130,10 @@ class Runs:
     def gone(self, uid: RunUid) -> None:
         """Take note that a WorkflowRun was deleted: it is cancelled."""
         run = self.roster.get(uid)
-        if run is not None and run.standing is Standing.WAITING:
+        if run is not None and run.standing is Standing.WAITING and not run.parent:
             self.roster.remove(run)
         elif run is not None:
-            run.cancel = "the WorkflowRun was deleted"
-            self._heed(run)
+            self._cancel(run, "the WorkflowRun was deleted")
 
     def workflow_changed(self, workflow: str) -> None:
         """Look again at the runs that wait for this Workflow."""
@@ -155,18 +158,28 @@ class Runs:
         """
         self.roster.count_ended(await self._store.counts())
         self._inherited = set(self._store.ended_runs())
+        parents = await self._store.open_parents()
         for row in await self._store.open_runs():
-            await self._take_over(row, objects.get(row.uid))
+            await self._take_over(row, objects.get(row.uid), is_parent=row.uid in parents)
+        self._children.recovered()
         await self._store.durable()
 
-    async def _take_over(self, row: RunRow, raw: Mapping[str, Any] | None) -> None:
-        run = Run(row.uid, row.name, row.workflow, seen_at_ms=self._clock(), key=row.key, deadline_ms=row.deadline_at)
+    async def _take_over(self, row: RunRow, raw: Mapping[str, Any] | None, *, is_parent: bool) -> None:
+        run = Run(
+            row.uid,
+            row.name,
+            row.workflow,
+            seen_at_ms=self._clock(),
+            obj=parsed_run(raw) if raw is not None else None,
+            key=row.key,
+            deadline_ms=row.deadline_at,
+        )
         self.roster.add(run, Standing.PARKED)
         if raw is None:
             run.cancel = "the WorkflowRun was deleted"
             self._start(run)
             return
-        run.obj, run.published = _parsed(raw), raw.get("status") or {}
+        run.published = raw.get("status") or {}
         if run.obj is None:
             return  # parked without a time: an object that is not understood goes on with a version that does
         lost = lost_draft(run.published, store_id=self._store.id, sequence=row.sequence)
@@ -174,9 +187,9 @@ class Runs:
             self._end_like_object(run, run.published)
         elif lost is not None:
             await self._endings.end(run, lost)
-        elif row.wake_at is not None and row.wake_at > self._clock() and demands_nothing(run.obj.spec):
+        elif (row.wake_at or 0) > self._clock() and demands_nothing(run.obj.spec) and not is_parent:
             run.heeded = run.obj.spec
-            self._park(run, row.wake_at)
+            self._park(run, row.wake_at or 0)
         elif row.sequence == 1 and run.obj.spec.desired_state != "Cancelled":
             self._enqueue(run)
         else:
@@ -263,6 +276,9 @@ class Runs:
         self._woken.set()
 
     async def _consider(self, run: Run, obj: WorkflowRun) -> None:
+        if why := run.cancel or self._children.unwanted(run):
+            self._jobs.append(self._endings.end(run, never_begun_draft(why)))
+            return
         workflow = self._resources.workflows.get(run.workflow)
         given, run.given = run.given, None
         verdict = judge(
@@ -329,7 +345,7 @@ class Runs:
 
     def _park(self, run: Run, wake_at_ms: int) -> None:
         self.roster.move(run, Standing.PARKED)
-        run.log = None
+        run.awaits, run.log = awaited(run.log.state) if run.log is not None else None, None
         self._alarms.set(run.uid, wake_at_ms)
         self._woken.set()
 
@@ -349,6 +365,8 @@ class Runs:
             # Only its journal says that a run is paused: after a restart it is loaded, not left alone until a time.
             self._store.park(run.uid, None if log.state.paused else wake_at_ms)
             self._park(run, wake_at_ms)
+            if self._children.overlooked(log.state):
+                self._start(run)
 
     async def _load(self, run: Run) -> None:
         await self._runner.load(run)
@@ -382,6 +400,10 @@ class Runs:
 
     # Demands and ends
 
+    def _cancel(self, run: Run, why: str) -> None:
+        run.cancel = run.cancel or why
+        self._heed(run)
+
     def _heed(self, run: Run) -> None:
         """See to it that what the object demands gets into the journal: now, or when the run is driven next."""
         spec = run.obj.spec if run.obj is not None else None
@@ -407,16 +429,8 @@ class Runs:
         self._jobs.append(self._endings.end(run, mirrored_draft(published), silent=True))
         self._woken.set()
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, run: Run, state: RunState) -> None:
         self._turns.remove(run)
         self._alarms.clear(run.uid)
+        self._children.ended(run, state)
         self._woken.set()
-
-
-def _parsed(raw: Mapping[str, Any]) -> WorkflowRun | None:
-    try:
-        return WorkflowRun.model_validate(raw)
-    except ValidationError as error:
-        uid = raw["metadata"].get("uid")
-        _log.error("WorkflowRun not understood: %d problems", error.error_count(), extra={"run": uid})
-        return None

@@ -1,7 +1,7 @@
-"""The seams between a cluster and local mode: where resources come from, who authorizes, where status goes.
+"""The seams between a cluster and local mode: resources, permissions, statuses, and who makes child runs.
 
-There is one engine; `cluster.py` and the CLI's local mode each bring their own three. The fourth, `Cluster`, is for
-what only a cluster has.
+There is one engine; `cluster.py` and the CLI's local mode each bring their own four. The fifth, `Cluster`, is for what
+only a cluster has.
 """
 
 from __future__ import annotations
@@ -66,6 +66,18 @@ class StatusSink(Protocol):
 
     async def write(self, kind: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
         """Write the engine's part of a status; at most once per call, only if it changed."""
+        ...
+
+
+class RunCreator(Protocol):
+    """Who makes WorkflowRuns."""
+
+    async def create(self, name: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Make a child run that its parent (`spec.parent`) owns, and return it, or what has its name already.
+
+        Raises:
+            KubeError: it was not made; if `retryable`, perhaps.
+        """
         ...
 
 

@@ -111,9 +111,12 @@ class StatusWriter:
         """
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for uid, subject in self._subjects.items():
-                self._start(uid, subject)
-            await asyncio.Event().wait()
+            try:
+                for uid, subject in self._subjects.items():
+                    self._start(uid, subject)
+                await asyncio.Event().wait()
+            finally:
+                self._group = None  # what is marked from here on is left to the next process
 
     async def settle(self, timeout_seconds: float) -> None:
         """Wait until everything that is stale now is written, at most this long."""

@@ -214,6 +214,8 @@ class Walk:
             return None if opened else Failed(CANCELLED)
         if self._overdue(step) and step.calls and not opened:
             return _timed_out()
+        if attempt.waits:
+            self._wake(step.deadline)
         self.records += attempt.records
         self.calls += attempt.wanted
         self._wake(attempt.wake_at_ms or 0)

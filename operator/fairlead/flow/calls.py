@@ -18,6 +18,7 @@ class CallKind(StrEnum):
     CHAT = "Chat"
     EMBED = "Embed"
     TOOL = "Tool"
+    WORKFLOW = "Workflow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,11 @@ class Call:
     Attributes:
         id: which call of which attempt of which step.
         kind: what is called.
-        target: the Model's or Tool's name.
-        function: the Tool's function; empty for models.
+        target: the Model's, Tool's or Workflow's name.
+        function: the Tool's function; empty for models and Workflows.
         request: Chat: {messages: [{role, content, tool_calls?, tool_call_id?}], tools?: [{name, description, schema}],
             schema?, parameters: {maxOutputTokens?, temperature?, seed?}}. Embed: {texts: [...]}.
-            Tool: {arguments: {...}}.
+            Tool: {arguments: {...}}. Workflow: {input: {...}}.
         offered: False when a model asked for something that its step does not offer: the gate denies it.
         deadline_ms: Unix ms after which the call is a Timeout; 0 for none of its own.
     """
@@ -110,7 +111,7 @@ class Outcome:
 
     Attributes:
         result: Chat: {content: str, toolCalls: [{id, name, arguments: str}]}. Embed: {vectors: [[float]]}.
-            Tool: the structured content, else {text}.
+            Tool: the structured content, else {text}. Workflow: the child's output.
         error: set instead of the result when the call failed.
         input_tokens: as the model reported them.
         output_tokens: as the model reported them.

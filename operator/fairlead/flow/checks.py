@@ -15,6 +15,7 @@ from fairlead.api.reasons import ReadyReason
 from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, Limits, OutputContract, Step, WorkflowSpec
 from fairlead.flow.cron import cron_problem, zone_problem
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
+from fairlead.flow.literals import misfits
 from fairlead.flow.schema import check_schema, findings
 from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
 from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, sites_of
@@ -36,8 +37,17 @@ class Finding:
         return f"{self.path}: {self.message}"
 
 
+InputSchemas = Mapping[str, Mapping[str, Any] | None]
+"""The input schema of each Workflow that exists; None for one that takes anything."""
+
+
 def check_workflow(
-    spec: WorkflowSpec, *, models: Container[str] | None, tools: Mapping[str, Container[str]] | None
+    spec: WorkflowSpec,
+    *,
+    models: Container[str] | None,
+    tools: Mapping[str, Container[str]] | None,
+    workflows: InputSchemas | None = None,
+    name: str = "",
 ) -> list[Finding]:
     """Return everything that is known to be wrong, in the order of the checks; empty when it can run.
 
@@ -45,6 +55,8 @@ def check_workflow(
         spec: the definition.
         models: the names of the Models that exist; None when that is not known.
         tools: the functions of each Tool that exists; None when that is not known.
+        workflows: the input schema of each Workflow that exists; None when that is not known.
+        name: the Workflow's own.
     """
     blocks = {block.name: block for block in spec.blocks}
     order, calls = _call_order(spec, blocks)
@@ -57,13 +69,14 @@ def check_workflow(
             found += _wait(step, path, spec.limits or Limits())
             found += _for_each(step, path, items)
             found += _references(step, path, spec, models, tools)
+            found += _children(step, path, workflows)
             for site in sites_of(step, path, blocks, items_of(items)):
                 found += _site(site, Reader(spec, place, scope.adding(site.adds)))
         output = Site(f"{place.path}.output", place.body.output)
         found += _site(output, Reader(spec, place, place.after()))
     if spec.concurrency is not None:
         found += _site(Site("spec.concurrency.key", spec.concurrency.key), before_the_run(spec))
-    found += [*_schedules(spec), *_schemas(spec)]
+    found += [*_schedules(spec), *_schemas(spec), *_endless(spec, name)]
     if spec.defaults is not None and spec.defaults.model is not None:
         found += _model("spec.defaults.model", spec.defaults.model, models)
     return list(dict.fromkeys(found))
@@ -348,7 +361,8 @@ def _references(
         yield from _tool(f"{path}.tool", step.tool.tool, {".function": step.tool.function}, tools)
     for index, offered in enumerate(step.agent.tools if step.agent else []):
         functions = {f".functions[{number}]": name for number, name in enumerate(offered.functions or [])}
-        yield from _tool(f"{path}.agent.tools[{index}]", offered.tool, functions, tools)
+        if offered.tool is not None:
+            yield from _tool(f"{path}.agent.tools[{index}]", offered.tool, functions, tools)
 
 
 def _model(path: str, name: str, models: Container[str] | None) -> Iterator[Finding]:
@@ -369,6 +383,39 @@ def _tool(
         if function not in tools[name]:
             hint = _hint(function, tools[name])
             yield Finding(f"{path}{field}", f"Tool '{name}' has no function '{function}'{hint}", unknown)
+
+
+# Child runs.
+
+
+def _children(step: Step, path: str, workflows: InputSchemas | None) -> Iterator[Finding]:
+    if step.workflow is not None:
+        yield from _workflow(f"{path}.workflow.workflow", step.workflow.workflow, workflows)
+        schema = (workflows or {}).get(step.workflow.workflow)
+        for problem in misfits(schema, step.workflow.input) if schema is not None else []:
+            yield Finding(f"{path}.workflow.input", f"does not fit Workflow '{step.workflow.workflow}': {problem}")
+    first: dict[tuple[str | None, str | None], int] = {}
+    for index, offered in enumerate(step.agent.tools if step.agent else []):
+        here = f"{path}.agent.tools[{index}]"
+        if offered.workflow is not None:
+            yield from _workflow(f"{here}.workflow", offered.workflow, workflows)
+        known = first.setdefault((offered.tool, offered.workflow), index)
+        if known != index:
+            yield Finding(here, f"'{offered.tool or offered.workflow}' is offered by tools[{known}] already")
+
+
+def _workflow(path: str, name: str, workflows: InputSchemas | None) -> Iterator[Finding]:
+    if workflows is not None and name not in workflows:
+        message = f"there is no Workflow '{name}'{_hint(name, workflows)}"
+        yield Finding(path, message, ReadyReason.UNKNOWN_REFERENCE.value)
+
+
+def _endless(spec: WorkflowSpec, name: str) -> Iterator[Finding]:
+    """Find a Workflow that always runs itself again. A step in a block runs only if something chose it."""
+    for index, step in enumerate(spec.steps):
+        if step.workflow is not None and step.workflow.workflow == name and step.when is None:
+            message = "the Workflow always runs itself again: give the step a when, or put it into a block of a route"
+            yield Finding(f"spec.steps[{index}].workflow.workflow", message)
 
 
 def _hint(name: str, known: Container[str]) -> str:

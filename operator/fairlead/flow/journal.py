@@ -26,16 +26,20 @@ class EntryKind(StrEnum):
 
     RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
     #                               createdAt (ms), deadline (ms), requestedBy?, concurrencyKey?,
-    #                               scheduledAt? (ms)
+    #                               scheduledAt? (ms), parent? (of a child, as in its spec)
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
     EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);
     #                          value, error?
     #                          purpose Findings: index (of the answer or signal that was checked), value: [message]
     #                          purpose Signal: value: the index of the signal that a wait takes
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
+    #                               child? {name, spec}: of a Workflow call, the WorkflowRun to make
     CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
-    #                               usage? {inputTokens, outputTokens}, durationMs; an error may carry retryAfterMs
+    #                               usage? {inputTokens, outputTokens}, durationMs; an error may carry retryAfterMs;
+    #                               of a child run the usage has modelCalls, toolCalls and steps too
     CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message
+    CHILD_STARTED = "ChildStarted"  # index, name, uid: the child run exists; the call is open until it has ended
+    CHILD_LOST = "ChildLost"  # index: nobody knows of the child after a restart; it is asked for again
     STEP_SUCCEEDED = "StepSucceeded"  # output; partial?: why a forEach left items out
     STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or
     #                             Block (not final: its block runs now); neither: another attempt follows

@@ -3,7 +3,7 @@
 The driver appends the records and asks again, or sees to it that the calls are in flight and asks when one of them
 has an outcome, or at the time it is told to. A paused run starts nothing until it is resumed. A run that is closing
 starts nothing any more: its open calls get some time, then their outcome is unknown; then its `finally` block gets
-some time, then it ends.
+some time, then it ends. A child run that was made is no call in flight: others record its end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fairlead.flow.body import Walk
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, Path
 from fairlead.flow.plan import Plan
-from fairlead.flow.recover import open_calls, outcome_unknown
+from fairlead.flow.recover import given_up, open_calls
 from fairlead.flow.scope import FINALLY, Frame
 from fairlead.flow.state import Accepted, CallState, Closing, RunState, StepState
 from fairlead.flow.steps.attempt import Failed, Nondeterminism, ResourceView, Succeeded, failed
@@ -33,9 +33,10 @@ _RUN_REASONS = {
     ErrorClass.BUDGET_EXCEEDED: RunReason.BUDGET_EXCEEDED,
     ErrorClass.OUTCOME_UNKNOWN: RunReason.OUTCOME_UNKNOWN,
 }
-_RUN_REASONS_OF_DENIALS = {
+_RUN_REASONS_OF_REASONS = {
     DecisionReason.LOOP_DETECTED: RunReason.LOOP_DETECTED,
     DecisionReason.NONDETERMINISM: RunReason.NONDETERMINISM,
+    RunReason.CHILD_NAME_CONFLICT: RunReason.CHILD_NAME_CONFLICT,
 }
 _CLASSES_OF_CLOSING = {
     RunReason.TIMEOUT: ErrorClass.TIMEOUT,
@@ -173,13 +174,13 @@ def _error_of(closing: Closing) -> CallError:
 
 
 def _unknown(state: RunState, opened: list[tuple[Path, CallState]]) -> Next:
-    return Next(tuple(outcome_unknown(path, state.steps[path].attempt, call) for path, call in opened))
+    return Next(tuple(given_up(path, state.steps[path].attempt, call) for path, call in opened))
 
 
 def _failure(state: RunState, error: CallError) -> dict[str, object]:
     reason = _RUN_REASONS.get(ErrorClass(error.error_class), RunReason.STEP_FAILED)
-    for denial, its_reason in _RUN_REASONS_OF_DENIALS.items():
-        reason = its_reason if error.reason == denial else reason
+    for known, its_reason in _RUN_REASONS_OF_REASONS.items():
+        reason = its_reason if error.reason == known else reason
     return {"reason": reason.value, "message": _told(state, error, ""), "error": error.as_data()}
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, WorkflowSpec
 
-CONTAINERS = ("block", "parallel")
-"""Kinds that call nothing themselves: the Workflow's defaults hold for the steps within, not for them."""
+CONTAINERS = ("block", "parallel", "workflow")
+"""Kinds that run other steps, here or in a child: the defaults hold for the steps within, not for them."""
 
 WITHOUT_DEFAULTS = (*CONTAINERS, "wait")
 """Nor do they hold for a wait, which says itself how long it waits."""
@@ -115,6 +115,7 @@ def _definitions(step: Step) -> dict[str, Any]:
         "validate": step.validate_,
         "transform": step.transform,
         "block": step.block,
+        "workflow": step.workflow,
         "wait": step.wait,
         "parallel": step.parallel,
     }

@@ -26,6 +26,15 @@ def open_calls(state: RunState) -> list[tuple[Path, CallState]]:
     return [(path, state.steps[path].calls[index]) for path, index in state.open_calls]
 
 
+def given_up(path: Path, attempt: int, call: CallState) -> Draft:
+    """Return the outcome of a call that is not waited for any longer. A child was told to end, and will."""
+    if call.child is None:
+        return outcome_unknown(path, attempt, call)
+    error = CallError(ErrorClass.CANCELLED, ErrorClass.CANCELLED, f"run {call.child.name} was told to end")
+    data = {"index": call.index, "status": "Failed", "error": error.as_data(), "durationMs": 0}
+    return Draft(EntryKind.CALL_OUTCOME, path, attempt, data)
+
+
 def outcome_unknown(path: Path, attempt: int, call: CallState) -> Draft:
     """Return the outcome of a call of which nobody knows whether it took effect."""
     name = f"{call.target}.{call.function}" if call.function else call.target

@@ -5,6 +5,7 @@ Plain data. `state.py` folds the journal into it, `next.py` and whoever shows a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +17,10 @@ Phase = Literal["Running", "BackingOff", "Waiting", "Succeeded", "Failed", "Skip
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was frozen when the run was accepted. `created_at`, `deadline` and `scheduled_at` are Unix ms."""
+    """What was frozen when the run was accepted. `created_at`, `deadline` and `scheduled_at` are Unix ms.
+
+    `parent` is that of a child's spec: {name, uid, path, attempt, index, limits}.
+    """
 
     workflow: str
     namespace: str
@@ -29,12 +33,16 @@ class Accepted:
     created_at: int
     deadline: int
     requested_by: str | None = None
+    parent: Mapping[str, Any] | None = None
     scheduled_at: int | None = None
 
 
 @dataclass(slots=True)
 class Usage:
-    """What a run or one of its forEach used. Steps count from their start, calls from their intent, tokens last."""
+    """What a run or one of its forEach used.
+
+    Steps count from their start, calls from their intent, tokens and what child runs used from the outcome.
+    """
 
     steps: int = 0
     model_calls: int = 0
@@ -73,6 +81,15 @@ class Evaluation:
     error: CallError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """The run that a Workflow call asks for, as its intent recorded it. `uid` is empty until it is known to exist."""
+
+    name: str
+    spec: Mapping[str, Any]
+    uid: str = ""
+
+
 @dataclass(slots=True)
 class SignalState:
     """What the run was told: `taken` by a wait, or `ignored` by all of them, and why."""
@@ -95,6 +112,7 @@ class CallState:
     digest: str = ""
     effect: str = ""
     keyed: bool = False
+    child: Child | None = None
     outcome: Outcome | None = None
     denied: CallError | None = None
     stage: str = ""
@@ -144,6 +162,7 @@ class StepState:
             ignores, by theirs.
         calls: of this attempt, by index, in order of their intents; emptied when the step is over.
         tokens: of all attempts.
+        child: the name of the last child run.
     """
 
     path: Path
@@ -169,6 +188,7 @@ class StepState:
     findings: dict[str, list[str]] = field(default_factory=dict)
     calls: dict[str, CallState] = field(default_factory=dict)
     tokens: int = 0
+    child: str = ""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ look only at what is open: finished steps keep their output, finished bodies cos
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from fairlead.api.reasons import DecisionReason, ErrorClass
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
@@ -15,6 +16,7 @@ from fairlead.flow.runstate import (
     Accepted,
     BodyState,
     CallState,
+    Child,
     Closing,
     Evaluation,
     Phase,
@@ -50,9 +52,9 @@ def apply(state: RunState, entry: Entry) -> RunState:
 
 
 def repeats_of(state: RunState, call: Call) -> int:
-    """Return how often this very function call was recorded in the call's attempt already, itself not counted."""
+    """Return how often this very call was recorded in its attempt already, itself not counted; 0 for models."""
     step = state.steps.get(call.id.path)
-    if call.kind is not CallKind.TOOL or step is None or step.attempt != call.id.attempt:
+    if call.kind not in (CallKind.TOOL, CallKind.WORKFLOW) or step is None or step.attempt != call.id.attempt:
         return 0
     own, digest = str(call.id.index), call.digest
     return sum(other.digest == digest and index != own for index, other in step.calls.items())
@@ -100,6 +102,7 @@ def _accepted(state: RunState, entry: Entry) -> None:
         created_at=data["createdAt"],
         deadline=data["deadline"],
         requested_by=data.get("requestedBy"),
+        parent=data.get("parent"),
         scheduled_at=data.get("scheduledAt"),
     )
 
@@ -178,7 +181,7 @@ def _call_intent(state: RunState, entry: Entry) -> None:
     step, data = _current(state, entry), entry.data
     if step is None or data["index"] in step.calls:
         return
-    kind = CallKind(data["kind"])
+    kind, child = CallKind(data["kind"]), data.get("child")
     step.calls[data["index"]] = CallState(
         index=data["index"],
         kind=kind,
@@ -187,13 +190,22 @@ def _call_intent(state: RunState, entry: Entry) -> None:
         digest=data["digest"],
         effect=data["effect"],
         keyed="key" in data,
+        child=Child(child["name"], child["spec"]) if child else None,
     )
     state.open_calls[(entry.path, data["index"])] = None
     for used in _counted(state, entry.path):
-        if kind is CallKind.TOOL:
+        if kind in (CallKind.TOOL, CallKind.WORKFLOW):
             used.tool_calls += 1
         else:
             used.model_calls += 1
+
+
+def _child_started(state: RunState, entry: Entry) -> None:
+    step = _current(state, entry)
+    call = step.calls.get(entry.data["index"]) if step else None
+    if step is not None and call is not None and call.child is not None:
+        call.child = replace(call.child, uid=entry.data.get("uid", ""))
+        step.child = call.child.name
 
 
 def _call_outcome(state: RunState, entry: Entry) -> None:
@@ -210,6 +222,9 @@ def _call_outcome(state: RunState, entry: Entry) -> None:
         duration_ms=data.get("durationMs", 0),
     )
     for used in _counted(state, entry.path):
+        used.model_calls += usage.get("modelCalls", 0)
+        used.tool_calls += usage.get("toolCalls", 0)
+        used.steps += usage.get("steps", 0)
         used.input_tokens += call.outcome.input_tokens
         used.output_tokens += call.outcome.output_tokens
     step.tokens += call.outcome.input_tokens + call.outcome.output_tokens
@@ -365,6 +380,8 @@ _FOLDS: Mapping[EntryKind, Callable[[RunState, Entry], None]] = {
     EntryKind.CALL_INTENT: _call_intent,
     EntryKind.CALL_OUTCOME: _call_outcome,
     EntryKind.CALL_DENIED: _call_denied,
+    EntryKind.CHILD_STARTED: _child_started,
+    EntryKind.CHILD_LOST: _child_started,
     EntryKind.STEP_SUCCEEDED: _step_succeeded,
     EntryKind.STEP_SKIPPED: _step_skipped,
     EntryKind.STEP_FAILED: _step_failed,

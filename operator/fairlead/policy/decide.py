@@ -12,13 +12,14 @@ from collections.abc import Callable
 from fairlead.api.model import Model
 from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.api.tool import Function, Tool
+from fairlead.api.workflow import Workflow
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.schema import findings
 from fairlead.policy.decision import Decision, Snapshot
-from fairlead.policy.permission import Permission, function_permission, model_permission
+from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
 
 IDENTICAL_CALLS = 3
-"""An agent's attempt that makes the same tool call for this time is in a loop."""
+"""An agent's attempt that makes the same call of a function or Workflow for this time is in a loop."""
 
 MODEL_API = {CallKind.CHAT: "OpenAIChat", CallKind.EMBED: "OpenAIEmbeddings"}
 
@@ -36,6 +37,8 @@ def required_permissions(call: Call) -> tuple[Permission, ...]:
     """Return what the call needs: any one of these."""
     if call.kind is CallKind.TOOL:
         return function_permission(call.target, call.function)
+    if call.kind is CallKind.WORKFLOW:
+        return workflow_permission(call.target)
     return model_permission(call.target)
 
 
@@ -46,7 +49,13 @@ def find_function(tool: Tool, name: str) -> Function | None:
 
 def contract(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 4: what is called exists, can do this, was offered, and the arguments fit."""
-    problem = _model_problem(call, snapshot.model) if call.kind is not CallKind.TOOL else _tool_problem(call, snapshot)
+    match call.kind:
+        case CallKind.TOOL:
+            problem = _tool_problem(call, snapshot)
+        case CallKind.WORKFLOW:
+            problem = _workflow_problem(call, snapshot.workflow)
+        case _:
+            problem = _model_problem(call, snapshot.model)
     return _deny(Stage.CONTRACT, DecisionReason.INVALID, problem) if problem else None
 
 
@@ -77,18 +86,22 @@ def data_flow(call: Call, snapshot: Snapshot) -> Decision | None:
 
 
 def limits(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 8: an agent that makes the very same tool call again and again is stopped."""
-    if call.kind is not CallKind.TOOL or snapshot.repeats < IDENTICAL_CALLS - 1:
+    """Stage 8: an agent that makes the very same call again and again is stopped."""
+    if call.kind in MODEL_API or snapshot.repeats < IDENTICAL_CALLS - 1:
         return None
-    made = f"{call.target}.{call.function} was called {snapshot.repeats} times with the same arguments"
+    name = f"{call.target}.{call.function}" if call.function else call.target
+    made = f"{name} was called {snapshot.repeats} times with the same arguments"
     return _deny(Stage.LIMITS, DecisionReason.LOOP_DETECTED, made)
 
 
 def budget(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 9: the run's own limits leave room for one more call."""
     bounds, usage = snapshot.limits, snapshot.usage
+    if call.kind is CallKind.WORKFLOW and bounds.depth == 0:
+        message = "limits.depth: no further level of child runs is left"
+        return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, message)
     spent = [("toolCalls", usage.tool_calls, bounds.tool_calls)]
-    if call.kind is not CallKind.TOOL:
+    if call.kind in MODEL_API:
         spent = [("modelCalls", usage.model_calls, bounds.model_calls), ("tokens", usage.tokens, bounds.tokens)]
     for name, used, limit in spent:
         if used >= limit:
@@ -130,6 +143,16 @@ def _tool_problem(call: Call, snapshot: Snapshot) -> str:
     if not call.offered:
         return f"the step does not offer {call.target}.{call.function}"
     return _argument_problem(function, call.request.get("arguments"))
+
+
+def _workflow_problem(call: Call, workflow: Workflow | None) -> str:
+    if workflow is None:
+        return f"there is no Workflow {call.target}"
+    if not isinstance(call.request.get("input"), dict):
+        return "the input must be an object"
+    schema = workflow.spec.input.schema_ if workflow.spec.input else None
+    problems = findings(schema, call.request["input"]) if schema is not None else []
+    return f"the input does not fit Workflow {call.target}: {'; '.join(problems)}" if problems else ""
 
 
 def _argument_problem(function: Function, arguments: object) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from fairlead.api.model import Model
 from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.api.tool import Tool
-from fairlead.api.workflow import Limits
+from fairlead.api.workflow import Limits, Workflow
 from fairlead.policy.permission import Permission
 
 
@@ -53,6 +53,7 @@ class Snapshot:
         account: the ServiceAccount that the run acts as.
         model: the Model that is called, None if there is none of that name.
         tool: the Tool that is called, None if there is none of that name.
+        workflow: the Workflow that is called, None if there is none of that name.
         authorization: what the authorizer said.
         limits: the run's bounds.
         usage: what it used so far.
@@ -64,6 +65,7 @@ class Snapshot:
     account: str
     model: Model | None = None
     tool: Tool | None = None
+    workflow: Workflow | None = None
     authorization: Authorization = field(default_factory=lambda: Authorization("Unavailable"))
     limits: Limits = field(default_factory=Limits)
     usage: RunUsage = field(default_factory=RunUsage)

@@ -34,3 +34,8 @@ def model_permission(model: str) -> tuple[Permission, ...]:
 def function_permission(tool: str, function: str) -> tuple[Permission, ...]:
     """Return what a function call needs: any one of these."""
     return (Permission("toolfunctions", f"{tool}.{function}"), Permission("tools", tool))
+
+
+def workflow_permission(workflow: str) -> tuple[Permission, ...]:
+    """Return what starting a child run needs: any one of these."""
+    return (Permission("workflows", workflow),)

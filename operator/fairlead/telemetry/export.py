@@ -134,7 +134,7 @@ class SpanExporter:
             parent=_context(span.trace_id, span.parent_id) if span.parent_id else None,
             resource=self._resource,
             attributes=dict(span.attributes),
-            links=[Link(_context(span.trace_id, span.link_id))] if span.link_id else [],
+            links=[Link(_context(span.link_trace_id or span.trace_id, span.link_id))] if span.link_id else [],
             kind=SpanKind.CLIENT if span.client else SpanKind.INTERNAL,
             status=error,
             start_time=span.start_ms * 1_000_000,

@@ -17,7 +17,10 @@ from fairlead.telemetry.ids import span_id, trace_id
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One finished span. Times are Unix ms; `error` is the stable reason, empty when all went well."""
+    """One finished span. Times are Unix ms; `error` is the stable reason, empty when all went well.
+
+    `link_id` is a span of `link_trace_id`, or of the same trace when that is empty.
+    """
 
     trace_id: str
     span_id: str
@@ -30,6 +33,7 @@ class Span:
     error_message: str = ""
     client: bool = False
     link_id: str = ""
+    link_trace_id: str = ""
 
 
 def parent_path(path: str) -> str:
@@ -54,6 +58,7 @@ class SpanFold:
         self._attempts: dict[str, tuple[int, int]] = {}
         self._ended: set[tuple[str, int]] = set()
         self._calls: dict[tuple[str, int, str], Entry] = {}
+        self._children: dict[tuple[str, int, str], str] = {}
 
     def add(self, entry: Entry) -> list[Span]:
         """Return the spans that this entry ends."""
@@ -66,6 +71,8 @@ class SpanFold:
                 self._attempts[entry.path] = (entry.attempt, entry.at)
             case EntryKind.CALL_INTENT:
                 self._calls[(entry.path, entry.attempt, entry.data["index"])] = entry
+            case EntryKind.CHILD_STARTED:
+                self._children[(entry.path, entry.attempt, entry.data["index"])] = entry.data["name"]
             case EntryKind.CALL_OUTCOME:
                 return self._outcome(entry)
             case EntryKind.CALL_DENIED:
@@ -79,12 +86,15 @@ class SpanFold:
         return []
 
     def _outcome(self, entry: Entry) -> list[Span]:
-        intent = self._calls.pop((entry.path, entry.attempt, entry.data["index"]), None)
+        at = (entry.path, entry.attempt, entry.data["index"])
+        intent, child = self._calls.pop(at, None), self._children.pop(at, "")
         if intent is None:
             return []
         usage = entry.data.get("usage") or {}
         error = entry.data.get("error") or {}
         attributes = _call_attributes(intent) | {semconv.EFFECT: intent.data.get("effect", "")}
+        if child:
+            attributes[semconv.CHILD_RUN] = child
         if usage:
             attributes[semconv.GEN_AI_INPUT_TOKENS] = usage.get("inputTokens", 0)
             attributes[semconv.GEN_AI_OUTPUT_TOKENS] = usage.get("outputTokens", 0)
@@ -134,6 +144,8 @@ class SpanFold:
             semconv.NAMESPACE: accepted.get("namespace", ""),
             semconv.REVISION: accepted.get("revision", ""),
         }
+        parent = accepted.get("parent")
+        called = (parent["uid"], parent["path"], parent["attempt"], "call", parent["index"]) if parent else None
         return self._span(
             entry,
             "run",
@@ -141,6 +153,8 @@ class SpanFold:
             start_ms=start,
             attributes=attributes,
             error={"reason": reason, "message": entry.data.get("message", "")} if failed else {},
+            link_id=span_id(*called) if called else "",
+            link_trace_id=trace_id(parent["uid"]) if parent else "",
         )
 
     def _span(
@@ -154,6 +168,7 @@ class SpanFold:
         error: Mapping[str, Any] | None = None,
         client: bool = False,
         link_id: str = "",
+        link_trace_id: str = "",
     ) -> Span:
         index = str(entry.data.get("index", "")) if kind == "call" else ""
         own: dict[str, Any] = {semconv.RUN_UID: self._uid}
@@ -177,6 +192,7 @@ class SpanFold:
             error_message=error.get("message", "") if error else "",
             client=client,
             link_id=link_id,
+            link_trace_id=link_trace_id,
         )
 
     def _id(self, path: str, attempt: int, kind: str, index: str) -> str:
@@ -212,9 +228,15 @@ def _call_attributes(entry: Entry) -> dict[str, Any]:
     target, function = entry.data.get("target", ""), entry.data.get("function", "")
     if operation == semconv.OPERATION_TOOL:
         return {semconv.GEN_AI_OPERATION: operation, semconv.GEN_AI_TOOL_NAME: f"{target}.{function}"}
+    if operation == semconv.OPERATION_WORKFLOW:
+        return {semconv.GEN_AI_OPERATION: operation, semconv.WORKFLOW: target}
     return {semconv.GEN_AI_OPERATION: operation, semconv.GEN_AI_REQUEST_MODEL: target}
 
 
 def _operation(entry: Entry) -> str:
-    kinds = {"Chat": semconv.OPERATION_CHAT, "Embed": semconv.OPERATION_EMBEDDINGS}
+    kinds = {
+        "Chat": semconv.OPERATION_CHAT,
+        "Embed": semconv.OPERATION_EMBEDDINGS,
+        "Workflow": semconv.OPERATION_WORKFLOW,
+    }
     return kinds.get(entry.data.get("kind", ""), semconv.OPERATION_TOOL)

@@ -12,10 +12,15 @@ from fairlead.controllers.workflow import plan
 ENGINE = ready(declared("Engine", "default"))
 MODELS = [declared("Model", "small"), declared("Model", "embedder")]
 TOOLS = [declared("Tool", "tickets")]
+RESEARCHER = declared(
+    "Workflow",
+    "researcher",
+    changes={"spec": {"steps": [{"name": "look", "transform": {"value": "$( input.topic )"}}]}},
+)
 
 
 def planned(changes: dict[str, Any] | None = None, *, engine: Object | None = ENGINE, **others: list[Object]) -> Plan:
-    world = {"models": MODELS, "tools": TOOLS} | others
+    world = {"models": MODELS, "tools": TOOLS, "workflows": [RESEARCHER]} | others
     return plan(declared("Workflow", changes=changes), engine=engine, **world)
 
 

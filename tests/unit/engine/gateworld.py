@@ -116,7 +116,8 @@ class World(Declared):
         self.dispatched: list[Call] = []
         self.arguments: dict[str, Any] = {}
         self.answer: Callable[[], Awaitable[Outcome]] | None = None
-        self.gate = Gate(self, self, self, self._Tools(self), self.clock, sleep=self.clock.sleep)  # type: ignore[arg-type]  # fakes of the seams
+        fakes: Any = self
+        self.gate = Gate(fakes, fakes, fakes, self._Tools(fakes), self.clock, creator=fakes, sleep=self.clock.sleep)
 
     async def authorize(self, account: str, any_of: tuple[Permission, ...]) -> Authorization:
         self.asked.append(any_of)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.unit.engine.childworld import ChildWorld
 from tests.unit.engine.fakes import READY
 from tests.unit.engine.runworld import World, run_object
 
@@ -41,9 +42,9 @@ SIGNALS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def workflow(name: str) -> Workflow:
-    declared = yaml.safe_load((PATTERNS / f"{name}.yaml").read_text(encoding="utf-8"))
-    named = {"name": "w", "namespace": "team", "uid": "uid-w", "generation": 1}
+def workflow(name: str, called: str = "w") -> Workflow:
+    declared = next(yaml.safe_load_all((PATTERNS / f"{name}.yaml").read_text(encoding="utf-8")))
+    named = {"name": called, "namespace": "team", "uid": f"uid-{called}", "generation": 1}
     return Workflow.model_validate({**declared, "metadata": named, "status": {"conditions": [READY]}})
 
 
@@ -58,7 +59,17 @@ async def test_a_pattern_runs_as_its_example_says(
     assert world.sink.of("run-0")[-1]["output"] == output
 
 
+async def test_recursion_ends_as_its_example_says(tmp_path: Path) -> None:
+    world = ChildWorld(tmp_path / "journal.db")
+    world.resources.workflows["recursion"] = workflow("recursion", "recursion")
+    async with world.serving() as engine:
+        engine.submit(run_object(workflow="recursion", input={"n": 4}))
+        await world.until(lambda: world.succeeded() == ("True", "Completed"))
+    assert world.sink.of("run-0")[-1]["output"] == 24
+    assert len(world.kube.made) == 3
+
+
 def test_every_example_runs_and_stands_in_the_table() -> None:
     files = {path.stem for path in PATTERNS.glob("*.yaml")}
     listed = re.findall(r"examples/patterns/([a-z-]+)\.yaml", (ROOT / "docs/patterns.md").read_text(encoding="utf-8"))
-    assert files == {name for name, _, _ in RUNS} == set(listed)
+    assert files == {"recursion", *(name for name, _, _ in RUNS)} == set(listed)

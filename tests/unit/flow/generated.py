@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
-from tests.unit.flow.world import World, chat, error, model, plan_of, tool
+from tests.unit.flow.world import World, chat, error, model, plan_of, tool, workflow_named
 
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.plan import Plan
@@ -49,6 +49,8 @@ def world(seed: int, *, errors_percent: int) -> World:
         match call.kind:
             case CallKind.EMBED:
                 return {"vectors": [[_dice(text, 7) - 3, 1] for text in call.request["texts"]]}
+            case CallKind.WORKFLOW:
+                return {"n": dice(call, 4), "of": call.target}
             case CallKind.TOOL:
                 return {"n": dice(call, 4), "of": call.function}
             case CallKind.CHAT:
@@ -61,7 +63,8 @@ def world(seed: int, *, errors_percent: int) -> World:
                 return chat(json.dumps(_instance(schema, f"{seed}{call.id}{dice(call, 99, 'instance')}")))
 
     functions = [{"name": name, "input": {"schema": ARGUMENTS}, **more} for name, more in FUNCTIONS.items()]
-    return World(answer=answer, models=MODELS, tools={"t": tool(*functions)})
+    helper = workflow_named("helper", input={"schema": ARGUMENTS})
+    return World(answer=answer, models=MODELS, tools={"t": tool(*functions)}, workflows={"helper": helper})
 
 
 def _asked(call: Call, tools: list[dict[str, Any]], dice: Any, n: int) -> tuple[str, str]:
@@ -125,7 +128,7 @@ def bodies(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], *, m
 def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], before: list[str]) -> dict[str, Any]:
     """Draw one kind of step with its definition; values read the input and the steps before."""
     seen = "".join(f" $( toJson(steps.{name}.output) )" for name in before[-1:])
-    tools = [{"tool": "t", "functions": list(functions)}]
+    tools = [{"tool": "t", "functions": list(functions)}, {"workflow": "helper"}]
     contract = {"schema": SCHEMA, "rules": [{"expression": "output.n > 0", "message": "n is too small"}]}
     contract |= {"revisions": draw(st.integers(0, 2))}
     if draw(st.booleans()):
@@ -138,6 +141,7 @@ def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], befor
         {"tool": {"tool": "t", "function": function, "arguments": {"q": "$( input.n )"}}} for function in functions
     ]
     ways += [
+        {"workflow": {"workflow": "helper", "input": {"q": "$( input.n )"}}},
         {"transform": {"value": f"$( input.n ){seen}"}},
         {"generate": {"model": model, "prompt": f"say{seen}", "output": contract}},
         {"agent": {"model": model, "prompt": f"do{seen}", "tools": tools, "maxTurns": 3, "output": contract}},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.flow.generated import SIGNAL, plans, world
 from tests.unit.flow.world import Driver, Journal, Stopped, World, accepted
 
+from fairlead.flow.calls import CallKind
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.next import CLOSING_GRACE_MS
 from fairlead.flow.plan import Plan
@@ -132,6 +133,8 @@ def _cuts(journal: Journal, data: st.DataObject) -> list[int]:
 
 
 def _nothing_ran_twice(driver: Driver) -> None:
+    children = [call.id for call in driver.world.performed if call.kind is CallKind.WORKFLOW]
+    assert len(children) == len(set(children))
     keyless = [effect for effect in driver.world.effects() if effect[2] == "t.write"]
     assert len(keyless) == len(set(keyless))
     succeeded: set[str] = set()

@@ -12,12 +12,14 @@ from typing import Any
 
 from fairlead.api.model import Model
 from fairlead.api.tool import Tool
-from fairlead.api.workflow import WorkflowSpec
+from fairlead.api.workflow import Workflow, WorkflowSpec
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
+from fairlead.flow.children import child_name, child_outcome, child_spec
 from fairlead.flow.journal import SEMANTICS, Draft, Entry, EntryKind, Path, RunUid
 from fairlead.flow.next import what_next
 from fairlead.flow.plan import Plan, compile_plan
-from fairlead.flow.recover import recover
+from fairlead.flow.recover import open_calls, recover
+from fairlead.flow.runstate import Terminal, Usage
 from fairlead.flow.state import RunState, StepState, apply, new_state, repeats_of
 
 UID = RunUid("5b0c7f5e-0000-4000-8000-000000000001")
@@ -56,15 +58,18 @@ class Journal:
 class World:
     """What there is and how it answers.
 
-    `answer` returns the result of a call, or a CallError. `denied` names the functions that are not granted.
+    `answer` returns the result of a call, or a CallError. `denied` names the functions that are not granted. `children`
+    are the runs that were made, by name, with what they come to.
     """
 
     answer: Answer = lambda call: {"text": "ok"}
     models: Mapping[str, Model] = field(default_factory=dict)
     tools: Mapping[str, Tool] = field(default_factory=dict)
+    workflows: Mapping[str, Workflow] = field(default_factory=dict)
     denied: Mapping[str, str] = field(default_factory=dict)
     call_ms: int = 10
     performed: list[Call] = field(default_factory=list)
+    children: dict[str, Outcome] = field(default_factory=dict)
 
     def decide(self, state: RunState, call: Call) -> str | None:
         """Return why a call is denied."""
@@ -82,7 +87,14 @@ class World:
         tokens = 0 if call.kind is CallKind.TOOL else 7
         return Outcome(result=answer, input_tokens=tokens, output_tokens=tokens, duration_ms=self.call_ms)
 
+    def start(self, name: str, call: Call) -> None:
+        """Make a child run, unless it is there."""
+        if name not in self.children:
+            self.children[name] = self.perform(call)
+
     def effect(self, call: Call) -> tuple[str, bool]:
+        if call.kind is CallKind.WORKFLOW:
+            return "Irreversible", True
         if call.kind is not CallKind.TOOL:
             return "Read", False
         functions = self.tools[call.target].spec.functions if call.target in self.tools else []
@@ -138,6 +150,8 @@ class Driver:
                 continue
             if following.calls:
                 self._call(following.calls)
+            elif self._a_child_ends():
+                pass
             elif following.wake_at_ms is None or (until_ms is not None and following.wake_at_ms > until_ms):
                 return self.state
             else:
@@ -152,10 +166,26 @@ class Driver:
         call = next((call for call in calls if self.open(call) == "open"), None)
         if undecided or call is None:
             return
+        if call.kind is CallKind.WORKFLOW:
+            name = child_name(UID, call)
+            self.world.start(name, call)
+            data = {"index": str(call.id.index), "name": name, "uid": f"uid-of-{name}"}
+            self.append(Draft(EntryKind.CHILD_STARTED, call.id.path, call.id.attempt, data))
+            return
         outcome = self.world.perform(call)
         late = call.deadline_ms and self.journal.now_ms + self.world.call_ms > call.deadline_ms
         self.journal.now_ms += self.world.call_ms
         self.append(outcome_of(call, Outcome(error=CallError("Timeout", "Timeout", "too late")) if late else outcome))
+
+    def _a_child_ends(self) -> bool:
+        """Let the first child run that is waited for end, if there is any."""
+        for path, call in open_calls(self.state):
+            if call.child is not None and call.child.name in self.world.children:
+                ended = run_of(self.world.children[call.child.name])
+                self.journal.now_ms += self.world.call_ms
+                self.append(child_outcome(path, self.state.steps[path].attempt, call, ended))
+                return True
+        return False
 
     def open(self, call: Call) -> str | None:
         step = self.state.steps[call.id.path]
@@ -177,7 +207,21 @@ class Driver:
             return
         effect, keyed = self.world.effect(call)
         data = named | {"effect": effect} | ({"key": call.id.idempotency_key(UID)} if keyed else {})
+        if call.kind is CallKind.WORKFLOW:
+            spec = child_spec(self.plan, self.state, call, now_ms=self.journal.now_ms)
+            data["child"] = {"name": child_name(UID, call), "spec": spec}
         self.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
+
+
+def run_of(outcome: Outcome) -> RunState:
+    """Return the state of a child run that came to this."""
+    state = new_state()
+    state.usage = Usage(steps=3, model_calls=1, tool_calls=2, input_tokens=7, output_tokens=7)
+    error = outcome.error
+    kind = EntryKind.RUN_FAILED if error else EntryKind.RUN_SUCCEEDED
+    reason = error.error_class if error else "Completed"
+    state.terminal = Terminal(kind, reason, error.message if error else "", output=outcome.result)
+    return state
 
 
 def outcome_of(call: Call, outcome: Outcome) -> Draft:
@@ -238,6 +282,11 @@ def model(*capabilities: str, api: str = "OpenAIChat") -> Model:
 def tool(*functions: dict[str, Any]) -> Tool:
     spec = {"mcp": {"url": "http://tools.example/mcp"}, "functions": list(functions)}
     return Tool.model_validate({"metadata": {"name": "t"}, "spec": spec})
+
+
+def workflow_named(name: str, **spec: Any) -> Workflow:
+    spec = {"description": f"The {name}.", "steps": [{"name": "a", "transform": {"value": 1}}]} | spec
+    return Workflow.model_validate({"metadata": {"name": name}, "spec": spec})
 
 
 def chat(content: str = "", *calls: tuple[str, str]) -> dict[str, Any]:

@@ -211,6 +211,13 @@ class Database:
         """Return every open run, oldest first."""
         return self._run_rows(schema.runs.c.state == OPEN)
 
+    def open_parents(self) -> set[RunUid]:
+        """Return the open runs that have started a child run."""
+        runs, entries = schema.runs.c, schema.entries.c
+        mine = schema.runs.join(schema.entries, entries.run_uid == runs.uid)
+        started = (runs.state == OPEN, entries.kind == EntryKind.CHILD_STARTED.value)
+        return {RunUid(row.uid) for row in self._rows(select(runs.uid).select_from(mine).where(*started).distinct())}
+
     def run(self, run_uid: RunUid) -> RunRow | None:
         """Return one run, open or not."""
         return next(iter(self._run_rows(schema.runs.c.uid == run_uid)), None)

@@ -142,6 +142,10 @@ class Store:
         """Return the runs that have ended and have their journal here."""
         return self._ended
 
+    def ended(self, run_uid: RunUid) -> bool:
+        """Tell whether the run has a journal here that has come to its end."""
+        return run_uid in self._ended
+
     def forgotten_runs(self) -> Mapping[RunUid, EndedRun]:
         """Return the runs of which nothing is left but that they were."""
         return self._forgotten
@@ -266,6 +270,10 @@ class Store:
     async def open_runs(self) -> list[RunRow]:
         """Return every run that has not ended, oldest first."""
         return await self._read(self._database.open_runs)
+
+    async def open_parents(self) -> set[RunUid]:
+        """Return the open runs that have started a child run."""
+        return await self._read(self._database.open_parents)
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """Return how many runs there are by (Workflow, state)."""

@@ -46,7 +46,7 @@ def inputs(definition: Agent, evaluator: Evaluator, setting: Setting) -> Any:
     name = setting.model(definition.model)
     model = setting.resources.models.get(name)
     constrained = model is None or "Tools" not in model.spec.capabilities
-    functions = offered_functions(definition.tools, setting.resources.tools)
+    functions = offered_functions(definition.tools, setting.resources.tools, setting.resources.workflows)
     told = explanation(functions, definition.output, constrained=constrained)
     instructions = evaluator.text(definition.instructions) if definition.instructions is not None else ""
     system = "\n\n".join(part for part in (instructions, told) if part)
@@ -165,6 +165,9 @@ class _Loop:
             target, split, name = asked.name.partition("__")
             target, name = (target, name) if split else ("", asked.name)
             return self.attempt.ask(CallKind.TOOL, target, request, index=index, function=name, offered=False)
+        if "workflow" in function:
+            request = {"input": asked.arguments or {}}
+            return self.attempt.ask(CallKind.WORKFLOW, function["workflow"], request, index=index)
         return self.attempt.ask(CallKind.TOOL, function["tool"], request, index=index, function=function["function"])
 
     def _problems(self, asked: Asked, index: CallIndex) -> list[str]:

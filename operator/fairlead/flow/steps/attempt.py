@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from fairlead.api.model import Model
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.tool import Tool
-from fairlead.api.workflow import OutputRule
+from fairlead.api.workflow import OutputRule, Workflow
 from fairlead.errors import FairleadError
 from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
@@ -22,7 +22,7 @@ from fairlead.flow.state import CallState, SignalState, StepState
 
 
 class ResourceView(Protocol):
-    """The declared resources that planning looks at: what a model can do, which functions a Tool has."""
+    """The declared resources that planning looks at: what a model can do, what a Tool or Workflow offers."""
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -32,6 +32,11 @@ class ResourceView(Protocol):
     @property
     def tools(self) -> Mapping[str, Tool]:
         """Return the namespace's Tools by name."""
+        ...
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """Return the namespace's Workflows by name."""
         ...
 
 
@@ -119,6 +124,7 @@ class Attempt:
         signals: what the run was told so far.
         wanted: the calls that should be in flight.
         records: what is to be journaled before it goes on.
+        waits: a child run exists that has not ended.
         wake_at_ms: when to look again, Unix ms; None for no such time.
     """
 
@@ -130,6 +136,7 @@ class Attempt:
     signals: Sequence[SignalState]
     wanted: list[Call] = field(default_factory=list)
     records: list[Draft] = field(default_factory=list)
+    waits: bool = False
     wake_at_ms: int | None = None
 
     @property
@@ -184,7 +191,10 @@ class Attempt:
             raise Nondeterminism(f"{self.path}: call {index} differs from the recorded one")
         if known is not None and known.settled:
             return known
-        self.wanted.append(call)
+        if known is not None and known.child is not None and known.child.uid:
+            self.waits = True  # a row, not a call in flight: whoever sees the child's end records the outcome
+        else:
+            self.wanted.append(call)
         return None
 
     def findings(self, index: CallIndex, check: Callable[[], list[str]], *, again: bool = True) -> list[str]:

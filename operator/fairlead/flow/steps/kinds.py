@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlead.flow.plan import StepPlan
-from fairlead.flow.steps import agent, block, generate, parallel, route, tool, transform, validate, wait
+from fairlead.flow.steps import agent, block, generate, parallel, route, tool, transform, validate, wait, workflow
 from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting
 
 
@@ -27,6 +27,7 @@ _KINDS: Mapping[str, StepKind] = {
     "validate": StepKind(validate.inputs, validate.advance),
     "transform": StepKind(transform.inputs, transform.advance),
     "block": StepKind(block.inputs, block.advance),
+    "workflow": StepKind(workflow.inputs, workflow.advance),
     "wait": StepKind(wait.inputs, wait.advance),
     "parallel": StepKind(parallel.inputs, parallel.advance),
 }

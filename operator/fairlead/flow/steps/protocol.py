@@ -14,11 +14,12 @@ import orjson
 
 from fairlead.api.canonical import canonical_json
 from fairlead.api.tool import Tool
-from fairlead.api.workflow import Agent, AgentTool, OutputContract
+from fairlead.api.workflow import Agent, AgentTool, OutputContract, Workflow
 from fairlead.flow.steps.answer import chat_request, message, parse_json
 
 Function = Mapping[str, Any]
-"""An offered function, frozen with the inputs: {name: as the model sees it, tool, function, description, schema}."""
+"""What is offered, frozen with the inputs: {name: as the model sees it, description, schema} and what it stands for:
+{tool, function} or {workflow}."""
 
 _TEXT_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -71,14 +72,20 @@ class AgentProtocol(Protocol):
         ...
 
 
-def offered_functions(granted: Sequence[AgentTool], tools: Mapping[str, Tool]) -> list[dict[str, Any]]:
-    """Return the functions that the step offers, with the contract's texts and schemas.
+def offered_functions(
+    granted: Sequence[AgentTool], tools: Mapping[str, Tool], workflows: Mapping[str, Workflow]
+) -> list[dict[str, Any]]:
+    """Return the functions and Workflows that the step offers, with the contract's texts and schemas.
 
-    A Tool or function that does not exist is not offered; the model may still ask for it and is then denied.
+    What does not exist is not offered; the model may still ask for it and is then denied.
     """
     offered: dict[str, dict[str, Any]] = {}
     for grant in granted:
-        tool = tools.get(grant.tool)
+        workflow = workflows.get(grant.workflow or "")
+        if workflow is not None:
+            name = _free_name(workflow.metadata.name, offered)
+            offered[name] = {"name": name, "workflow": workflow.metadata.name, **_as_function(workflow)}
+        tool = tools.get(grant.tool or "")
         for function in tool.spec.functions if tool else []:
             if grant.functions is not None and function.name not in grant.functions:
                 continue
@@ -91,6 +98,11 @@ def offered_functions(granted: Sequence[AgentTool], tools: Mapping[str, Tool]) -
                 "schema": function.input.schema_ if function.input else {"type": "object"},
             }
     return list(offered.values())
+
+
+def _as_function(workflow: Workflow) -> dict[str, Any]:
+    json_schema = workflow.spec.input.schema_ if workflow.spec.input else None
+    return {"description": workflow.spec.description or "", "schema": json_schema or {"type": "object"}}
 
 
 def _free_name(wanted: str, taken: Mapping[str, Any]) -> str:

@@ -1,0 +1,82 @@
+"""What is known to be wrong with child runs before they run."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from fairlead.api.workflow import WorkflowSpec
+from fairlead.flow.checks import Finding, check_workflow
+
+TOPIC = {
+    "type": "object",
+    "properties": {"topic": {"type": "string"}, "depth": {"type": "integer"}},
+    "required": ["topic"],
+    "additionalProperties": False,
+}
+WORKFLOWS = {"researcher": TOPIC, "open": None, "me": None}
+
+
+def check(text: str) -> list[Finding]:
+    spec = WorkflowSpec.model_validate(yaml.safe_load(text))
+    return check_workflow(spec, models=None, tools=None, workflows=WORKFLOWS, name="me")
+
+
+RIGHT = {
+    "what fits": "steps: [{name: a, workflow: {workflow: researcher, input: {topic: x, depth: 2}}}]",
+    "what is only known when it runs": "steps: [{name: a, workflow: {workflow: researcher, "
+    "input: {topic: '$( run.name )', depth: '$( 1 + 1 )'}}}]",
+    "a Workflow that takes anything": "steps: [{name: a, workflow: {workflow: open, input: {any: 1}}}]",
+    "itself, if something holds": "steps: [{name: a, when: 'input.n > 0', workflow: {workflow: me}}]",
+    "offered to an agent": "steps: [{name: a, agent: {model: m, prompt: x, "
+    "tools: [{workflow: researcher}, {tool: t}]}}]",
+}
+WRONG = {
+    "no such Workflow": (
+        "steps: [{name: a, workflow: {workflow: reseacher}}]",
+        "spec.steps[0].workflow.workflow",
+        "there is no Workflow 'reseacher'; did you mean 'researcher'",
+    ),
+    "offered, but no such Workflow": (
+        "steps: [{name: a, agent: {model: m, prompt: x, tools: [{workflow: nobody}]}}]",
+        "spec.steps[0].agent.tools[0].workflow",
+        "there is no Workflow 'nobody'",
+    ),
+    "offered twice": (
+        "steps: [{name: a, agent: {model: m, prompt: x, tools: [{workflow: open}, {workflow: open}]}}]",
+        "spec.steps[0].agent.tools[1]",
+        "'open' is offered by tools[0] already",
+    ),
+    "an input that is missing": (
+        "steps: [{name: a, workflow: {workflow: researcher, input: {depth: '$( 1 )'}}}]",
+        "spec.steps[0].workflow.input",
+        '"topic" is a required property',
+    ),
+    "an input that the Workflow does not take": (
+        "steps: [{name: a, workflow: {workflow: researcher, input: {topic: '$( run.name )', depht: 1}}}]",
+        "spec.steps[0].workflow.input",
+        "there is no 'depht'",
+    ),
+    "an input of another type": (
+        "steps: [{name: a, workflow: {workflow: researcher, input: {topic: '$( run.name )', depth: deep}}}]",
+        "spec.steps[0].workflow.input",
+        "/depth:",
+    ),
+    "itself, always": (
+        "steps: [{name: a, workflow: {workflow: me}}]",
+        "spec.steps[0].workflow.workflow",
+        "the Workflow always runs itself again",
+    ),
+}
+
+
+@pytest.mark.parametrize("text", RIGHT.values(), ids=RIGHT)
+def test_what_is_right_has_no_findings(text: str) -> None:
+    assert check(text) == []
+
+
+@pytest.mark.parametrize(("text", "path", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_found_once_with_its_path_and_what_would_be_right(text: str, path: str, message: str) -> None:
+    found = check(text)
+    assert [finding.path for finding in found] == [path], found
+    assert message in found[0].message
