@@ -146,6 +146,13 @@ spec:
     tools: [{tool: tickets, functions: [search]}, {tool: clock}]
     models: [small, embedder]
     workflows: [researcher]
+  appliesTo: {workflows: {matchLabels: {tier: prod}}}
+  mode: Audit
+  rules:
+    calls:
+    - {name: reads, when: "call.tool == 'tickets' && call.effect != 'Read'", then: Deny, message: only reading}
+    limits: [{tool: tickets, function: search, callsPerRun: 20}]
+    budgets: {run: {tokens: 200000, modelCalls: 60, toolCalls: 100}}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Engine

@@ -104,5 +104,11 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("isolation by half", "Engine", {"spec.security.requireNetworkIsolation": "Maybe"}, "Unsupported value"),
     ("grants to nobody", "Policy", {"spec.grants.serviceAccounts": []}, "should have at least 1 items"),
     ("an account twice", "Policy", {"spec.grants.serviceAccounts.1": "triage"}, "Duplicate value"),
+    ("a mode without rules", "Policy", {"spec.rules": REMOVED}, "appliesTo and mode are about `rules`"),
+    ("an unknown mode", "Policy", {"spec.mode": "Dry"}, 'Unsupported value: "Dry"'),
+    ("an unknown end", "Policy", {"spec.rules.calls.0.then": "Allow"}, 'Unsupported value: "Allow"'),
+    ("a rule without when", "Policy", {"spec.rules.calls.0.when": REMOVED}, "when: Required value"),
+    ("a selector of nothing", "Policy", {"spec.appliesTo.workflows.matchLabels": {}}, "at least 1 properties"),
+    ("a negative limit", "Policy", {"spec.rules.limits.0.callsPerRun": -1}, "should be greater than or equal to 0"),
     ("no function of a tool", "Policy", {"spec.grants.tools.0.functions": []}, "should have at least 1 items"),
 ]  # fmt: skip

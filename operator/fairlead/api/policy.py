@@ -1,8 +1,11 @@
-"""Policy: grants that become RBAC. Whoever may write Policies with grants hands out AI permissions."""
+"""Policy: grants that become RBAC, and rules that hold at every call.
+
+Whoever may write Policies with grants hands out AI permissions; rules only take away.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,8 +14,11 @@ from fairlead.api.meta import (
     LIST_SET,
     AccountName,
     ApiModel,
+    CelRule,
     Conditions,
+    Expression,
     FunctionName,
+    Identifier,
     Kind,
     ObjectName,
     ObservedGeneration,
@@ -63,10 +69,87 @@ class Grants(ApiModel):
     ] = []
 
 
-class PolicySpec(ApiModel):
-    """What the Policy gives."""
+class LabelSelector(ApiModel):
+    """Objects with all of these labels."""
 
+    match_labels: Annotated[
+        dict[str, Annotated[str, Field(max_length=63)]],
+        Field(min_length=1, max_length=20, description="Labels and their values; all of them."),
+    ]
+
+
+class AppliesTo(ApiModel):
+    """Whose runs the rules bind."""
+
+    workflows: LabelSelector
+
+
+class CallRule(ApiModel):
+    """What no call may be."""
+
+    name: Annotated[Identifier, Field(description="Told to people when the rule denies.")]
+    when: Annotated[
+        Expression,
+        Field(description="CEL over `call`, `run` and `workflow`: the call is denied when it holds or has no value."),
+    ]
+    then: Annotated[Literal["Deny"], Field(description="Deny (the default).")] = "Deny"
+    message: Annotated[str, Field(max_length=256, description="Why, for people. A model never learns it.")] = ""
+
+
+class CallLimit(ApiModel):
+    """How often a run may call a Tool or one of its functions."""
+
+    tool: Annotated[ObjectName, Field(description="The Tool's name.")]
+    function: Annotated[FunctionName | None, Field(description="Absent: all of its functions together.")] = None
+    calls_per_run: Annotated[int, Field(ge=0, le=100_000, description="So many calls in a run; 0 for none.")]
+
+
+class RunBudget(ApiModel):
+    """What one run may use, beside its Workflow's own limits; the smallest counts."""
+
+    tokens: Annotated[int | None, Field(ge=0, le=10**12, description="Tokens in and out.")] = None
+    model_calls: Annotated[int | None, Field(ge=0, le=1_000_000, description="Calls to Models.")] = None
+    tool_calls: Annotated[int | None, Field(ge=0, le=1_000_000, description="Calls to Tools, and child runs.")] = None
+
+
+class Budgets(ApiModel):
+    """What may be used up."""
+
+    run: RunBudget
+
+
+class Rules(ApiModel):
+    """What holds at every call of the runs that are bound. What is absent forbids nothing."""
+
+    calls: Annotated[
+        list[CallRule],
+        Field(max_length=50, description="Calls that are denied.", json_schema_extra=list_map("name")),
+    ] = []
+    limits: Annotated[
+        list[CallLimit], Field(max_length=50, description="How often functions are called.", json_schema_extra=ATOMIC)
+    ] = []
+    budgets: Budgets | None = None
+
+
+class PolicySpec(ApiModel):
+    """What the Policy gives, and what it forbids."""
+
+    cel: ClassVar = (
+        CelRule(
+            "!(has(self.appliesTo) || has(self.mode)) || has(self.rules)",
+            "appliesTo and mode are about `rules`, which are missing; grants name their accounts",
+            ".rules",
+        ),
+    )
     grants: Grants | None = None
+    applies_to: Annotated[
+        AppliesTo | None, Field(description="The Workflows whose runs the rules bind. Absent: all of the namespace.")
+    ] = None
+    mode: Annotated[
+        Literal["Enforce", "Audit"] | None,
+        Field(description="Enforce (the default), or Audit: what the rules would deny is recorded and happens."),
+    ] = None
+    rules: Rules | None = None
 
 
 class PolicyStatus(ApiModel):
@@ -77,7 +160,7 @@ class PolicyStatus(ApiModel):
 
 
 class Policy(Resource):
-    """Grants for workflows' accounts."""
+    """Grants for workflows' accounts, and rules for their runs."""
 
     crd: ClassVar = Kind(
         kind="Policy",

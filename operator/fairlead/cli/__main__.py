@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from fairlead.cli import exits, get, grants, lint, run, steer, submit, trace
+from fairlead.cli import cani, exits, get, grants, lint, run, steer, submit, trace
 from fairlead.cli.exits import CommandFailed, Exit
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("lint")(lint.lint)
 app.command("grants")(grants.grants)
+app.command("can-i")(cani.can_i)
 app.command("submit")(submit.submit)
 app.command("watch")(submit.watch)
 app.command("signal")(steer.signal)

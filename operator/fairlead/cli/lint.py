@@ -45,6 +45,7 @@ def check(found: Manifests) -> list[Problem]:
     other Workflows, when the files hold one alone.
     """
     from fairlead.flow.checks import check_workflow
+    from fairlead.policy.rules import problems as policy_problems
 
     models = found.of("Model") or None
     tools = {name: {f.name for f in tool.spec.functions} for name, tool in found.of("Tool").items()} or None
@@ -58,6 +59,7 @@ def check(found: Manifests) -> list[Problem]:
             problems += [item.problem(_in_spec(finding.path), finding.message) for finding in findings]
         if item.kind == "Policy":
             problems += _grants(item, found)
+            problems += [item.problem(wrong.path, wrong.message) for wrong in policy_problems(item.resource)]
     return problems
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from fairlead.api.policy import Grants, Policy
 from fairlead.api.reasons import ReadyReason
 from fairlead.controllers.children import MANAGED_BY, is_reserved, metadata, owner
-from fairlead.controllers.plan import Doomed, Object, Plan, Typed, Verdict, invalid, parse
+from fairlead.controllers.plan import Doomed, Object, Plan, Typed, Verdict, invalid, listed, parse
 from fairlead.errors import InvalidSpec
 from fairlead.kube.types import POLICIES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
 from fairlead.policy.grants import rules_for
+from fairlead.policy.rules import problems
 
 ADOPT = "fairlead.dev/adopt"
 CONFLICT_AGAIN_SECONDS = 10.0
@@ -38,13 +39,17 @@ def plan(obj: Object, *, policies: Iterable[Object], accounts: Mapping[str, Obje
     name, namespace = grant_name(obj["metadata"]["name"]), obj["metadata"]["namespace"]
     unbound = (Doomed(ROLE_BINDINGS, name, namespace), Doomed(ROLES, name, namespace))
     try:
-        grants = parse(Policy, obj).spec.grants
+        policy = parse(Policy, obj)
     except InvalidSpec as error:
         return Plan(verdict=invalid(error), delete=unbound)
+    grants, wrong = policy.spec.grants, problems(policy)
+    if wrong:  # what was to be granted under rules is not granted without them
+        message = listed([f"{finding.path}: {finding.message}" for finding in wrong])
+        return Plan(verdict=Verdict(False, ReadyReason.INVALID_SPEC, message, stalled=True), delete=unbound)
     named_by = _owners(policies)
     apply, delete = _released(obj, grants, named_by, accounts)
     if grants is None:
-        verdict = Verdict(True, ReadyReason.READY, "grants nothing")
+        verdict = Verdict(True, ReadyReason.READY, f"grants nothing{_told(policy)}")
         return Plan(verdict=verdict, apply=apply, delete=(*unbound, *delete))
     if problem := _problem(grants, accounts):
         # An annotation on the account is no event that the operator sees.
@@ -58,10 +63,19 @@ def plan(obj: Object, *, policies: Iterable[Object], accounts: Mapping[str, Obje
     rules = rules_for(grants)
     count = sum(len(rule["resourceNames"]) for rule in rules)
     return Plan(
-        verdict=Verdict(True, ReadyReason.READY, f"{count} grants to {names}"),
+        verdict=Verdict(True, ReadyReason.READY, f"{count} grants to {names}{_told(policy)}"),
         apply=(*apply, *made, *_role(obj, grants, rules)),
         delete=delete,
     )
+
+
+def _told(policy: Policy) -> str:
+    rules = policy.spec.rules
+    if rules is None:
+        return ""
+    budgets = len(rules.budgets.run.model_fields_set) if rules.budgets else 0
+    count = len(rules.calls) + len(rules.limits) + budgets
+    return f"; {count} rules" + (" in Audit mode: nothing is denied" if policy.spec.mode == "Audit" else "")
 
 
 def _problem(grants: Grants, accounts: Mapping[str, Object]) -> Verdict | None:

@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fairlead.api.model import Model, ModelLimits
@@ -28,18 +28,18 @@ from fairlead.api.reasons import DecisionReason, ErrorClass, Stage
 from fairlead.api.tool import Tool, ToolLimits
 from fairlead.api.workflow import Workflow
 from fairlead.engine.children import make
-from fairlead.engine.credentials import destination, known_secrets, scrub
+from fairlead.engine.credentials import known_secrets, scrub
 from fairlead.engine.seams import Authorizer, Resources, RunCreator
 from fairlead.engine.slots import Slots
+from fairlead.engine.snapshots import Snapshots, effect_and_key, recorded_call
 from fairlead.engine.wellformed import problem
-from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
-from fairlead.flow.calls import Call, CallError, CallKind, Outcome
-from fairlead.flow.children import child_name, child_spec
+from fairlead.flow.calls import Call, CallError, Outcome
+from fairlead.flow.children import child_spec
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.scope import FINALLY
-from fairlead.flow.state import CallState, repeats_of
-from fairlead.policy.decide import decide, find_function, required_permissions
-from fairlead.policy.decision import Authorization, Decision, Obstacle, RunUsage, Snapshot
+from fairlead.flow.state import CallState
+from fairlead.policy.decide import decide, required_permissions, would_deny
+from fairlead.policy.decision import Decision
 from fairlead.telemetry.ids import trace_id, traceparent
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Gate:
         self._metrics = metrics
         self._creator = creator
         self._sleep = sleep
+        self._snapshots = Snapshots(resources)
         self._slots = Slots()
 
     async def call(self, log: RunLog, call: Call) -> None:
@@ -139,7 +140,7 @@ class Gate:
                 if not slot.locked():
                     await slot.acquire()  # free, so that this does not wait
                     held.callback(slot.release)
-            return self._intend(log, call, waited_ms)
+            return self._intend(log, call, decision, waited_ms)
 
     async def _decide(self, log: RunLog, call: Call) -> Decision | None:
         """Run stages 1 to 10. Return None when the call is settled."""
@@ -148,51 +149,20 @@ class Gate:
             authorization = await self._authorizer.authorize(log.account, required_permissions(call))
             self._observe("Authorize", started)
             started = time.perf_counter()
-            recorded = _recorded(log, call)
+            recorded = recorded_call(log, call)
             if recorded is not None and recorded.settled and (not recorded.digest or recorded.digest == call.digest):
                 return None
-            decision = (
-                _fence(log, call, self._clock())
-                or _parse(call)
-                or _replay(recorded, call)
-                or decide(call, self._snapshot(log, call, authorization))
-            )
+            decision = _fence(log, call, self._clock()) or _parse(call) or _replay(recorded, call)
+            if decision is None:
+                snapshot = self._snapshots.of(log, call, authorization)
+                decision = decide(call, snapshot)
+                if snapshot.policies and decision.verdict == "Allow":
+                    decision = replace(decision, audited=tuple(would_deny(call, snapshot)))
             self._observe("Decide", started)
             return decision
         except Exception:  # the boundary that fails closed: without a decision nothing is allowed
             _log.exception("decision failed", extra=_context(log))
             return Decision("Deny", Stage.CONTRACT, DecisionReason.DECISION_FAILED, "the decision failed; see the log")
-
-    def _snapshot(self, log: RunLog, call: Call, authorization: Authorization) -> Snapshot:
-        target = self._target(call)
-        used = log.state.usage
-        itself = 1 if _recorded(log, call) is not None else 0  # a resumed call is in the counts already
-        tools_itself, models_itself = (0, itself) if isinstance(target, Model) else (itself, 0)
-        return Snapshot(
-            namespace=log.namespace,
-            account=log.account,
-            model=target if isinstance(target, Model) else None,
-            tool=target if isinstance(target, Tool) else None,
-            workflow=target if isinstance(target, Workflow) else None,
-            authorization=authorization,
-            limits=log.plan.limits,
-            usage=RunUsage(
-                model_calls=used.model_calls - models_itself,
-                tool_calls=used.tool_calls - tools_itself,
-                tokens=used.input_tokens + used.output_tokens,
-            ),
-            repeats=repeats_of(log.state, call),
-            obstacle=self._obstacle(target),
-        )
-
-    def _obstacle(self, target: Tool | Model | Workflow | None) -> Obstacle | None:
-        if target is None or isinstance(target, Workflow):
-            return None
-        try:
-            destination(self._resources, target)
-        except (EgressDenied, CredentialMissing, CredentialPending) as error:
-            return Obstacle(DecisionReason(error.reason), str(error))
-        return None
 
     async def _wait_for(self, slot: asyncio.Semaphore, held: AsyncExitStack, timeout_seconds: float) -> bool:
         """Wait for a free slot, at most as long as the call has; tell whether there is one."""
@@ -216,22 +186,24 @@ class Gate:
         }
         log.append(Draft(EntryKind.CALL_DENIED, call.id.path, call.id.attempt, data))
 
-    def _intend(self, log: RunLog, call: Call, waited_ms: int) -> _Admitted | None:
+    def _intend(self, log: RunLog, call: Call, decision: Decision, waited_ms: int) -> _Admitted | None:
         """Stage 11, the record: append the intent, unless this call is resumed and has it."""
         self._count(Decision("Allow", Stage.INTENT))
-        target = self._target(call)
+        self._count_audited(decision)
+        target = self._snapshots.target(call)
         if target is None:
             return None
-        effect, key = _effect_and_key(target, log, call)
+        effect, key = effect_and_key(target, log, call)
         admitted = _Admitted(target=target, effect=effect, key=key, waited_ms=waited_ms)
-        if _recorded(log, call) is None:
+        if recorded_call(log, call) is None:
             data = _named(call) | {"digest": call.digest, "effect": effect}
             data |= {"key": key} if key is not None else {}
+            data |= {"wouldDeny": [str(breach) for breach in decision.audited]} if decision.audited else {}
             if isinstance(target, Workflow):
                 data["child"] = {"name": key, "spec": child_spec(log.plan, log.state, call, now_ms=self._clock())}
             log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
         # A log that takes nothing more (the engine ends) leaves no record: no record, no action.
-        return admitted if _recorded(log, call) is not None else None
+        return admitted if recorded_call(log, call) is not None else None
 
     # Stages 11 to 13
 
@@ -282,7 +254,7 @@ class Gate:
 
     async def _start_child(self, log: RunLog, call: Call, left_seconds: float) -> None:
         """Stage 12 of a child run: make it exist, as the intent says. Its own end is the outcome."""
-        recorded = _recorded(log, call)
+        recorded = recorded_call(log, call)
         if recorded is None or recorded.child is None:
             return
         made = await make(self._creator, recorded.child, timeout_seconds=left_seconds, sleep=self._sleep)
@@ -294,7 +266,7 @@ class Gate:
 
     def _record(self, log: RunLog, call: Call, outcome: Outcome) -> None:
         """Stage 13: append the outcome, unless the core has settled the call or the run in the meantime."""
-        recorded = _recorded(log, call)
+        recorded = recorded_call(log, call)
         if log.state.terminal is not None or recorded is None or recorded.settled:
             return
         data: dict[str, Any] = {
@@ -313,15 +285,8 @@ class Gate:
 
     # What the stages look at
 
-    def _target(self, call: Call) -> Tool | Model | Workflow | None:
-        if call.kind is CallKind.TOOL:
-            return self._resources.tools.get(call.target)
-        if call.kind is CallKind.WORKFLOW:
-            return self._resources.workflows.get(call.target)
-        return self._resources.models.get(call.target)
-
     def _slot(self, call: Call) -> asyncio.Semaphore | None:
-        target = self._target(call)
+        target = self._snapshots.target(call)
         if target is None or isinstance(target, Workflow) or target.spec.limits is None:
             return None
         return self._slots.of(type(target).__name__, call.target, target.spec.limits.concurrency)
@@ -341,6 +306,11 @@ class Gate:
         if self._metrics is not None:
             self._metrics.decisions.labels(decision.verdict, decision.reason.value).inc()
 
+    def _count_audited(self, decision: Decision) -> None:
+        if self._metrics is not None:
+            for breach in decision.audited:
+                self._metrics.would_deny.labels(breach.policy, breach.rule).inc()
+
     def _count_tokens(self, call: Call, outcome: Outcome) -> None:
         if self._metrics is not None:
             self._metrics.tokens.labels(call.target, "input").inc(outcome.input_tokens)
@@ -349,15 +319,6 @@ class Gate:
     def _observe(self, stage: str, started: float) -> None:
         if self._metrics is not None:
             self._metrics.decision_seconds.labels(stage).observe(time.perf_counter() - started)
-
-
-def _effect_and_key(target: Tool | Model | Workflow, log: RunLog, call: Call) -> tuple[str, str | None]:
-    """Return what a call does at worst, and the key under which doing it twice is the same as once."""
-    if isinstance(target, Workflow):
-        return "Irreversible", child_name(log.uid, call)
-    function = find_function(target, call.function) if isinstance(target, Tool) else None
-    keyed = function is not None and function.idempotency is not None
-    return function.effect if function is not None else "Read", call.id.idempotency_key(log.uid) if keyed else None
 
 
 def _fence(log: RunLog, call: Call, now_ms: int) -> Decision | None:
@@ -395,11 +356,6 @@ def _replay(recorded: CallState | None, call: Call) -> Decision | None:
         return None
     message = "another request was recorded for this call"
     return Decision("Deny", Stage.REPLAY, DecisionReason.NONDETERMINISM, message)
-
-
-def _recorded(log: RunLog, call: Call) -> CallState | None:
-    step = log.state.steps.get(call.id.path)
-    return step.calls.get(str(call.id.index)) if step is not None and step.attempt == call.id.attempt else None
 
 
 def _named(call: Call) -> dict[str, Any]:

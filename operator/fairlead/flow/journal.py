@@ -33,6 +33,7 @@ class EntryKind(StrEnum):
     #                          purpose Findings: index (of the answer or signal that was checked), value: [message]
     #                          purpose Signal: value: the index of the signal that a wait takes
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
+    #                               wouldDeny?: [what rules of Policies in Audit mode found]
     #                               child? {name, spec}: of a Workflow call, the WorkflowRun to make
     CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
     #                               usage? {inputTokens, outputTokens}, durationMs; an error may carry retryAfterMs;

@@ -209,7 +209,8 @@ class BodyState:
 class RunState:
     """Everything that the journal says about a run. Callers read; only `apply` writes.
 
-    `signals` stand as in the run's spec. `finally_deadline` is Unix ms, None until `finally` begins.
+    `made` counts the calls of tools by `tool.function`, from their intent. `signals` stand as in the run's spec.
+    `finally_deadline` is Unix ms, None until `finally` begins.
     """
 
     run_uid: RunUid
@@ -223,6 +224,7 @@ class RunState:
     open_calls: dict[tuple[Path, str], None] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     denials: int = 0
+    made: dict[str, int] = field(default_factory=dict)
     signals: list[SignalState] = field(default_factory=list)
     paused: bool = False
     closing: Closing | None = None

@@ -193,6 +193,9 @@ def _call_intent(state: RunState, entry: Entry) -> None:
         child=Child(child["name"], child["spec"]) if child else None,
     )
     state.open_calls[(entry.path, data["index"])] = None
+    if kind is CallKind.TOOL:
+        name = f"{data['target']}.{data.get('function', '')}"
+        state.made[name] = state.made.get(name, 0) + 1
     for used in _counted(state, entry.path):
         if kind in (CallKind.TOOL, CallKind.WORKFLOW):
             used.tool_calls += 1

@@ -7,7 +7,8 @@ give the same decision. Each stage is a small function that either decides or ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 
 from fairlead.api.model import Model
 from fairlead.api.reasons import DecisionReason, Stage
@@ -15,8 +16,9 @@ from fairlead.api.tool import Function, Tool
 from fairlead.api.workflow import Workflow
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.schema import findings
-from fairlead.policy.decision import Decision, Snapshot
+from fairlead.policy.decision import Breach, Decision, Snapshot
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
+from fairlead.policy.rules import call_limits, call_rules, run_budgets
 
 IDENTICAL_CALLS = 3
 """An agent's attempt that makes the same call of a function or Workflow for this time is in a loop."""
@@ -47,6 +49,16 @@ def find_function(tool: Tool, name: str) -> Function | None:
     return next((function for function in tool.spec.functions if function.name == name), None)
 
 
+def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
+    """Return what Policies in Audit mode find; it decides nothing."""
+    found = chain(
+        call_rules(call, snapshot.scope, snapshot.policies),
+        call_limits(call, snapshot.made, snapshot.policies),
+        run_budgets(call, snapshot.usage, snapshot.policies),
+    )
+    return [breach for breach in found if not breach.enforced]
+
+
 def contract(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 4: what is called exists, can do this, was offered, and the arguments fit."""
     match call.kind:
@@ -71,7 +83,10 @@ def rbac(call: Call, snapshot: Snapshot) -> Decision | None:
 
 
 def rules(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 6: the way to the destination is free. Policies have no rules yet, so none can deny."""
+    """Stage 6: no Policy's rule denies the call, and the way to its destination is free."""
+    broken = _enforced(call_rules(call, snapshot.scope, snapshot.policies))
+    if broken is not None:
+        return _deny(Stage.RULES, DecisionReason.POLICY_DENIED, str(broken))
     if snapshot.obstacle is None:
         return None
     reason, message = snapshot.obstacle.reason, snapshot.obstacle.message
@@ -86,16 +101,17 @@ def data_flow(call: Call, snapshot: Snapshot) -> Decision | None:
 
 
 def limits(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 8: an agent that makes the very same call again and again is stopped."""
-    if call.kind in MODEL_API or snapshot.repeats < IDENTICAL_CALLS - 1:
-        return None
-    name = f"{call.target}.{call.function}" if call.function else call.target
-    made = f"{name} was called {snapshot.repeats} times with the same arguments"
-    return _deny(Stage.LIMITS, DecisionReason.LOOP_DETECTED, made)
+    """Stage 8: an agent does not make the very same call again and again, and no Policy's limit is used up."""
+    if call.kind not in MODEL_API and snapshot.repeats >= IDENTICAL_CALLS - 1:
+        name = f"{call.target}.{call.function}" if call.function else call.target
+        made = f"{name} was called {snapshot.repeats} times with the same arguments"
+        return _deny(Stage.LIMITS, DecisionReason.LOOP_DETECTED, made)
+    broken = _enforced(call_limits(call, snapshot.made, snapshot.policies))
+    return _deny(Stage.LIMITS, DecisionReason.POLICY_DENIED, str(broken)) if broken is not None else None
 
 
 def budget(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 9: the run's own limits leave room for one more call."""
+    """Stage 9: the run's own limits, and the budgets of Policies, leave room for one more call."""
     bounds, usage = snapshot.limits, snapshot.usage
     if call.kind is CallKind.WORKFLOW and bounds.depth == 0:
         message = "limits.depth: no further level of child runs is left"
@@ -106,7 +122,8 @@ def budget(call: Call, snapshot: Snapshot) -> Decision | None:
     for name, used, limit in spent:
         if used >= limit:
             return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, f"limits.{name}: {used} of {limit} used")
-    return None
+    broken = _enforced(run_budgets(call, usage, snapshot.policies))
+    return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, str(broken)) if broken is not None else None
 
 
 def approval(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -160,6 +177,10 @@ def _argument_problem(function: Function, arguments: object) -> str:
         return "arguments must be an object"
     problems = findings(function.input.schema_, arguments) if function.input else []
     return f"arguments do not fit the contract: {'; '.join(problems)}" if problems else ""
+
+
+def _enforced(breaches: Iterable[Breach]) -> Breach | None:
+    return next((breach for breach in breaches if breach.enforced), None)
 
 
 def _missing(call: Call, snapshot: Snapshot) -> str:

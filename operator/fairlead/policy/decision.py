@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from fairlead.api.model import Model
+from fairlead.api.policy import Policy
 from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Limits, Workflow
@@ -45,6 +47,20 @@ class Obstacle:
 
 
 @dataclass(frozen=True, slots=True)
+class Breach:
+    """A rule of a Policy that a call would break. Only what is `enforced` decides."""
+
+    policy: str
+    rule: str
+    message: str
+    enforced: bool
+
+    def __str__(self) -> str:
+        said = f": {self.message}" if self.message else ""
+        return f"Policy {self.policy}, rule {self.rule}{said}"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that stages 4 to 10 look at, read at one moment.
 
@@ -59,6 +75,9 @@ class Snapshot:
         usage: what it used so far.
         repeats: how often this very call (same target, function and arguments) was made in this attempt already.
         obstacle: what stands between the call and its destination, None if the way is free.
+        policies: those whose rules bind the run, by name.
+        scope: what the expressions of rules read.
+        made: how many calls the run has made to each `tool.function`.
     """
 
     namespace: str
@@ -71,13 +90,20 @@ class Snapshot:
     usage: RunUsage = field(default_factory=RunUsage)
     repeats: int = 0
     obstacle: Obstacle | None = None
+    policies: Sequence[Policy] = ()
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Allow, Deny with exactly one reason, or Wait (authorizer unavailable; later: rate, approval)."""
+    """Allow, Deny with exactly one reason, or Wait (authorizer unavailable; later: rate, approval).
+
+    `audited` is what Policies in Audit mode would have denied.
+    """
 
     verdict: Literal["Allow", "Deny", "Wait"]
     stage: Stage
     reason: DecisionReason = DecisionReason.ALLOWED
     message: str = ""
+    audited: tuple[Breach, ...] = ()

@@ -27,6 +27,9 @@ class EngineMetrics:
         self.decisions = Counter(
             "fairlead_decisions_total", "Decisions of the gate.", ["decision", "reason"], registry=registry
         )
+        self.would_deny = Counter(
+            "fairlead_would_deny_total", "What Policies in Audit mode found.", ["policy", "rule"], registry=registry
+        )
         self.decision_seconds = Histogram(
             "fairlead_decision_duration_seconds", "Time per stage.", ["stage"], buckets=FAST, registry=registry
         )

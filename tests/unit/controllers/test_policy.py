@@ -125,3 +125,21 @@ def test_every_object_is_typed_and_in_the_policys_namespace() -> None:
     for rt, obj in planned(policy("p", "a", models=["small"])).apply:
         assert isinstance(rt, ResourceType)
         assert obj["metadata"]["namespace"] == "team"
+
+
+def test_a_policy_tells_how_many_rules_it_has_and_whether_they_decide() -> None:
+    rules = {"calls": [{"name": "no", "when": "true"}], "budgets": {"run": {"tokens": 1, "toolCalls": 1}}}
+    for mode, told in (("Enforce", "grants nothing; 3 rules"), ("Audit", "3 rules in Audit mode: nothing is denied")):
+        verdict = planned(declared("Policy", "p", changes={"spec": {"mode": mode, "rules": rules}})).verdict
+        assert verdict is not None
+        assert verdict.ready and told in verdict.message
+
+
+def test_a_rule_that_cannot_be_right_grants_nothing_and_is_named() -> None:
+    wrong = {"calls": [{"name": "no", "when": "tool == 'x'"}]}
+    obj = declared("Policy", "p", changes={"spec.rules": wrong, "spec.grants.serviceAccounts": ["a"]})
+    made = planned(obj)
+    assert made.verdict is not None
+    assert made.verdict.reason == ReadyReason.INVALID_SPEC
+    assert "spec.rules.calls[0].when: there is no 'tool'" in made.verdict.message
+    assert deleted(made) == UNBOUND and made.apply == ()

@@ -19,6 +19,7 @@ from fairlead.flow.journal import Draft, Entry, EntryKind, Path, RunUid
 from fairlead.flow.state import apply, new_state
 from fairlead.policy.decision import Authorization
 from fairlead.policy.permission import Permission
+from fairlead.telemetry.metrics import EngineMetrics
 
 UID = RunUid("7f0c3a52-0000-4000-8000-000000000001")
 START_MS = 1_000_000
@@ -116,8 +117,10 @@ class World(Declared):
         self.dispatched: list[Call] = []
         self.arguments: dict[str, Any] = {}
         self.answer: Callable[[], Awaitable[Outcome]] | None = None
+        self.metrics = EngineMetrics()
         fakes: Any = self
-        self.gate = Gate(fakes, fakes, fakes, self._Tools(fakes), self.clock, creator=fakes, sleep=self.clock.sleep)
+        tools, sleep = self._Tools(fakes), self.clock.sleep
+        self.gate = Gate(fakes, fakes, fakes, tools, self.clock, self.metrics, creator=fakes, sleep=sleep)
 
     async def authorize(self, account: str, any_of: tuple[Permission, ...]) -> Authorization:
         self.asked.append(any_of)

@@ -1,0 +1,105 @@
+"""`fairlead can-i`: what each stage of the decision says about a call, from files, by the code that the engine runs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairlead.cli.exits import CommandFailed, Exit
+
+if TYPE_CHECKING:
+    from fairlead.api.workflow import Workflow
+    from fairlead.cli.manifests import Manifests
+    from fairlead.flow.calls import Call
+    from fairlead.policy.decision import Snapshot
+
+
+def can_i(
+    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="YAML with Workflows, Models, Tools, Policies.")],
+    workflow: Annotated[str, typer.Option("--workflow", "-w", help="Whose run would call.")],
+    tool: Annotated[str, typer.Option("--tool", help="TOOL.FUNCTION")] = "",
+    model: Annotated[str, typer.Option("--model", help="A Model that is asked.")] = "",
+    arguments: Annotated[str, typer.Option("--arguments", help="JSON that the function gets.")] = "{}",
+) -> None:
+    """Say whether a call would be allowed as the first of a run, stage by stage; exit code 4 if not.
+
+    Servers, Secrets and addresses are not looked at: only what the files say.
+    """
+    from fairlead.cli import manifests
+    from fairlead.cli.inputs import read_json
+
+    if bool(tool) == bool(model):
+        raise CommandFailed(Exit.USAGE, "say --tool TOOL.FUNCTION or --model NAME")
+    try:
+        found = manifests.read([path])
+    except FileNotFoundError as error:
+        raise CommandFailed(Exit.NOT_FOUND, str(error)) from error
+    workflows: dict[str, Workflow] = found.of("Workflow")
+    if workflow not in workflows:
+        raise CommandFailed(Exit.NOT_FOUND, f"there is no Workflow {workflow} in these files")
+    call = _call(tool, model, read_json("--arguments", arguments))
+    if not _tell(call, asyncio.run(_snapshot(found, workflows[workflow], call))):
+        raise typer.Exit(Exit.DENIED)
+
+
+def _call(tool: str, model: str, arguments: Any) -> Call:
+    from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
+    from fairlead.flow.journal import Path as Place
+
+    place = CallId(Place("step"), 1, CallIndex())
+    if model:
+        return Call(place, CallKind.CHAT, model, request={"messages": [], "parameters": {}})
+    name, _, function = tool.partition(".")
+    return Call(place, CallKind.TOOL, name, function, {"arguments": arguments})
+
+
+async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapshot:
+    from fairlead.api.model import Model
+    from fairlead.api.workflow import Limits
+    from fairlead.engine.authorizer import GrantAuthorizer
+    from fairlead.flow.state import new_state
+    from fairlead.policy.decide import find_function, required_permissions
+    from fairlead.policy.decision import Snapshot
+    from fairlead.policy.rules import binding, scope_of
+
+    account, policies = workflow.spec.service_account_name or "fairlead-none", found.of("Policy")
+    tool, model = found.of("Tool").get(call.target), found.of("Model").get(call.target)
+    function = find_function(tool, call.function) if tool is not None else None
+    scope = scope_of(
+        call,
+        new_state(),
+        account=account,
+        effect=function.effect if function is not None else "Read",
+        model=model if isinstance(model, Model) else None,
+        labels=workflow.metadata.labels,
+    )
+    scope["workflow"]["name"] = workflow.metadata.name
+    return Snapshot(
+        namespace=workflow.metadata.namespace or "default",
+        account=account,
+        model=model,
+        tool=tool,
+        authorization=await GrantAuthorizer(policies).authorize(account, required_permissions(call)),
+        policies=binding(policies.values(), workflow.metadata.labels),
+        scope=scope,
+        limits=workflow.spec.limits or Limits(),
+    )
+
+
+def _tell(call: Call, snapshot: Snapshot) -> bool:
+    """Print each stage up to the first objection, and return whether there was none."""
+    from fairlead.policy.decide import STAGES, would_deny
+
+    for number, stage in enumerate(STAGES, start=4):
+        decision = stage(call, snapshot)
+        name = stage.__name__.replace("_", " ")
+        if decision is not None:
+            print(f"✖ {number:>2} {name:<10} {decision.reason}: {decision.message}")
+            return False
+        print(f"✔ {number:>2} {name}")
+    for breach in would_deny(call, snapshot):
+        print(f"  audit: {breach}")
+    return True

@@ -1,0 +1,112 @@
+"""What the decision about a call depends on, read at one moment: resources as last seen, and what the run has done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fairlead.api.model import Model
+from fairlead.api.reasons import DecisionReason
+from fairlead.api.tool import Tool
+from fairlead.api.workflow import Workflow
+from fairlead.engine.credentials import destination
+from fairlead.engine.seams import Resources
+from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
+from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.children import child_name
+from fairlead.flow.state import CallState, repeats_of
+from fairlead.policy.decide import find_function
+from fairlead.policy.decision import Authorization, Obstacle, RunUsage, Snapshot
+from fairlead.policy.rules import binding, scope_of
+
+if TYPE_CHECKING:
+    from fairlead.engine.log import RunLog
+
+Target = Tool | Model | Workflow
+
+
+class Snapshots:
+    """Reads them."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def target(self, call: Call) -> Target | None:
+        """Return what is called, None if there is none of that name."""
+        match call.kind:
+            case CallKind.TOOL:
+                return self._resources.tools.get(call.target)
+            case CallKind.WORKFLOW:
+                return self._resources.workflows.get(call.target)
+            case _:
+                return self._resources.models.get(call.target)
+
+    def of(self, log: RunLog, call: Call, authorization: Authorization) -> Snapshot:
+        """Return everything that stages 4 to 10 look at."""
+        target = self.target(call)
+        used = log.state.usage
+        labels = self._labels(log)
+        policies = binding(self._resources.policies.values(), labels)
+        itself = 1 if recorded_call(log, call) is not None else 0  # a resumed call is in the counts already
+        tools_itself, models_itself = (0, itself) if isinstance(target, Model) else (itself, 0)
+        return Snapshot(
+            namespace=log.namespace,
+            account=log.account,
+            model=target if isinstance(target, Model) else None,
+            tool=target if isinstance(target, Tool) else None,
+            workflow=target if isinstance(target, Workflow) else None,
+            authorization=authorization,
+            limits=log.plan.limits,
+            usage=RunUsage(
+                model_calls=used.model_calls - models_itself,
+                tool_calls=used.tool_calls - tools_itself,
+                tokens=used.input_tokens + used.output_tokens,
+            ),
+            repeats=repeats_of(log.state, call),
+            obstacle=self._obstacle(target),
+            policies=policies,
+            scope=_scope(log, call, target, labels) if policies else {},
+            made=_made(log, call, itself),
+        )
+
+    def _labels(self, log: RunLog) -> Mapping[str, str] | None:
+        """Return the labels of the run's Workflow as it stands now, None if it is gone."""
+        name = log.state.accepted.workflow if log.state.accepted is not None else ""
+        workflow = self._resources.workflows.get(name)
+        return workflow.metadata.labels if workflow is not None else None
+
+    def _obstacle(self, target: Target | None) -> Obstacle | None:
+        if target is None or isinstance(target, Workflow):
+            return None
+        try:
+            destination(self._resources, target)
+        except (EgressDenied, CredentialMissing, CredentialPending) as error:
+            return Obstacle(DecisionReason(error.reason), str(error))
+        return None
+
+
+def recorded_call(log: RunLog, call: Call) -> CallState | None:
+    """Return what the journal says of this very call, None if it has no intent."""
+    step = log.state.steps.get(call.id.path)
+    return step.calls.get(str(call.id.index)) if step is not None and step.attempt == call.id.attempt else None
+
+
+def effect_and_key(target: Target, log: RunLog, call: Call) -> tuple[str, str | None]:
+    """Return what a call does at worst, and the key under which doing it twice is the same as once."""
+    if isinstance(target, Workflow):
+        return "Irreversible", child_name(log.uid, call)
+    function = find_function(target, call.function) if isinstance(target, Tool) else None
+    keyed = function is not None and function.idempotency is not None
+    return function.effect if function is not None else "Read", call.id.idempotency_key(log.uid) if keyed else None
+
+
+def _scope(log: RunLog, call: Call, target: Target | None, labels: Mapping[str, str] | None) -> dict[str, Any]:
+    effect = effect_and_key(target, log, call)[0] if target is not None else ""
+    model = target if isinstance(target, Model) else None
+    return scope_of(call, log.state, account=log.account, effect=effect, model=model, labels=labels)
+
+
+def _made(log: RunLog, call: Call, itself: int) -> Mapping[str, int]:
+    """Return how often the run called each function, without a resumed call, which is in the counts already."""
+    name = f"{call.target}.{call.function}"
+    return {**log.state.made, name: log.state.made.get(name, 0) - 1} if itself and call.function else log.state.made

@@ -1,0 +1,149 @@
+"""The rules of Policies: which of them bind a run, and what a call would break. Pure.
+
+Rules only ever take away: what none of them forbids is left to the other stages, and several Policies forbid what any
+of them forbids. A rule that cannot be evaluated is broken. A Policy in Audit mode finds the same and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fairlead.api.model import Model
+from fairlead.api.policy import Policy
+from fairlead.errors import StepError
+from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
+from fairlead.flow.runstate import RunState
+from fairlead.policy.decision import Breach, RunUsage
+
+NAMES: Mapping[str, frozenset[str]] = {
+    "call": frozenset(
+        {"kind", "model", "tool", "workflow", "function", "effect", "arguments", "parameters", "input", "path"}
+    ),
+    "run": frozenset({"name", "uid", "account", "requestedBy"}),
+    "workflow": frozenset({"name", "labels"}),
+}
+"""What an expression of a rule can read. Every name is there for every call; what does not concern it is empty."""
+
+_KINDS = {CallKind.CHAT: "model", CallKind.EMBED: "model", CallKind.TOOL: "tool", CallKind.WORKFLOW: "workflow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that cannot be right: the path of its field and what is wrong with it."""
+
+    path: str
+    message: str
+
+
+def binding(policies: Iterable[Policy], labels: Mapping[str, str] | None) -> tuple[Policy, ...]:
+    """Return the Policies whose rules bind the runs of a Workflow, by name, so that their order never matters.
+
+    Args:
+        policies: those of the namespace.
+        labels: the Workflow's; None when it is gone: then every Policy binds.
+    """
+    bound = [policy for policy in policies if policy.spec.rules is not None and _selects(policy, labels)]
+    return tuple(sorted(bound, key=lambda policy: policy.metadata.name))
+
+
+def call_rules(call: Call, scope: Mapping[str, Any], policies: Iterable[Policy]) -> Iterator[Breach]:
+    """Yield what a call breaks of `rules.calls`; `scope` is that of `scope_of`."""
+    for policy in policies:
+        rules = policy.spec.rules
+        for rule in rules.calls if rules else ():
+            try:
+                broken, message = evaluate_bool(rule.when, scope), rule.message
+            except StepError as error:
+                broken, message = True, f"it cannot be evaluated, which denies: {error.message}"
+            if broken:
+                yield _breach(policy, rule.name, message)
+
+
+def call_limits(call: Call, made: Mapping[str, int], policies: Iterable[Policy]) -> Iterator[Breach]:
+    """Yield the `rules.limits` without room for one more call; `made` counts the run's calls by `tool.function`."""
+    for policy in policies if call.kind is CallKind.TOOL else ():
+        rules = policy.spec.rules
+        for index, limit in enumerate(rules.limits if rules else ()):
+            if limit.tool != call.target or limit.function not in (None, call.function):
+                continue
+            what = f"{limit.tool}.{limit.function}" if limit.function else limit.tool
+            count = sum(n for name, n in made.items() if what in (name, name.partition(".")[0]))
+            if count >= limit.calls_per_run:
+                yield _breach(policy, f"limits[{index}]", f"{count} of {limit.calls_per_run} calls of {what} are made")
+
+
+def run_budgets(call: Call, usage: RunUsage, policies: Iterable[Policy]) -> Iterator[Breach]:
+    """Yield the `rules.budgets.run` that leave no room for one more call."""
+    for policy in policies:
+        budget = policy.spec.rules.budgets.run if policy.spec.rules and policy.spec.rules.budgets else None
+        if budget is None:
+            continue
+        spent = [("toolCalls", usage.tool_calls, budget.tool_calls)]
+        if _KINDS[call.kind] == "model":
+            spent = [("modelCalls", usage.model_calls, budget.model_calls), ("tokens", usage.tokens, budget.tokens)]
+        for name, used, most in spent:
+            if most is not None and used >= most:
+                yield _breach(policy, f"budgets.run.{name}", f"{used} of {most} used")
+
+
+def scope_of(
+    call: Call, state: RunState, *, account: str, effect: str, model: Model | None, labels: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return what the expressions of rules read about a call."""
+    kind, request = _KINDS[call.kind], call.request
+    most = model.spec.limits.max_output_tokens if model is not None and model.spec.limits is not None else None
+    accepted = state.accepted
+    return {
+        "call": {
+            "kind": kind,
+            "model": call.target if kind == "model" else "",
+            "tool": call.target if kind == "tool" else "",
+            "workflow": call.target if kind == "workflow" else "",
+            "function": call.function,
+            "effect": effect,
+            "arguments": request.get("arguments", {}),
+            "parameters": {"maxOutputTokens": most} | dict(request.get("parameters") or {}),
+            "input": request.get("input", {}),
+            "path": call.id.path,
+        },
+        "run": {
+            "name": accepted.name if accepted else "",
+            "uid": state.run_uid,
+            "account": account,
+            "requestedBy": (accepted.requested_by if accepted else None) or "",
+        },
+        "workflow": {"name": accepted.workflow if accepted else "", "labels": dict(labels or {})},
+    }
+
+
+def problems(policy: Policy) -> list[Finding]:
+    """Return what is wrong with a Policy's rules, whatever they are held against."""
+    found = []
+    for index, rule in enumerate(policy.spec.rules.calls if policy.spec.rules else ()):
+        path = f"spec.rules.calls[{index}].when"
+        try:
+            references = compile_expression(rule.when).references
+        except ExpressionError as error:
+            found.append(Finding(path, error.message))
+            continue
+        for reference in references:
+            if reference.root not in NAMES:
+                found.append(Finding(path, f"there is no '{reference.root}'; there are {', '.join(NAMES)}"))
+            elif reference.members and reference.members[0] not in NAMES[reference.root]:
+                known = ", ".join(sorted(NAMES[reference.root]))
+                found.append(Finding(path, f"'{reference.root}' has no '{reference.members[0]}'; it has {known}"))
+    return found
+
+
+def _selects(policy: Policy, labels: Mapping[str, str] | None) -> bool:
+    selector = policy.spec.applies_to
+    if selector is None or labels is None:
+        return True
+    return all(labels.get(key) == value for key, value in selector.workflows.match_labels.items())
+
+
+def _breach(policy: Policy, rule: str, message: str) -> Breach:
+    return Breach(policy.metadata.name, rule, message, enforced=policy.spec.mode != "Audit")

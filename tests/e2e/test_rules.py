@@ -1,0 +1,56 @@
+"""Rules of Policies on a real cluster: live, per call, and told in the run's status."""
+
+from __future__ import annotations
+
+import pytest
+from tests.e2e.installation import Fairlead, create_run, finished, ledger, until
+from tests.e2e.kubectl import Kubectl
+from tests.e2e.scenes import (
+    becomes,
+    calls,
+    declare,
+    engine,
+    ledger_tool,
+    manifest,
+    outcome,
+    policy,
+    scene,
+    scripted_model,
+    workflow,
+)
+
+pytestmark = pytest.mark.cluster
+
+RULES = {
+    "calls": [{"name": "noSecrets", "when": "call.arguments.key == 'secret'", "message": "not this key"}],
+    "limits": [{"tool": "ledger", "function": "append", "callsPerRun": 1}],
+}
+TWICE = workflow("twice", calls("append", "$( input.key )", name="one"), calls("append", "again", name="two"))
+ONCE = workflow("once", calls("append", "$( input.key )"))
+
+
+@pytest.mark.requirement("P1")
+def test_rules_hold_at_every_call_and_go_with_their_policy(administrator: Kubectl, chart: Fairlead) -> None:
+    rules = manifest("Policy", "bounds", {"rules": RULES})
+    objects = (engine(), ledger_tool(), scripted_model(), policy("worker", "append"), rules, TWICE, ONCE)
+    with scene(administrator, *objects) as team:
+        for name in ("once", "twice"):
+            becomes(team, "workflow", name, "Authorized")
+        becomes(team, "tool", "ledger", "Reachable")
+        assert outcome(finished(team, create_run(team, "once", key="open")))[0] == "Completed"
+        reason, message = outcome(finished(team, create_run(team, "once", key="secret")))
+        assert reason == "Denied"
+        assert "Policy bounds, rule noSecrets: not this key" in message
+        reason, message = outcome(finished(team, create_run(team, "twice", key="first")))
+        assert reason == "Denied"
+        assert "1 of 1 calls of ledger.append are made" in message
+        assert [entry["key"] for entry in ledger(team)] == ["open", "first"]
+        team("delete", "policy", "bounds")
+        until(
+            "the rules are gone",
+            lambda: outcome(finished(team, create_run(team, "once", key="secret")))[0] == "Completed",
+        )
+        wrong = {"rules": {"calls": [{"name": "odd", "when": "tool == 'x'"}]}}
+        declare(team, manifest("Policy", "odd", wrong))
+        told = becomes(team, "policy", "odd", "Ready", "False")
+        assert "there is no 'tool'" in str(told)

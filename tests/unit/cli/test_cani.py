@@ -1,0 +1,61 @@
+"""`fairlead can-i`: the decision of the engine, told stage by stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fairlead.cli.__main__ import app
+
+FILES = """
+apiVersion: fairlead.dev/v1alpha1
+kind: Workflow
+metadata: {name: triage, labels: {tier: prod}}
+spec: {serviceAccountName: triage, steps: [{name: a, transform: {value: 1}}]}
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Tool
+metadata: {name: tickets}
+spec:
+  mcp: {url: "https://tickets.example.com/mcp"}
+  functions: [{name: search, effect: Read}, {name: create, effect: Reversible}, {name: remove}]
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Policy
+metadata: {name: triage}
+spec:
+  grants: {serviceAccounts: [triage], tools: [{tool: tickets, functions: [search, create]}]}
+  rules: {calls: [{name: short, when: "size(call.arguments.title) > 5", message: a title is short}]}
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Policy
+metadata: {name: watch}
+spec:
+  mode: Audit
+  rules: {calls: [{name: effects, when: call.effect != 'Read'}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--tool", "tickets.create", "--arguments", '{"title": "abc"}'], 0, "✔ 10 approval"),
+        (["--tool", "tickets.create", "--arguments", '{"title": "abc"}'], 0, "audit: Policy watch, rule effects"),
+        (
+            ["--tool", "tickets.create", "--arguments", '{"title": "abcdef"}'],
+            4,
+            "✖  6 rules      PolicyDenied: Policy",
+        ),
+        (["--tool", "tickets.remove"], 4, "✖  5 rbac       Forbidden: triage needs invoke"),
+        (["--tool", "tickets.drop"], 4, "✖  4 contract   Invalid: drop is not in the contract"),
+        (["--model", "small"], 4, "✖  4 contract   Invalid: there is no Model small"),
+    ],
+)
+def test_each_stage_is_told_up_to_the_first_objection(tmp_path: Path, words: list[str], code: int, told: str) -> None:
+    file = tmp_path / "files.yaml"
+    file.write_text(FILES, encoding="utf-8")
+    said = CliRunner().invoke(app, ["can-i", str(file), "--workflow", "triage", *words])
+    assert said.exit_code == code, said.output
+    assert told in said.output

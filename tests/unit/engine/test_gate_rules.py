@@ -1,0 +1,75 @@
+"""Rules of Policies at the gate: live, before anything leaves, told to people and not to models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import generate_latest
+from tests.unit.engine.gateworld import World, tool_call
+
+from fairlead.api.policy import Policy
+from fairlead.api.workflow import Workflow
+
+
+def rules(name: str = "p", *, mode: str = "Enforce", applies: dict[str, str] | None = None, **spec: Any) -> Policy:
+    selector = {"appliesTo": {"workflows": {"matchLabels": applies}}} if applies else {}
+    return Policy.model_validate({"metadata": {"name": name}, "spec": {"mode": mode, "rules": spec, **selector}})
+
+
+NO_EFFECTS = {"calls": [{"name": "reads", "when": "call.effect != 'Read'", "message": "only reading"}]}
+
+
+async def test_a_call_that_a_rule_denies_never_leaves_and_says_which_rule_it_was() -> None:
+    world = World()
+    world.policies = {"p": rules(**NO_EFFECTS)}
+    await world.make(tool_call("append"))
+    denial = world.log.last()
+    assert (denial["stage"], denial["reason"]) == (6, "PolicyDenied")
+    assert denial["message"] == "Policy p, rule reads: only reading"
+    assert world.dispatched == []
+
+
+async def test_a_changed_policy_acts_at_the_next_call() -> None:
+    world = World()
+    await world.make(tool_call("append"))
+    world.policies = {"p": rules(**NO_EFFECTS)}
+    await world.make(tool_call("append", ordinal=1 + 2, request={"arguments": {"query": f"q{1}"}}))
+    world.policies = {}
+    await world.make(tool_call("append", ordinal=2 + 2, request={"arguments": {"query": f"q{2}"}}))
+    assert len(world.dispatched) == 2
+
+
+async def test_what_an_audited_policy_would_deny_happens_and_is_recorded_and_counted() -> None:
+    world = World()
+    world.policies = {"p": rules(mode="Audit", **NO_EFFECTS)}
+    await world.make(tool_call("append"))
+    (intent,) = [entry.data for entry in world.log.entries if entry.kind == "CallIntent"]
+    assert intent["wouldDeny"] == ["Policy p, rule reads: only reading"]
+    assert len(world.dispatched) == 1
+    counted = generate_latest(world.metrics.registry).decode()
+    assert 'fairlead_would_deny_total{policy="p",rule="reads"} 1.0' in counted
+
+
+async def test_a_limit_counts_from_the_intent() -> None:
+    world = World()
+    world.policies = {"p": rules(limits=[{"tool": "tickets", "function": "append", "callsPerRun": 2}])}
+    for turn in range(3):
+        await world.make(tool_call("append", ordinal=turn + 2, request={"arguments": {"query": f"q{turn}"}}))
+    assert len(world.dispatched) == 2
+    assert "2 of 2 calls of tickets.append are made" in world.log.last()["message"]
+
+
+async def test_rules_bind_by_the_labels_that_the_workflow_has_now_and_always_when_it_is_gone() -> None:
+    world = World()
+    spec = {"steps": [{"name": "a", "transform": {"value": 1}}]}
+    metadata = {"name": "w", "labels": {"tier": "dev"}}
+    world.policies = {"p": rules(applies={"tier": "prod"}, **NO_EFFECTS)}
+    world.workflows = {"w": Workflow.model_validate({"metadata": metadata, "spec": spec})}
+    await world.make(tool_call("append"))
+    assert len(world.dispatched) == 1
+    metadata["labels"] = {"tier": "prod"}
+    world.workflows = {"w": Workflow.model_validate({"metadata": metadata, "spec": spec})}
+    await world.make(tool_call("append", ordinal=1 + 2, request={"arguments": {"query": f"q{1}"}}))
+    world.workflows = {}
+    await world.make(tool_call("append", ordinal=2 + 2, request={"arguments": {"query": f"q{2}"}}))
+    assert len(world.dispatched) == 1

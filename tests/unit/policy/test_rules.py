@@ -1,0 +1,245 @@
+"""Rules of Policies: what they deny, whom they bind, and what they can never do."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.flow.world import accepted, plan_of
+from tests.unit.policy.test_decide import CHAT, FINE, SEARCH
+
+from fairlead.api.policy import Policy
+from fairlead.api.reasons import Stage
+from fairlead.flow.calls import Call, CallKind
+from fairlead.policy.decide import decide, would_deny
+from fairlead.policy.decision import Decision, RunUsage, Snapshot
+from fairlead.policy.rules import binding, problems, scope_of
+
+STATE = accepted(plan_of([{"name": "answer", "transform": {"value": 1}}])).fold()
+CREATE = replace(SEARCH, function="create", request={"arguments": {"title": "x"}})
+CHILD = Call(SEARCH.id, CallKind.WORKFLOW, "researcher", request={"input": {"topic": "x"}})
+
+
+def policy(name: str = "p", *, mode: str = "Enforce", applies: dict[str, str] | None = None, **rules: Any) -> Policy:
+    spec: dict[str, Any] = {"mode": mode, "rules": rules}
+    if applies is not None:
+        spec["appliesTo"] = {"workflows": {"matchLabels": applies}}
+    return Policy.model_validate({"metadata": {"name": name}, "spec": spec})
+
+
+def denying(when: str, **more: Any) -> Policy:
+    return policy(calls=[{"name": "no", "when": when, "message": "not here"}], **more)
+
+
+def bound(call: Call, *policies: Policy, **changes: Any) -> Snapshot:
+    scope = scope_of(call, STATE, account="triage", effect="Reversible", model=None, labels={"tier": "prod"})
+    return replace(FINE, policies=binding(policies, {"tier": "prod"}), scope=scope, **changes)
+
+
+def decided(call: Call, *policies: Policy, **changes: Any) -> Decision:
+    return decide(call, bound(call, *policies, **changes))
+
+
+DENIED: dict[str, tuple[str, Call]] = {
+    "a tool": ("call.tool == 'tickets'", SEARCH),
+    "a function": ("call.function == 'search'", SEARCH),
+    "an argument": ("call.arguments.query.startsWith('ref')", SEARCH),
+    "an effect": ("call.effect != 'Read'", SEARCH),
+    "a kind": ("call.kind == 'model'", CHAT),
+    "a model": ("call.model == 'small'", CHAT),
+    "a parameter": (
+        "call.parameters.maxOutputTokens > 100",
+        replace(CHAT, request={"parameters": {"maxOutputTokens": 101}}),
+    ),
+    "a step": ("call.path == 'answer'", SEARCH),
+    "an account": ("run.account == 'triage'", SEARCH),
+    "a label": ("workflow.labels.tier == 'prod'", SEARCH),
+    "a Workflow": ("workflow.name == 'flow'", SEARCH),
+    "what has no value": ("call.arguments.nothing == 1", SEARCH),
+    "what is no condition": ("call.tool", SEARCH),
+    "what does not compile": ("call.", SEARCH),
+    "what names nothing": ("surprise == 1", SEARCH),
+}
+
+
+@pytest.mark.parametrize(("when", "call"), DENIED.values(), ids=DENIED)
+def test_a_call_that_a_rule_describes_is_denied(when: str, call: Call) -> None:
+    decision = decided(call, denying(when))
+    assert (decision.verdict, decision.stage, decision.reason) == ("Deny", Stage.RULES, "PolicyDenied")
+    assert decision.message.startswith("Policy p, rule no: ")
+
+
+@pytest.mark.parametrize(
+    ("when", "call"),
+    [
+        ("call.tool == 'other'", SEARCH),
+        ("call.tool == 'tickets' && call.function == 'create'", SEARCH),
+        ("call.tool == 'tickets'", CHAT),
+        ("call.workflow != '' && call.input.topic != 'x'", CHAT),
+        ("get(call.arguments, 'nothing') == 1", SEARCH),
+        ("run.requestedBy == 'alice'", SEARCH),
+    ],
+)
+def test_other_calls_are_not(when: str, call: Call) -> None:
+    assert decided(call, denying(when)).verdict == "Allow"
+
+
+def test_a_child_run_is_a_call_that_rules_see() -> None:
+    snapshot = bound(CHILD, denying("call.workflow == 'researcher' && call.input.topic == 'x'"))
+    assert [str(breach) for breach in would_deny(CHILD, snapshot)] == []
+    assert snapshot.scope["call"]["kind"] == "workflow"
+
+
+@pytest.mark.parametrize(
+    ("limit", "made", "allowed"),
+    [
+        ({"tool": "tickets", "callsPerRun": 3}, {"tickets.search": 1, "tickets.create": 1, "other.x": 9}, True),
+        ({"tool": "tickets", "callsPerRun": 3}, {"tickets.search": 1, "tickets.create": 2}, False),
+        ({"tool": "tickets", "function": "search", "callsPerRun": 2}, {"tickets.search": 1, "tickets.create": 9}, True),
+        ({"tool": "tickets", "function": "search", "callsPerRun": 2}, {"tickets.search": 2}, False),
+        ({"tool": "tickets", "function": "create", "callsPerRun": 0}, {}, True),
+        ({"tool": "tickets", "callsPerRun": 0}, {}, False),
+        ({"tool": "ticket", "callsPerRun": 0}, {"tickets.search": 9}, True),
+    ],
+)
+def test_a_limit_counts_the_calls_of_the_run(limit: dict[str, Any], made: dict[str, int], allowed: bool) -> None:
+    decision = decided(SEARCH, policy(limits=[limit]), made=made)
+    assert decision.verdict == ("Allow" if allowed else "Deny")
+    if not allowed:
+        assert (decision.stage, decision.reason) == (Stage.LIMITS, "PolicyDenied")
+
+
+@pytest.mark.parametrize(
+    ("call", "budget", "usage", "allowed"),
+    [
+        (SEARCH, {"toolCalls": 2}, RunUsage(tool_calls=1), True),
+        (SEARCH, {"toolCalls": 2}, RunUsage(tool_calls=2), False),
+        (SEARCH, {"modelCalls": 0, "tokens": 0}, RunUsage(), True),
+        (CHAT, {"modelCalls": 2}, RunUsage(model_calls=2), False),
+        (CHAT, {"tokens": 100}, RunUsage(tokens=99), True),
+        (CHAT, {"tokens": 100}, RunUsage(tokens=100), False),
+    ],
+)
+def test_a_budget_is_what_one_run_may_use(call: Call, budget: dict[str, int], usage: RunUsage, allowed: bool) -> None:
+    decision = decided(call, policy(budgets={"run": budget}), usage=usage)
+    assert decision.verdict == ("Allow" if allowed else "Deny")
+    if not allowed:
+        assert (decision.stage, decision.reason) == (Stage.BUDGET, "BudgetExceeded")
+        assert "Policy p, rule budgets.run." in decision.message
+
+
+@pytest.mark.parametrize(
+    ("applies", "labels", "binds"),
+    [
+        (None, {}, True),
+        ({"tier": "prod"}, {"tier": "prod", "team": "a"}, True),
+        ({"tier": "prod"}, {"tier": "dev"}, False),
+        ({"tier": "prod", "team": "a"}, {"tier": "prod"}, False),
+        ({"tier": "prod"}, None, True),
+    ],
+)
+def test_rules_bind_the_workflows_that_they_select(
+    applies: dict[str, str] | None, labels: dict[str, str] | None, binds: bool
+) -> None:
+    assert bool(binding([denying("true", applies=applies)], labels)) is binds
+
+
+def test_what_grants_alone_binds_nobody() -> None:
+    grants = Policy.model_validate({"metadata": {"name": "g"}, "spec": {"grants": {"serviceAccounts": ["a"]}}})
+    assert binding([grants], {}) == ()
+
+
+WRONG = {
+    "call.": "when",
+    "tool == 'x'": "there is no 'tool'; there are call, run, workflow",
+    "call.tol == 'x'": "'call' has no 'tol'; it has",
+    "workflow.tier == 'x'": "'workflow' has no 'tier'; it has labels, name",
+}
+
+
+@pytest.mark.parametrize(("when", "message"), WRONG.items())
+def test_a_rule_that_cannot_be_right_is_found_before_anything_runs(when: str, message: str) -> None:
+    (found,) = problems(policy(calls=[{"name": "fine", "when": "true"}, {"name": "no", "when": when}]))
+    assert found.path == "spec.rules.calls[1].when"
+    assert message in f"{found.path}: {found.message}"
+
+
+# Properties, over any rules.
+
+conditions = st.sampled_from(
+    [
+        "true",
+        "false",
+        "call.tool == 'tickets'",
+        "call.function == 'create'",
+        "call.arguments.query == 'refund'",
+        "call.x",
+    ]
+)
+limits = st.builds(
+    lambda tool, function, most: {"tool": tool, "callsPerRun": most} | ({"function": function} if function else {}),
+    st.sampled_from(["tickets", "other"]),
+    st.sampled_from([None, "search", "create"]),
+    st.integers(0, 3),
+)
+budgets = st.dictionaries(st.sampled_from(["tokens", "modelCalls", "toolCalls"]), st.integers(0, 3))
+rules = st.fixed_dictionaries(
+    {
+        "calls": st.lists(conditions, max_size=3).map(
+            lambda found: [{"name": f"r{n}", "when": when} for n, when in enumerate(found)]
+        ),
+        "limits": st.lists(limits, max_size=2),
+        "budgets": budgets.map(lambda run: {"run": run}),
+    }
+)
+numbered = st.lists(rules, max_size=4).map(lambda all_: [policy(f"p{n}", **one) for n, one in enumerate(all_)])
+calls = st.sampled_from([SEARCH, CREATE, CHAT])
+usages = st.builds(RunUsage, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+counts = st.dictionaries(st.sampled_from(["tickets.search", "tickets.create", "other.x"]), st.integers(0, 3))
+
+
+@given(calls, numbered, rules, usages, counts)
+@pytest.mark.requirement("P1")
+def test_another_rule_never_turns_a_deny_into_an_allow(
+    call: Call, policies: list[Policy], more: dict[str, Any], usage: RunUsage, made: dict[str, int]
+) -> None:
+    before = decided(call, *policies, usage=usage, made=made)
+    after = decided(call, *policies, policy("more", **more), usage=usage, made=made)
+    assert not (before.verdict == "Deny" and after.verdict == "Allow")
+
+
+@given(calls, numbered, usages, counts)
+@pytest.mark.requirement("P2")
+def test_the_order_of_policies_does_not_matter(
+    call: Call, policies: list[Policy], usage: RunUsage, made: dict[str, int]
+) -> None:
+    found = {
+        decided(call, *order, usage=usage, made=made) for order in itertools.islice(itertools.permutations(policies), 6)
+    }
+    assert len(found) == 1
+
+
+@given(calls, numbered, rules, usages, counts)
+@pytest.mark.requirement("P3")
+def test_audit_mode_finds_and_never_decides(
+    call: Call, policies: list[Policy], more: dict[str, Any], usage: RunUsage, made: dict[str, int]
+) -> None:
+    audited = policy("more", mode="Audit", **more)
+    with_it = decided(call, *policies, audited, usage=usage, made=made)
+    assert with_it == decided(call, *policies, usage=usage, made=made)
+    alone = decided(call, policy("more", **more), usage=usage, made=made)
+    found = would_deny(call, bound(call, audited, usage=usage, made=made))
+    assert bool(found) is (alone.verdict == "Deny")
+
+
+@given(calls, st.lists(budgets, min_size=1, max_size=3), usages)
+@pytest.mark.requirement("P6")
+def test_of_several_budgets_the_smallest_counts(call: Call, several: list[dict[str, int]], usage: RunUsage) -> None:
+    apart = [policy(f"p{n}", budgets={"run": one}) for n, one in enumerate(several)]
+    least = {name: min(one[name] for one in several if name in one) for one in several for name in one}
+    together = policy("all", budgets={"run": least})
+    assert decided(call, *apart, usage=usage).verdict == decided(call, together, usage=usage).verdict
