@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.identities import OPERATOR, bind, engine_of, give, someone, tries, with_token_of
 from tests.e2e.installation import SYSTEM, Fairlead
 from tests.e2e.kubectl import Kubectl
-from tests.specimens import changed, specimen
+from tests.specimens import REMOVED, changed, specimen
 
 from fairlead.api.engine import EngineSpec
 from fairlead.api.server import Server
@@ -42,8 +42,17 @@ class TestStolenEngineToken:
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}},
             specimen("Policy"),
             specimen("Workflow"),
+            changed(specimen("WorkflowRun"), {"spec.parent": REMOVED, "spec.signals": REMOVED}),
         ):
             assert "fairlead-engine never does CREATE" in tries(engine, obj)
+
+    def test_an_engine_deletes_no_run_that_somebody_named(self, kubectl: Kubectl) -> None:
+        engine = engine_of(kubectl)
+        bind(kubectl, engine.user, "ClusterRole", "cluster-admin")
+        spec = {"workflow": "none"}
+        run = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "WorkflowRun", "metadata": {"name": "mine"}, "spec": spec}
+        kubectl.create(run)
+        assert "deletes no run that somebody named" in engine.refusal("delete", "workflowrun", "mine")
 
 
 def refused(thief: Kubectl, obj: Mapping[str, Any], word: str) -> None:
