@@ -116,14 +116,18 @@ class Bench:
         Raises:
             RuntimeError: the run did not succeed; there is nothing to measure then.
         """
+        state = await self.engine.submit(self.made(workflow, name))
+        if state.terminal is None or state.terminal.reason != "Completed":
+            raise RuntimeError(f"the run of {workflow} did not succeed: {state.terminal}")
+        return state
+
+    def made(self, workflow: str, name: str = "") -> Manifest:
+        """Return a WorkflowRun as a cluster would hold it."""
         uid = str(uuid.uuid4())
         manifest = workloads.run(workflow, name or f"run-{uid[:8]}")
         created = datetime.fromtimestamp(clock_ms() / 1000, UTC).isoformat()
         given = {"namespace": NAMESPACE, "uid": uid, "generation": 1, "creationTimestamp": created}
-        state = await self.engine.submit(manifest | {"metadata": manifest["metadata"] | given})
-        if state.terminal is None or state.terminal.reason != "Completed":
-            raise RuntimeError(f"the run of {workflow} did not succeed: {state.terminal}")
-        return state
+        return manifest | {"metadata": manifest["metadata"] | given}
 
     async def many(self, workflow: str, *, runs: int, at_once: int) -> None:
         """Execute many runs, so many at a time."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import httpx
-from tests.bench import baseline, workloads
+from tests.bench import baseline, scale, workloads
 from tests.bench.engines import NOWHERE, Bench, InstantTools, serving
 from tests.bench.figures import Figure, Repetition, Title, figures, percentiles_ms, value
 from tests.bench.process import footprint
@@ -60,6 +60,7 @@ TITLES = {
     "local.start_cpu": Title("processor time of that", "s"),
     "local.memory.idle": Title("engine memory (RSS), idle", "MiB"),
     "local.memory.worked": Title(f"engine memory (RSS) after {MEMORY_RUNS} runs", "MiB", "300 MiB"),
+    **scale.TITLES,
 }
 
 
@@ -209,6 +210,7 @@ _PARTS: Sequence[Callable[[Path], Awaitable[Repetition]]] = (
     _model_calls,
     _status_writes,
     _memory_and_start,
+    *scale.PARTS,
 )
 
 

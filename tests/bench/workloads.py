@@ -28,6 +28,17 @@ def loop(name: str, iterations: int, function: str = "read") -> Manifest:
     return _workflow(name, [{"name": "again", "repeat": again, "tool": _call(function)}])
 
 
+def for_each(name: str, items: int) -> Manifest:
+    """Return a Workflow that makes a call for each of many items."""
+    each = {"items": list(range(items)), "as": "n", "maxParallel": 32}
+    return _workflow(name, [{"name": "each", "forEach": each, "tool": _call("read")}])
+
+
+def waiting(name: str) -> Manifest:
+    """Return a Workflow whose runs wait for a signal that never comes."""
+    return _workflow(name, [{"name": "ask", "wait": {"signal": {"name": "never"}}}])
+
+
 def asking(name: str) -> Manifest:
     """Return a Workflow of one model call."""
     return _workflow(name, [{"name": "ask", "generate": {"model": MODEL, "prompt": "$( input.key )"}}])
