@@ -40,32 +40,36 @@ def can_i(
     workflows: dict[str, Workflow] = found.of("Workflow")
     if workflow not in workflows:
         raise CommandFailed(Exit.NOT_FOUND, f"there is no Workflow {workflow} in these files")
-    call = _call(tool, model, read_json("--arguments", arguments))
+    call = _call(found, tool, model, read_json("--arguments", arguments))
     if not _tell(call, asyncio.run(_snapshot(found, workflows[workflow], call))):
         raise typer.Exit(Exit.DENIED)
 
 
-def _call(tool: str, model: str, arguments: Any) -> Call:
+def _call(found: Manifests, tool: str, model: str, arguments: Any) -> Call:
     from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
     from fairlead.flow.journal import Path as Place
+    from fairlead.policy.decide import MODEL_API
 
     place = CallId(Place("step"), 1, CallIndex())
     if model:
-        return Call(place, CallKind.CHAT, model, request={"messages": [], "parameters": {}})
+        known = found.of("Model").get(model)
+        embeds = known is not None and known.spec.api == MODEL_API[CallKind.EMBED]
+        request: dict[str, Any] = {"texts": []} if embeds else {"messages": [], "parameters": {}}
+        return Call(place, CallKind.EMBED if embeds else CallKind.CHAT, model, request=request)
     name, _, function = tool.partition(".")
     return Call(place, CallKind.TOOL, name, function, {"arguments": arguments})
 
 
 async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapshot:
-    from fairlead.api.model import Model
     from fairlead.api.workflow import Limits
     from fairlead.engine.authorizer import GrantAuthorizer
+    from fairlead.engine.beginning import NO_ACCOUNT
     from fairlead.flow.state import new_state
     from fairlead.policy.decide import find_function, required_permissions
     from fairlead.policy.decision import Snapshot
     from fairlead.policy.rules import binding, scope_of
 
-    account, policies = workflow.spec.service_account_name or "fairlead-none", found.of("Policy")
+    account, policies = workflow.spec.service_account_name or NO_ACCOUNT, found.of("Policy")
     tool, model = found.of("Tool").get(call.target), found.of("Model").get(call.target)
     function = find_function(tool, call.function) if tool is not None else None
     scope = scope_of(
@@ -73,7 +77,7 @@ async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapsho
         new_state(),
         account=account,
         effect=function.effect if function is not None else "Read",
-        model=model if isinstance(model, Model) else None,
+        model=model,
         labels=workflow.metadata.labels,
     )
     scope["workflow"]["name"] = workflow.metadata.name

@@ -39,12 +39,13 @@ class LocalRuns:
         self.observe: Callable[[Mapping[str, Any]], None] = lambda run: None
         self._namespace = namespace
 
-    async def create(self, name: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def create_run(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the run of this name; its UID follows from the name, so that it is the same after a restart."""
+        name, spec = run["metadata"]["name"], run["spec"]
         uid = uuid5(UUID(spec["parent"]["uid"]), name)
-        run = _object(name, self._namespace, str(uid), created_ms=clock_ms(), spec=spec)
-        self.observe(run)
-        return run
+        made = _object(name, self._namespace, str(uid), created_ms=clock_ms(), spec=spec)
+        self.observe(made)
+        return made
 
 
 @asynccontextmanager

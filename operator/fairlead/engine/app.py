@@ -23,7 +23,7 @@ import uvicorn
 
 from fairlead.engine.authorizer import KubeAuthorizer
 from fairlead.engine.clock import steady_clock
-from fairlead.engine.cluster import ClusterResources, ClusterRuns, ClusterSink
+from fairlead.engine.cluster import ClusterResources, ClusterSink
 from fairlead.engine.dialer import Dialer
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
@@ -151,11 +151,11 @@ class App:
     async def _open(self) -> WorkflowEngine:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
             models = ModelCaller(self._dialer, self._resources)
-            creator = ClusterRuns(self._kube, self._settings.namespace)
-            return Gate(self._resources, authorizer, models, self._tools, clock, metrics, creator=creator)
+            return Gate(self._resources, authorizer, models, self._tools, clock, metrics, creator=objects)
 
         namespace, counter = self._settings.namespace, self.metrics.authorizer_cache
         authorizer = KubeAuthorizer(self._kube, namespace, counter=counter)
+        objects = ClusterObjects(self._kube, namespace, self._resources.runs)
         return await WorkflowEngine.open(
             self._settings.data / "journal.db",
             resources=self._resources,
@@ -163,7 +163,7 @@ class App:
             sink=self._sink,
             gate=gate,
             clock=self._clock,
-            cluster=ClusterObjects(self._kube, namespace, self._resources.runs),
+            cluster=objects,
             exporter=self._exporter,
             metrics=self.metrics,
             announce=self._announce,

@@ -1,8 +1,8 @@
 """The engine's namespace as the cluster has it: informers that become typed resources, and statuses that go back.
 
-Implements `seams.Resources`, `seams.StatusSink` and `seams.RunCreator`. An object that is not understood is not
-callable; of Policies and the Engine the last good one is kept, so that a mistake there neither opens nor closes
-anything.
+Implements `seams.Resources` and `seams.StatusSink`. An object that is not understood is not callable; of Policies and
+the Engine the last good one is kept, so that a mistake there neither opens nor closes anything. A Policy with rules of
+which none was ever understood denies everything: rules that nobody can read are not rules that nobody broke.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fairlead.errors import Conflict, CredentialPending, NotFound
 from fairlead.kube.client import Kube
 from fairlead.kube.types import ENGINES, MODELS, POLICIES, TOOLS, WORKFLOW_RUNS, WORKFLOWS, ResourceType
 from fairlead.kube.watch import Informer
+from fairlead.policy.rules import unreadable
 
 MANAGER = "fairlead-engine"
 SECRETS = Path("/var/run/fairlead/secrets")
@@ -91,10 +92,10 @@ class ClusterResources:
 
         self.runs = informer(WORKFLOW_RUNS, on_run)
         self._informers = [
-            informer(WORKFLOWS, self._taker(workflows, Workflow, keep_last_good=False)),
-            informer(TOOLS, self._taker(tools, Tool, keep_last_good=False)),
-            informer(MODELS, self._taker(models, Model, keep_last_good=False)),
-            informer(POLICIES, self._taker(policies, Policy, keep_last_good=True)),
+            informer(WORKFLOWS, self._taker(workflows, Workflow)),
+            informer(TOOLS, self._taker(tools, Tool)),
+            informer(MODELS, self._taker(models, Model)),
+            informer(POLICIES, self._taker(policies, Policy, stand_in=unreadable)),
             informer(ENGINES, self._take_engine),
             self.runs,
         ]
@@ -153,15 +154,19 @@ class ClusterResources:
         return f"http://fairlead-{component}-{name}.{self.namespace}.svc:{port}{path}"
 
     def _taker(
-        self, known: dict[str, T], model: type[T], *, keep_last_good: bool
+        self, known: dict[str, T], model: type[T], *, stand_in: Callable[[Object], T | None] | None = None
     ) -> Callable[[Object | None, Object | None], None]:
+        """Return what keeps `known` as the cluster is; with `stand_in` also the last good object, or that if none."""
+
         def take(old: Object | None, new: Object | None) -> None:
             name = (new or old or {})["metadata"]["name"]
             parsed = _parsed(model, new) if new is not None else None
             if parsed is not None:
                 known[name] = parsed
-            elif new is None or not keep_last_good:
+            elif new is None or stand_in is None:
                 known.pop(name, None)
+            elif name not in known and (instead := stand_in(new)) is not None:
+                known[name] = instead
             self._on_change(model.crd.kind, name)
 
         return take
@@ -233,29 +238,6 @@ class ClusterSink:
         self._versions[uid] = version
         while len(self._versions) > VERSIONS_KEPT:
             self._versions.popitem(last=False)
-
-
-class ClusterRuns:
-    """Makes child runs. Each is owned by its parent, so that what remains of it goes with the parent's object."""
-
-    def __init__(self, kube: Kube, namespace: str) -> None:
-        self._kube = kube
-        self._namespace = namespace
-
-    async def create(self, name: str, spec: Mapping[str, Any]) -> Object:
-        """Create a run, or return the one that has its name already.
-
-        Raises:
-            KubeError: the API server did not take it.
-        """
-        parent = spec["parent"]
-        owner = {"apiVersion": WORKFLOW_RUNS.api_version, "kind": WORKFLOW_RUNS.kind}
-        owner |= {"name": parent["name"], "uid": parent["uid"]}
-        metadata = {"name": name, "namespace": self._namespace, "ownerReferences": [owner]}
-        try:
-            return await self._kube.create(WORKFLOW_RUNS, {"metadata": metadata, "spec": dict(spec)}, self._namespace)
-        except Conflict:
-            return await self._kube.get(WORKFLOW_RUNS, name, self._namespace)
 
 
 def _parsed(model: type[T], obj: Object) -> T | None:

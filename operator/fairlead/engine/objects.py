@@ -35,14 +35,16 @@ class ClusterObjects:
         found: Mapping[str, str] = (await self._kube.get(CONFIG_MAPS, name, self._namespace)).get("data") or {}
         return found
 
-    async def create_run(self, run: Mapping[str, Any]) -> None:
-        """Create a run; fine if there is one of its name.
+    async def create_run(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Create a run, and return it, or the one that has its name already.
 
         Raises:
             KubeError: the API server did not do it.
         """
-        with contextlib.suppress(Conflict):
-            await self._kube.create(WORKFLOW_RUNS, run, self._namespace)
+        try:
+            return await self._kube.create(WORKFLOW_RUNS, run, self._namespace)
+        except Conflict:
+            return await self._kube.get(WORKFLOW_RUNS, run["metadata"]["name"], self._namespace)
 
     async def delete_run(self, name: str, uid: str) -> None:
         """Delete this very run; fine if it is gone or another one has its name.

@@ -72,8 +72,8 @@ class StatusSink(Protocol):
 class RunCreator(Protocol):
     """Who makes WorkflowRuns."""
 
-    async def create(self, name: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Make a child run that its parent (`spec.parent`) owns, and return it, or what has its name already.
+    async def create_run(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Make a run, and return it, or the one that has its name already.
 
         Raises:
             KubeError: it was not made; if `retryable`, perhaps.
@@ -81,7 +81,7 @@ class RunCreator(Protocol):
         ...
 
 
-class Cluster(Protocol):
+class Cluster(RunCreator, Protocol):
     """The objects around runs: what only a cluster has."""
 
     def runs(self) -> Iterable[Mapping[str, Any]]:
@@ -94,14 +94,6 @@ class Cluster(Protocol):
         Raises:
             NotFound: there is none.
             KubeError: the API server does not tell.
-        """
-        ...
-
-    async def create_run(self, run: Mapping[str, Any]) -> None:
-        """Create a run; fine if there is one of its name.
-
-        Raises:
-            KubeError: the API server did not do it.
         """
         ...
 

@@ -138,6 +138,18 @@ def problems(policy: Policy) -> list[Finding]:
     return found
 
 
+def unreadable(obj: Mapping[str, Any]) -> Policy | None:
+    """Return what stands in for a Policy that this version does not understand: it denies every call.
+
+    None where there is nothing to deny by: without rules, or in Audit mode.
+    """
+    spec = obj.get("spec") or {}
+    if not spec.get("rules") or spec.get("mode") == "Audit":
+        return None
+    rule = {"name": "unreadable", "when": "true", "message": "this version of Fairlead does not understand the Policy"}
+    return Policy.model_validate({"metadata": obj["metadata"], "spec": {"rules": {"calls": [rule]}}})
+
+
 def _selects(policy: Policy, labels: Mapping[str, str] | None) -> bool:
     selector = policy.spec.applies_to
     if selector is None or labels is None:

@@ -23,11 +23,16 @@ spec:
   functions: [{name: search, effect: Read}, {name: create, effect: Reversible}, {name: remove}]
 ---
 apiVersion: fairlead.dev/v1alpha1
+kind: Model
+metadata: {name: embedder}
+spec: {endpoint: {api: OpenAIEmbeddings, url: "https://models.example.com/v1", model: e}}
+---
+apiVersion: fairlead.dev/v1alpha1
 kind: Policy
 metadata: {name: triage}
 spec:
-  grants: {serviceAccounts: [triage], tools: [{tool: tickets, functions: [search, create]}]}
-  rules: {calls: [{name: short, when: "size(call.arguments.title) > 5", message: a title is short}]}
+  grants: {serviceAccounts: [triage], models: [embedder], tools: [{tool: tickets, functions: [search, create]}]}
+  rules: {calls: [{name: short, when: "call.tool != '' && size(call.arguments.title) > 5", message: a title is short}]}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Policy
@@ -50,6 +55,7 @@ spec:
         ),
         (["--tool", "tickets.remove"], 4, "✖  5 rbac       Forbidden: triage needs invoke"),
         (["--tool", "tickets.drop"], 4, "✖  4 contract   Invalid: drop is not in the contract"),
+        (["--model", "embedder"], 0, "✔ 10 approval"),
         (["--model", "small"], 4, "✖  4 contract   Invalid: there is no Model small"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.engine.fakes import FakeAuthorizer, tool_step, workflow
-from tests.unit.engine.runworld import World, run_object, uid_of
+from tests.unit.engine.runworld import World, killed, open_engine, run_object, uid_of
 
 from fairlead.api.model import Model
 from fairlead.api.tool import Tool
@@ -49,7 +49,8 @@ class ChildCluster:
         self.on_create: Callable[[str], Awaitable[None]] | None = None
         self.on_created: Callable[[str], Awaitable[None]] | None = None
 
-    async def create(self, name: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def create_run(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
+        name, spec = run["metadata"]["name"], run["spec"]
         if self.on_create is not None:
             await self.on_create(name)
         if name not in self.objects:
@@ -121,26 +122,10 @@ class ChildWorld(World):
 
     async def crash(self, begun: asyncio.Event, raw: dict[str, Any]) -> None:
         """Run until something has begun, then vanish as a killed process does."""
-        engine = await WorkflowEngine.open(
-            self.path,
-            resources=self.resources,
-            authorizer=self.grants,
-            sink=self.sink,
-            gate=lambda clock, metrics: self.gate,
-            clock=self.clock,
-        )
+        engine = await open_engine(self)
         self.kube.observe = engine.runs.observe
-        await engine.recover({})
-        parts = asyncio.create_task(engine._parts())
-        engine.submit(raw)
-        await asyncio.wait_for(begun.wait(), 20)
-        for run in engine.runs.roster.all():
-            if run.log is not None:
-                run.log.seal()
-        parts.cancel()
-        await asyncio.gather(parts, return_exceptions=True)
-        await engine.store.close()
-        self.kube.observe = lambda raw: None
+        async with killed(engine, begun, raw):
+            self.kube.observe = lambda raw: None
 
     @property
     def child(self) -> dict[str, Any]:

@@ -40,13 +40,14 @@ class FakeCluster(FakeSink):
             raise NotFound(404, name)
         return self.config_maps[name]
 
-    async def create_run(self, run: Mapping[str, Any]) -> None:
+    async def create_run(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
         self._asked()
         name = run["metadata"]["name"]
         if name not in self.objects:
             uid = str(uuid5(NAMESPACE_OID, f"{name}{len(self.written)}"))
             metadata = {**run["metadata"], "uid": uid, "generation": 1}
             self.on_run(self.add({**run, "metadata": metadata}))
+        return self.objects[name]
 
     async def delete_run(self, name: str, uid: str) -> None:
         self._asked()

@@ -15,6 +15,7 @@ from fairlead.engine.store import Store
 from fairlead.errors import KubeError, Unreachable
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
 from fairlead.flow.journal import Entry, EntryKind, RunUid
+from fairlead.flow.journal import Path as RunPath
 from fairlead.flow.state import RunState
 
 
@@ -173,6 +174,26 @@ async def test_a_child_ends_with_its_parent(world: ChildWorld, how: str) -> None
         state, its = await asyncio.wait_for(asyncio.gather(ended, child), 20)
     assert reason(state) == {"overdue": "Timeout", "step overdue": "StepFailed"}.get(how, "Cancelled")
     assert reason(its) in ("Cancelled", "Timeout")
+
+
+async def test_a_child_of_finally_is_waited_for_while_one_of_the_steps_is_not(world: ChildWorld) -> None:
+    begun, hang = hang_once()
+    world.servers.answer = hang
+    world.declare(
+        child_step("ask"),
+        **{"finally": "clean", "blocks": [{"name": "clean", "steps": [child_step("tidy", "tidier")]}]},
+    )
+    world.declare(tool_step("a", "read"), name="c")
+    world.declare({"name": "t", "transform": {"value": "tidy"}}, name="tidier")
+    async with world.serving() as engine:
+        ended = engine.submit(run_object())
+        await begun.wait()
+        await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
+        engine.runs.observe(run_object(desiredState="Cancelled"))
+        state = await asyncio.wait_for(ended, 20)
+    assert reason(state) == "Cancelled"
+    assert state.steps[RunPath("!/tidy")].output == "tidy"
+    assert state.steps[RunPath("ask")].phase == "Failed"
 
 
 async def test_a_child_never_outlives_the_limits_of_its_parent(world: ChildWorld) -> None:

@@ -140,6 +140,30 @@ def test_of_a_policy_that_is_not_understood_the_last_good_one_is_kept(cluster: C
     assert cluster.resources.policies == {}
 
 
+def rules(mode: str = "Enforce", **future: Any) -> dict[str, Any]:
+    bounds = {"calls": [{"name": "no", "when": "call.tool == 'desk'"}], **future}
+    return {"metadata": {"name": "p"}, "spec": {"mode": mode, "rules": bounds}}
+
+
+def test_rules_that_are_not_understood_deny_everything_until_they_are_or_go(cluster: Cluster) -> None:
+    cluster.tell("Policy", None, rules(futureRule=[]))
+    bounds = cluster.resources.policies["p"].spec.rules
+    assert bounds is not None and bounds.calls[0].when == "true"
+    cluster.tell("Policy", rules(futureRule=[]), rules())
+    bounds = cluster.resources.policies["p"].spec.rules
+    assert bounds is not None and bounds.calls[0].name == "no"
+    cluster.tell("Policy", rules(), rules(futureRule=[]))
+    assert cluster.resources.policies["p"].spec.rules == bounds, "the last good ones"
+    cluster.tell("Policy", rules(futureRule=[]), None)
+    assert cluster.resources.policies == {}
+
+
+@pytest.mark.parametrize("unread", [rules("Audit", futureRule=[]), policy(futureGrant={})])
+def test_what_would_deny_nothing_has_no_stand_in(cluster: Cluster, unread: dict[str, Any]) -> None:
+    cluster.tell("Policy", None, unread)
+    assert cluster.resources.policies == {}
+
+
 def test_a_server_that_the_operator_runs_is_at_its_service(cluster: Cluster) -> None:
     cluster.tell("Tool", None, tool(server={"image": "x@sha256:1", "port": 9000}))
     model = {"api": "OpenAIChat", "model": "m", "image": "x"}

@@ -14,6 +14,7 @@ from tests.unit.policy.test_decide import CHAT, FINE, SEARCH
 
 from fairlead.api.policy import Policy
 from fairlead.api.reasons import Stage
+from fairlead.api.workflow import Workflow
 from fairlead.flow.calls import Call, CallKind
 from fairlead.policy.decide import decide, would_deny
 from fairlead.policy.decision import Decision, RunUsage, Snapshot
@@ -89,9 +90,11 @@ def test_other_calls_are_not(when: str, call: Call) -> None:
 
 
 def test_a_child_run_is_a_call_that_rules_see() -> None:
-    snapshot = bound(CHILD, denying("call.workflow == 'researcher' && call.input.topic == 'x'"))
-    assert [str(breach) for breach in would_deny(CHILD, snapshot)] == []
-    assert snapshot.scope["call"]["kind"] == "workflow"
+    spec = {"steps": [{"name": "look", "transform": {"value": 1}}]}
+    researcher = Workflow.model_validate({"metadata": {"name": "researcher"}, "spec": spec})
+    rule = "call.kind == 'workflow' && call.workflow == 'researcher' && call.input.topic == '{}'"
+    verdicts = [decided(CHILD, denying(rule.format(topic)), workflow=researcher).verdict for topic in ("x", "y")]
+    assert verdicts == ["Deny", "Allow"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is known to be wrong with child runs before they run."""
+"""What is known to be wrong with child runs, waits and `finally` before they run."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ RIGHT = {
     "itself, if something holds": "steps: [{name: a, when: 'input.n > 0', workflow: {workflow: me}}]",
     "offered to an agent": "steps: [{name: a, agent: {model: m, prompt: x, "
     "tools: [{workflow: researcher}, {tool: t}]}}]",
+    "a wait's output": "steps: [{name: a, wait: {signal: {name: go, schema: {type: object, additionalProperties: false"
+    ", properties: {n: {type: integer}}}}}}, {name: b, transform: {value: '$( steps.a.output.data.n )'}}]",
+    "a time that is evaluated": "steps: [{name: a, wait: {until: '$( run.createdAt )'}}]",
+    "error in finally": "steps: [{name: a, transform: {value: 1}}]\nfinally: clean\n"
+    "blocks: [{name: clean, steps: [{name: x, transform: {value: '$( error ) $( steps.a.phase )'}}]}]",
 }
 WRONG = {
     "no such Workflow": (
@@ -66,6 +71,36 @@ WRONG = {
         "steps: [{name: a, workflow: {workflow: me}}]",
         "spec.steps[0].workflow.workflow",
         "the Workflow always runs itself again",
+    ),
+    "a wait longer than the run": (
+        "limits: {timeoutSeconds: 60}\nsteps: [{name: a, wait: {seconds: 60}}]",
+        "spec.steps[0].wait.seconds",
+        "the run ends after 60 s; wait less, or raise spec.limits.timeoutSeconds",
+    ),
+    "a signal waited for longer than the run": (
+        "limits: {timeoutSeconds: 60}\nsteps: [{name: a, wait: {signal: {name: go}, timeoutSeconds: 90}}]",
+        "spec.steps[0].wait.timeoutSeconds",
+        "the run ends after 60 s",
+    ),
+    "until that is no time": (
+        "steps: [{name: a, wait: {until: tomorrow}}]",
+        "spec.steps[0].wait.until",
+        "until is an RFC 3339 time with its zone",
+    ),
+    "a schema of a signal that is none": (
+        "steps: [{name: a, wait: {signal: {name: go, schema: {type: objekt}}}}]",
+        "spec.steps[0].wait.signal.schema",
+        "/type: is none of array",
+    ),
+    "a field that no wait has": (
+        "steps: [{name: a, wait: {seconds: 1}}, {name: b, transform: {value: '$( steps.a.output.text )'}}]",
+        "spec.steps[1].transform.value",
+        "text",
+    ),
+    "finally of no block": (
+        "steps: [{name: a, transform: {value: 1}}]\nfinally: clean",
+        "spec.finally",
+        "there is no block 'clean'",
     ),
 }
 
