@@ -35,6 +35,11 @@ RUNS: list[tuple[str, dict[str, Any], Any]] = [
     ("deferred-choice", {}, {"paid": "ship to Lille", "cancelled": None}),
     ("persistent-trigger", {}, {"how": "ready", "speed": 3}),
     ("cleanup", {"guest": "Ada"}, "table 7 for Ada"),
+    (
+        "structured-discriminator",
+        {},
+        {"told": "a short answer, while slow is Running", "slow": "a long answer"},
+    ),
 ]
 SIGNALS: dict[str, list[dict[str, Any]]] = {
     "deferred-choice": [{"name": "paid", "data": {"city": "Lille"}, "by": "alice"}],
