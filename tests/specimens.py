@@ -73,6 +73,14 @@ spec:
       signal: {name: go, schema: {type: object, properties: {ok: {type: boolean}}}}
       timeoutSeconds: 60
       onTimeout: Continue
+  - name: sign
+    approval:
+      from: {users: [alice@example.com], groups: [oncall]}
+      message: Send $( steps.answer.output.text )?
+      minApprovals: 2
+      expiresAfterSeconds: 600
+      requester: Allowed
+      onDenied: Continue
   output: {answer: $( steps.answer.output.text )}
   finally: diagnose
   triggers:
@@ -151,8 +159,34 @@ spec:
   rules:
     calls:
     - {name: reads, when: "call.tool == 'tickets' && call.effect != 'Read'", then: Deny, message: only reading}
+    - name: oncall
+      when: call.effect == 'Irreversible'
+      then: RequireApproval
+      approval: {from: {users: [bob], groups: [oncall]}, minApprovals: 1, expiresAfterSeconds: 600, requester: Excluded}
     limits: [{tool: tickets, function: search, callsPerRun: 20}]
     budgets: {run: {tokens: 200000, modelCalls: 60, toolCalls: 100}}
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Approval
+metadata: {name: triage-1-0123456789abcdef}
+spec:
+  run: {name: triage-1, uid: 7f0c0123-4567-89ab-cdef-0123456789ab}
+  workflow: triage
+  serviceAccountName: triage
+  requestedBy: alice@example.com
+  step: answer
+  attempt: 1
+  index: 0.1.0
+  message: may it be sent?
+  call: {kind: Tool, target: tickets, function: create, effect: Irreversible, arguments: {title: x}}
+  policy: triage
+  rule: oncall
+  digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+  from: {users: [bob@example.com], groups: [oncall]}
+  minApprovals: 1
+  requester: Excluded
+  expiresAt: "2026-01-01T01:00:00Z"
+  decisions: [{by: bob@example.com, decision: Approve, reason: looks right}]
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Engine
@@ -212,6 +246,9 @@ Model:
 Policy:
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
+Approval:
+  conditions:
+  - {type: Decided, status: "True", reason: Approved, message: x, lastTransitionTime: "2026-01-01T00:00:00Z"}
 Engine:
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]

@@ -20,6 +20,7 @@ from tests.bench.workloads import Manifest
 from fairlead.api.tool import Tool
 from fairlead.cli import manifests
 from fairlead.cli.local import LocalResources, resources_of
+from fairlead.cli.localapprovals import LocalDesk
 from fairlead.cli.localengine import LocalRuns
 from fairlead.cli.localstore import clock_ms
 from fairlead.cli.standins import Server
@@ -186,6 +187,7 @@ async def serving(
         sink=statuses,
         gate=gate,
         clock=clock_ms,
+        desk=LocalDesk(),
         options=EngineOptions(sync_delay_seconds=sync_delay_seconds),
     )
     await engine.recover(left or {})

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crds")]
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUP = "fairlead.dev/"
-KINDS = ("Workflow", "WorkflowRun", "Tool", "Model", "Policy", "Engine")
+KINDS = ("Workflow", "WorkflowRun", "Tool", "Model", "Policy", "Approval", "Engine")
 
 
 def example_objects() -> list[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from fairlead.api import GROUP
+from fairlead.api.approval import Approval
 from fairlead.api.crd import crd
 from fairlead.api.engine import Engine
 from fairlead.api.meta import Resource
@@ -21,7 +22,16 @@ from fairlead.api.tool import Tool
 from fairlead.api.toolfunction import ToolFunction
 from fairlead.api.workflow import Workflow
 
-KINDS: tuple[type[Resource], ...] = (Workflow, WorkflowRun, Tool, ToolFunction, Model, Policy, Engine)
+KINDS: tuple[type[Resource], ...] = (
+    Workflow,
+    WorkflowRun,
+    Tool,
+    ToolFunction,
+    Model,
+    Policy,
+    Approval,
+    Engine,
+)
 _HEADER = "# Generated from operator/fairlead/api by `python -m fairlead.api.crds crds`. Do not edit.\n"
 
 

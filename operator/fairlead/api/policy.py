@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from fairlead.api.approval import ApprovalTerms
 from fairlead.api.meta import (
     ATOMIC,
     LIST_SET,
@@ -85,14 +86,30 @@ class AppliesTo(ApiModel):
 
 
 class CallRule(ApiModel):
-    """What no call may be."""
+    """What no call may be, or may be only when people approve it."""
 
+    cel: ClassVar = (
+        CelRule(
+            "has(self.approval) == (has(self.then) && self.then == 'RequireApproval')",
+            "approval says who must approve: it goes with `then: RequireApproval`",
+            ".approval",
+        ),
+    )
     name: Annotated[Identifier, Field(description="Told to people when the rule denies.")]
     when: Annotated[
         Expression,
-        Field(description="CEL over `call`, `run` and `workflow`: the call is denied when it holds or has no value."),
+        Field(
+            description="CEL over `call`, `run` and `workflow`: the rule is about the calls for which it holds. "
+            "Where it has no value the call is denied."
+        ),
     ]
-    then: Annotated[Literal["Deny"], Field(description="Deny (the default).")] = "Deny"
+    then: Annotated[
+        Literal["Deny", "RequireApproval"],
+        Field(
+            description="Deny (the default), or RequireApproval: it happens once people have approved this very call."
+        ),
+    ] = "Deny"
+    approval: ApprovalTerms | None = None
     message: Annotated[str, Field(max_length=256, description="Why, for people. A model never learns it.")] = ""
 
 
@@ -123,7 +140,7 @@ class Rules(ApiModel):
 
     calls: Annotated[
         list[CallRule],
-        Field(max_length=50, description="Calls that are denied.", json_schema_extra=list_map("name")),
+        Field(max_length=50, description="Calls that are denied, or need people.", json_schema_extra=list_map("name")),
     ] = []
     limits: Annotated[
         list[CallLimit], Field(max_length=50, description="How often functions are called.", json_schema_extra=ATOMIC)

@@ -68,6 +68,7 @@ class DecisionReason(StrEnum):
     APPROVAL_PENDING = "ApprovalPending"
     APPROVAL_DENIED = "ApprovalDenied"
     APPROVAL_EXPIRED = "ApprovalExpired"
+    REQUESTER_UNKNOWN = "RequesterUnknown"  # somebody else must approve, and nobody knows who requested the run
     AUDIT_UNAVAILABLE = "AuditUnavailable"
     EGRESS_DENIED = "EgressDenied"  # the dialer or the Secret's allowed-hosts refused the address
     CREDENTIAL_MISSING = "CredentialMissing"  # the Secret or its key does not exist
@@ -125,6 +126,7 @@ class RunReason(StrEnum):
     QUEUED = "Queued"
     EXECUTING = "Executing"
     WAITING_FOR_SIGNAL = "WaitingForSignal"
+    WAITING_FOR_APPROVAL = "WaitingForApproval"
     SLEEPING = "Sleeping"  # a wait for some time or until a time
     BACKING_OFF = "BackingOff"
     WAITING_FOR_CHILD = "WaitingForChild"
@@ -146,6 +148,17 @@ class RunReason(StrEnum):
     REJECTED = "Rejected"  # as many runs are at work as the Workflow allows, and it says Reject
     STATE_LOST = "StateLost"
     NONDETERMINISM = "Nondeterminism"
+
+
+class DecidedReason(StrEnum):
+    """Reasons of an Approval's `Decided`; with Approved alone its run goes on as if nobody had to be asked."""
+
+    PENDING = "Pending"
+    GUARDRAILS_MISSING = "GuardrailsMissing"  # a forged decision would not be refused: an approval denies
+    APPROVED = "Approved"
+    DENIED = "Denied"
+    EXPIRED = "Expired"
+    WITHDRAWN = "Withdrawn"  # the run does not wait for it any more
 
 
 class TracedReason(StrEnum):

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from fairlead.api.approval import ApprovalTerms
 from fairlead.api.meta import (
     ATOMIC,
     CEL_RESERVED,
@@ -379,6 +380,16 @@ class Wait(ApiModel):
         Literal["Fail", "Continue"] | None,
         Field(description="When no signal came: Fail (the default) with class Timeout, or Continue without it."),
     ] = None
+
+
+class ApprovalStep(ApprovalTerms):
+    """Wait for people. Output: `{decision, by, reason}`; decision: Approved, Denied or Expired; by: who decided."""
+
+    message: Annotated[Template, Field(description="What they are asked, 4096 characters at most; `$( )` holds CEL.")]
+    on_denied: Annotated[
+        Literal["Fail", "Continue"],
+        Field(description="When it is denied or expires: Fail (the default) with class Denied, or Continue."),
+    ] = "Fail"
 
 
 class Join(ApiModel):

@@ -33,6 +33,7 @@ from fairlead.api.steps import (
     NO_RESERVED_NAME,
     Agent,
     AgentTool,
+    ApprovalStep,
     AwaitedSignal,
     ChildCall,
     Choice,
@@ -58,7 +59,10 @@ from fairlead.api.steps import (
     Wait,
 )
 
-STEP_KINDS = ("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel", "workflow", "wait")
+STEP_KINDS = (
+    *("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel", "workflow"),
+    *("approval", "wait"),
+)
 NEEDS_ONLY_IN_A_GRAPH = CelRule(
     "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
     "needs and join are for `order: Graph`; in a Sequence each step follows the one before",
@@ -77,6 +81,11 @@ class Step(ApiModel):
             "!has(self.wait) || !(has(self.timeoutSeconds) || has(self.retry))",
             "a wait says under `wait` how long it waits, and is never tried again",
             ".wait",
+        ),
+        CelRule(
+            "!has(self.approval) || !(has(self.timeoutSeconds) || has(self.retry))",
+            "an approval says in expiresAfterSeconds how long it waits, and is never asked for again",
+            ".approval",
         ),
         CelRule("!has(self.forEach) || !has(self.repeat)", "a step has one loop: forEach or repeat", ".repeat"),
         CelRule("!has(self.limits) || has(self.forEach)", "limits bound a `forEach`, which is missing", ".limits"),
@@ -108,6 +117,7 @@ class Step(ApiModel):
     transform: Transform | None = None
     block: Annotated[Identifier | None, Field(description="Run a block; its output is the step's output.")] = None
     workflow: ChildCall | None = None
+    approval: ApprovalStep | None = None
     wait: Wait | None = None
     parallel: Parallel | None = None
 
@@ -359,6 +369,7 @@ __all__ = [
     "STEP_KINDS",
     "Agent",
     "AgentTool",
+    "ApprovalStep",
     "AwaitedSignal",
     "Block",
     "ChildCall",

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from fairlead.cli import cani, exits, get, grants, lint, run, steer, submit, trace
+from fairlead.cli import cani, decide, exits, get, grants, lint, run, steer, submit, trace
 from fairlead.cli.exits import CommandFailed, Exit
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command("signal")(steer.signal)
 app.command("pause")(steer.pause)
 app.command("resume")(steer.resume)
 app.command("cancel")(steer.cancel)
+app.command("approve")(decide.approve)
+app.command("deny")(decide.deny)
 app.command("get")(get.get)
 app.command("trace")(trace.trace)
 

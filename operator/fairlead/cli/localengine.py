@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from fairlead.cli.local import LocalResources, NoStatus
+from fairlead.cli.localapprovals import LocalDesk
 from fairlead.cli.localstore import clock_ms, store_errors
 from fairlead.engine.authorizer import GrantAuthorizer
 from fairlead.engine.dialer import Dialer
@@ -49,8 +50,8 @@ class LocalRuns:
 
 
 @asynccontextmanager
-async def opened(path: Path, resources: LocalResources) -> AsyncIterator[WorkflowEngine]:
-    """Put an engine on the store at `path`; it does nothing until `execute`.
+async def opened(path: Path, resources: LocalResources, desk: LocalDesk) -> AsyncIterator[WorkflowEngine]:
+    """Put an engine on the store at `path`, with the decisions of `desk`; it does nothing until `execute`.
 
     Raises:
         CommandFailed: another process has the store, or it cannot be opened.
@@ -73,6 +74,7 @@ async def opened(path: Path, resources: LocalResources) -> AsyncIterator[Workflo
                     creator=children,
                 ),
                 clock=clock_ms,
+                desk=desk,
                 exporter=exporter,
                 options=EngineOptions(runs=AT_ONCE),
             )
@@ -130,6 +132,7 @@ def run_object(
     created_ms = known.accepted_at if known is not None else clock_ms()
     uid = known.uid if known is not None else str(uuid4())
     spec = {"workflow": workflow, "input": dict(value), "signals": [dict(signal) for signal in signals]}
+    spec["requestedBy"] = getuser()
     return _object(name, namespace, uid, created_ms=created_ms, spec=spec)
 
 
@@ -145,6 +148,6 @@ async def _open_children(store: Store, uid: RunUid) -> dict[RunUid, Mapping[str,
     for row in await store.open_runs():
         if row.uid != uid:
             accepted = (await store.load(row.uid))[0].data
-            spec = {"workflow": row.workflow, "input": accepted["input"], "parent": accepted["parent"]}
+            spec = {key: accepted[key] for key in ("workflow", "input", "parent", "requestedBy") if key in accepted}
             found[row.uid] = _object(row.name, row.namespace, row.uid, created_ms=accepted["createdAt"], spec=spec)
     return found

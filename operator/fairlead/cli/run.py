@@ -22,6 +22,7 @@ from fairlead.cli.output import Format, show
 
 if TYPE_CHECKING:
     from fairlead.api.workflow import Workflow
+    from fairlead.cli.localapprovals import LocalDesk
     from fairlead.cli.manifests import Manifests
     from fairlead.cli.withfile import Environment
     from fairlead.engine.engine import WorkflowEngine
@@ -39,11 +40,14 @@ def run(
     store: Annotated[Path, typer.Option("--store", help="Where journals and logs are kept.")] = Path(".fairlead"),
     name: Annotated[str, typer.Option("--run", help="The run's name; one that exists goes on.")] = "",
     signals: Annotated[list[str] | None, typer.Option("--signal", help="name or name=JSON, sent at the start.")] = None,
+    approve: Annotated[list[str] | None, typer.Option("--approve", help="A step that people approve.")] = None,
+    deny: Annotated[list[str] | None, typer.Option("--deny", help="A step that they do not approve.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show the waterfall at the end.")] = False,
     output: Annotated[Format, typer.Option("--output", "-o")] = Format.TABLE,
 ) -> None:
     """Run a workflow here, without a cluster: the same engine, a journal in .fairlead/, grants from the files."""
     from fairlead.cli.inputs import read_input, read_signals
+    from fairlead.cli.localapprovals import LocalDesk
     from fairlead.cli.withfile import read_environment
 
     found = _read(path)
@@ -51,7 +55,8 @@ def run(
     value, sent = read_input(input_ or [], input_file), read_signals(signals or [])
     environment = read_environment(with_, secret or [])
     name = name or f"{chosen.metadata.name}-{secrets.token_hex(3)}"
-    work = _run(found, chosen, environment, value=value, signals=sent, folder=store, name=name)
+    desk = LocalDesk(approve or [], deny or [])
+    work = _run(found, chosen, environment, desk=desk, value=value, signals=sent, folder=store, name=name)
     entries = asyncio.run(_until_signalled(work))
     _report(name, entries, output, trace=trace)
 
@@ -86,6 +91,7 @@ async def _run(
     workflow: Workflow,
     environment: Environment,
     *,
+    desk: LocalDesk,
     value: dict[str, Any],
     signals: list[dict[str, Any]],
     folder: Path,
@@ -97,7 +103,7 @@ async def _run(
 
     namespace = workflow.metadata.namespace or local.DEFAULT_NAMESPACE
     resources = local.resources_of(found, environment, namespace=namespace)
-    async with localengine.opened(localstore.path_of(folder, name), resources) as engine:
+    async with localengine.opened(localstore.path_of(folder, name), resources, desk) as engine:
         known = await localstore.find(engine.store, name)
         if known is not None and known.workflow != workflow.metadata.name:
             raise CommandFailed(Exit.USAGE, f"the run {name} is one of Workflow {known.workflow}")

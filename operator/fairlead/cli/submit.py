@@ -41,7 +41,8 @@ def submit(
         spec["input"] = value
 
     async def start(access: Access) -> Run:
-        manifest = {"metadata": {"generateName": f"{workflow}-", "namespace": access.namespace}, "spec": spec}
+        metadata = {"generateName": f"{workflow}-", "namespace": access.namespace}
+        manifest = {"metadata": metadata, "spec": spec | {"requestedBy": await access.user()}}
         run = await access.kube.create(WORKFLOW_RUNS, manifest, access.namespace)
         return await follow(access, run["metadata"]["name"], timeout_seconds=timeout) if wait else run
 

@@ -155,7 +155,7 @@ class App:
 
         namespace, counter = self._settings.namespace, self.metrics.authorizer_cache
         authorizer = KubeAuthorizer(self._kube, namespace, counter=counter)
-        objects = ClusterObjects(self._kube, namespace, self._resources.runs)
+        objects = ClusterObjects(self._kube, namespace, self._resources.runs, self._resources.approvals)
         return await WorkflowEngine.open(
             self._settings.data / "journal.db",
             resources=self._resources,
@@ -164,6 +164,7 @@ class App:
             gate=gate,
             clock=self._clock,
             cluster=objects,
+            desk=objects,
             exporter=self._exporter,
             metrics=self.metrics,
             announce=self._announce,
@@ -189,6 +190,8 @@ class App:
         for run in engine.runs.roster.all():
             if run.uid not in objects:
                 engine.runs.gone(run.uid)
+        for _, name in list(self._resources.approvals.objects):
+            engine.approvals.observe(name)
 
     def _on_run(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         if new is not None and old is None:
@@ -221,6 +224,8 @@ class App:
     def _on_change(self, kind: str, name: str) -> None:
         if kind in ("Tool", "Model"):
             self._reachability.changed(kind, name)
+        if self._engine is not None and kind == "Approval":
+            self._engine.approvals.observe(name)
         if self._engine is not None and kind in ("Workflow", "Tool", "Policy"):
             self._engine.workflow_changed([name] if kind == "Workflow" else list(self._resources.workflows))
 

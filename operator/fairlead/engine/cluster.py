@@ -25,7 +25,16 @@ from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow
 from fairlead.errors import Conflict, CredentialPending, NotFound
 from fairlead.kube.client import Kube
-from fairlead.kube.types import ENGINES, MODELS, POLICIES, TOOLS, WORKFLOW_RUNS, WORKFLOWS, ResourceType
+from fairlead.kube.types import (
+    APPROVALS,
+    ENGINES,
+    MODELS,
+    POLICIES,
+    TOOLS,
+    WORKFLOW_RUNS,
+    WORKFLOWS,
+    ResourceType,
+)
 from fairlead.kube.watch import Informer
 from fairlead.policy.rules import unreadable
 
@@ -35,7 +44,7 @@ SECRET_SECONDS = 2.0
 """How long a value that was read is used; the kubelet itself needs up to a minute to bring a new one."""
 
 VERSIONS_KEPT = 4096
-_STATUS_TYPES = {"WorkflowRun": WORKFLOW_RUNS, "Workflow": WORKFLOWS, "Tool": TOOLS, "Model": MODELS}
+_STATUS_TYPES = {rt.kind: rt for rt in (WORKFLOW_RUNS, WORKFLOWS, TOOLS, MODELS, APPROVALS)}
 
 Object = dict[str, Any]
 T = TypeVar("T", bound=Resource)
@@ -48,6 +57,7 @@ class ClusterResources:
 
     Attributes:
         runs: the informer of WorkflowRuns; its changes go to `on_run`.
+        approvals: the informer of Approvals; of their changes `on_change` is told.
         engine_uid: of the Engine object, "" while there is none.
     """
 
@@ -66,7 +76,7 @@ class ClusterResources:
         Args:
             kube: the client.
             namespace: the only one that is looked at.
-            on_change: called with (kind, name) after a Workflow, Tool, Model, Policy or Engine changed.
+            on_change: called with (kind, name) after a Workflow, Tool, Model, Policy, Approval or Engine changed.
             on_run: called with (old, new) for every change of a WorkflowRun.
             secrets: where Secrets are mounted, a directory each.
             clock: monotonic seconds.
@@ -90,7 +100,11 @@ class ClusterResources:
         def informer(rt: ResourceType, on_object: Callable[[Object | None, Object | None], None]) -> Informer:
             return Informer(kube, rt, namespace=namespace, on_change=on_object)
 
+        def on_approval(old: Object | None, new: Object | None) -> None:
+            on_change("Approval", (new or old or {})["metadata"]["name"])
+
         self.runs = informer(WORKFLOW_RUNS, on_run)
+        self.approvals = informer(APPROVALS, on_approval)
         self._informers = [
             informer(WORKFLOWS, self._taker(workflows, Workflow)),
             informer(TOOLS, self._taker(tools, Tool)),
@@ -98,6 +112,7 @@ class ClusterResources:
             informer(POLICIES, self._taker(policies, Policy, stand_in=unreadable)),
             informer(ENGINES, self._take_engine),
             self.runs,
+            self.approvals,
         ]
 
     async def run(self) -> None:

@@ -87,6 +87,7 @@ class _CallsInFlight:
                 self._tasks[call.id] = task
                 task.add_done_callback(partial(self._on_done, call.id))
         kept = {call.id for call in wanted}
+        self._returned &= kept  # one that people are asked about may be wanted again later
         if self._log.state.closing is not None:
             kept |= self._recorded(reads=False)
         elif self._log.state.paused:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from fairlead.engine.approvals import Approvals
 from fairlead.engine.authorized import Authorizations
 from fairlead.engine.children import Children
 from fairlead.engine.definitions import WorkflowStatuses
@@ -21,7 +22,7 @@ from fairlead.engine.roster import Roster
 from fairlead.engine.runner import Runner
 from fairlead.engine.runs import RunOptions, Runs
 from fairlead.engine.schedules import Schedules
-from fairlead.engine.seams import Authorizer, Cluster, Resources, StatusSink
+from fairlead.engine.seams import ApprovalDesk, Authorizer, Cluster, Resources, StatusSink
 from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.store import Store
 from fairlead.errors import StoreError
@@ -73,6 +74,7 @@ class WorkflowEngine:
     Attributes:
         store: the journal.
         runs: all open runs; tell it of WorkflowRuns with `observe` and `gone`.
+        approvals: what open runs wait for; tell it of Approvals with `observe`.
         authorizations: whether Workflows' accounts have what they need; tell it what `changed`.
         sweeper: deletes what has ended and is no longer kept; None without a cluster.
         schedules: makes runs when they are due; None without a cluster.
@@ -89,6 +91,7 @@ class WorkflowEngine:
         sink: StatusSink,
         gate: Caller,
         cluster: Cluster | None,
+        desk: ApprovalDesk,
         exporter: SpanExporter,
         metrics: EngineMetrics,
         clock: Callable[[], int],
@@ -104,10 +107,13 @@ class WorkflowEngine:
         self._announce = announce
         self._statuses = StatusWriter("WorkflowRun", sink, durable=store.durable, on_write=self._on_write)
         self._workflow_writer = StatusWriter("Workflow", sink, durable=store.durable)
+        self._approval_writer = StatusWriter("Approval", sink, durable=store.durable)
         reporter = Reporter(roster, self._statuses, exporter, metrics, store_id=store.id, clock=clock)
         store.subscribe(reporter.committed)
         children = Children(store, roster)
         store.subscribe(children.committed)
+        self.approvals = Approvals(roster, desk, self._approval_writer, namespace=resources.namespace, clock=clock)
+        store.subscribe(self.approvals.committed)
         self.authorizations = Authorizations(
             resources,
             authorizer,
@@ -123,12 +129,14 @@ class WorkflowEngine:
                 cluster=cluster,
                 gate=gate,
                 children=children,
+                approvals=self.approvals,
                 reporter=reporter,
                 clock=clock,
             ),
             authorization=self.authorizations.of,
             roster=roster,
             children=children,
+            approvals=self.approvals,
             reporter=reporter,
             clock=clock,
             options=options.runs,
@@ -153,6 +161,7 @@ class WorkflowEngine:
         sink: StatusSink,
         gate: GateMaker,
         clock: Callable[[], int],
+        desk: ApprovalDesk,
         cluster: Cluster | None = None,
         exporter: SpanExporter | None = None,
         metrics: EngineMetrics | None = None,
@@ -168,6 +177,7 @@ class WorkflowEngine:
             sink: where statuses go.
             gate: makes the one way out.
             clock: Unix time in ms.
+            desk: where people are asked.
             cluster: the objects around runs; None in local mode.
             exporter: where spans go; none by default.
             metrics: collectors; new ones by default.
@@ -193,6 +203,7 @@ class WorkflowEngine:
             sink=sink,
             gate=gate(clock, metrics),
             cluster=cluster,
+            desk=desk,
             exporter=exporter or SpanExporter(None),
             metrics=metrics,
             clock=clock,
@@ -242,6 +253,8 @@ class WorkflowEngine:
             group.create_task(self.authorizations.run())
             group.create_task(self._statuses.run())
             group.create_task(self._workflow_writer.run())
+            group.create_task(self._approval_writer.run())
+            group.create_task(self.approvals.run())
             group.create_task(self._mark_workflows())
             group.create_task(self._end_with_the_store())
             if self.sweeper is not None:

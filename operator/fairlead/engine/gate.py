@@ -23,6 +23,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fairlead.api.canonical import canonical_json
 from fairlead.api.model import Model, ModelLimits
 from fairlead.api.reasons import DecisionReason, ErrorClass, Stage
 from fairlead.api.tool import Tool, ToolLimits
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from fairlead.engine.models import ModelCaller
     from fairlead.engine.tools import ToolCaller
     from fairlead.telemetry.metrics import EngineMetrics
+
+SHOWN_BYTES = 32_768
+"""People approve what they have seen: larger arguments are denied where they would have to."""
 
 LONGEST_WAIT_MS = 300_000
 FIRST_PAUSE_SECONDS = 0.05
@@ -123,6 +127,9 @@ class Gate:
             # No await from the decision to the intent, but for those that start again at stage 1.
             if decision is None:
                 return None
+            if decision.reason is DecisionReason.APPROVAL_PENDING:
+                self._ask(log, call, decision)
+                return None
             if decision.verdict == "Wait" and self._clock() - began < LONGEST_WAIT_MS:
                 before = self._clock()
                 await self._sleep(pause)
@@ -185,6 +192,17 @@ class Gate:
             "message": decision.message,
         }
         log.append(Draft(EntryKind.CALL_DENIED, call.id.path, call.id.attempt, data))
+
+    def _ask(self, log: RunLog, call: Call, decision: Decision) -> None:
+        """Let people decide: record what is asked of them. The core asks for the call again when they have."""
+        self._count(decision)
+        drafts = [self._snapshots.request(log, call, needed, now_ms=self._clock()) for needed in decision.needs]
+        size = max((len(canonical_json(draft.data["spec"]["call"]["arguments"])) for draft in drafts), default=0)
+        if size > SHOWN_BYTES:
+            message = f"{decision.message}; nobody can be shown {size} bytes, at most {SHOWN_BYTES}"
+            self._deny(log, call, Decision("Deny", Stage.APPROVAL, DecisionReason.INVALID, message))
+        elif log.state.terminal is None:
+            log.append(*drafts)
 
     def _intend(self, log: RunLog, call: Call, decision: Decision, waited_ms: int) -> _Admitted | None:
         """Stage 11, the record: append the intent, unless this call is resumed and has it."""

@@ -1,4 +1,4 @@
-"""Which transitions of a run's status are worth an Event: accepted, not permitted, ended otherwise than well.
+"""Which transitions of a run's status are worth an Event: accepted, waiting for people, not permitted, ended not well.
 
 Pure: from the status that stood there and the one that was written. Success is no news, its condition says it.
 """
@@ -40,7 +40,10 @@ def news(before: Status, after: Status) -> Iterator[News]:
     if denials > 0:
         calls = "1 call was" if denials == 1 else f"{denials} calls were"
         yield News(RunReason.DENIED.value, f"{calls} not permitted, see status.steps; {trace}", warning=True)
-    ended = find_condition(now, "Succeeded")
+    ended, stood = find_condition(now, "Succeeded"), find_condition(was, "Succeeded")
+    asks = RunReason.WAITING_FOR_APPROVAL
+    if ended is not None and ended.reason == asks and (stood is None or stood.reason != asks):
+        yield News(asks.value, f"{after.get('waitingFor', '')}; {trace}")
     if ended is not None and ended.status == "False" and is_true(now, "Finished") and not is_true(was, "Finished"):
         yield News(ended.reason, f"{ended.message}; {trace}", warning=True)
 

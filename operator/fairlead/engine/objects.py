@@ -1,4 +1,7 @@
-"""The objects around runs on a cluster: implements `seams.Cluster` by the API server and the informer of runs."""
+"""The objects around runs on a cluster: implements `seams.Cluster` and `seams.ApprovalDesk`.
+
+By the API server, and the informers of WorkflowRuns and Approvals.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,26 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairlead.errors import Conflict, NotFound
+from fairlead.errors import Conflict, KubeError, NotFound
 from fairlead.kube.client import Kube
-from fairlead.kube.types import CONFIG_MAPS, WORKFLOW_RUNS
+from fairlead.kube.types import APPROVALS, CONFIG_MAPS, WORKFLOW_RUNS
 from fairlead.kube.watch import Informer
+
+GUARD = "fairlead-approvals"
+"""The chart's admission policy that admits Approvals and the decisions of people."""
+
+_FORGED = {"by": "fairlead:forged", "decision": "Approve"}
 
 
 class ClusterObjects:
-    """The WorkflowRuns and ConfigMaps of the engine's namespace."""
+    """The WorkflowRuns, Approvals and ConfigMaps of the engine's namespace."""
 
-    def __init__(self, kube: Kube, namespace: str, informer: Informer) -> None:
-        """Take the client and the informer of WorkflowRuns."""
+    def __init__(self, kube: Kube, namespace: str, informer: Informer, approvals: Informer) -> None:
+        """Take the client and the informers of WorkflowRuns and Approvals."""
         self._kube = kube
         self._namespace = namespace
         self._informer = informer
+        self._approvals = approvals
 
     def runs(self) -> Iterable[Mapping[str, Any]]:
         """Return all WorkflowRuns, as last seen."""
@@ -45,6 +54,42 @@ class ClusterObjects:
             return await self._kube.create(WORKFLOW_RUNS, run, self._namespace)
         except Conflict:
             return await self._kube.get(WORKFLOW_RUNS, run["metadata"]["name"], self._namespace)
+
+    def approval(self, name: str) -> Mapping[str, Any] | None:
+        """Return an Approval as last seen."""
+        return self._approvals.objects.get((self._namespace, name))
+
+    async def create_approval(self, approval: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Create an Approval, and return it, or the one that has its name already.
+
+        Raises:
+            KubeError: the API server did not do it.
+        """
+        try:
+            return await self._kube.create(APPROVALS, approval, self._namespace)
+        except Conflict:
+            return await self._kube.get(APPROVALS, approval["metadata"]["name"], self._namespace)
+
+    async def refuses_forgery(self, approval: Mapping[str, Any]) -> bool:
+        """Try, without effect, to make this Approval with a decision in it; the guard must be what refuses it.
+
+        Raises:
+            KubeError: the API server does not tell.
+        """
+        forged = {
+            "metadata": {"generateName": "forged-"},
+            "spec": {**approval["spec"], "decisions": [_FORGED]},
+            "apiVersion": APPROVALS.api_version,
+            "kind": APPROVALS.kind,
+        }
+        path = APPROVALS.path(self._namespace)
+        try:
+            await self._kube.request("POST", path, body=forged, query={"dryRun": "All"})
+        except KubeError as error:
+            if error.retryable:
+                raise
+            return GUARD in error.message
+        return False
 
     async def delete_run(self, name: str, uid: str) -> None:
         """Delete this very run; fine if it is gone or another one has its name.

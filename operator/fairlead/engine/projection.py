@@ -16,9 +16,11 @@ from fairlead.api.conditions import find_condition, set_condition
 from fairlead.api.meta import Condition
 from fairlead.api.reasons import AcceptedReason, RunReason, TracedReason
 from fairlead.engine.store.payloads import INLINE_BYTES
+from fairlead.flow.approvals import people_of, undecided
 from fairlead.flow.children import waits_only_for_children
 from fairlead.flow.journal import EntryKind, Path
 from fairlead.flow.plan import Plan
+from fairlead.flow.runstate import ApprovalState
 from fairlead.flow.state import RunState, StepState
 from fairlead.telemetry.export import TraceCounts
 from fairlead.telemetry.ids import span_id, trace_id
@@ -38,6 +40,7 @@ _OPEN = {
     RunReason.QUEUED: "waits for a free place",
     RunReason.EXECUTING: "steps are running",
     RunReason.WAITING_FOR_SIGNAL: "waits for a signal",
+    RunReason.WAITING_FOR_APPROVAL: "waits for people",
     RunReason.SLEEPING: "waits for a time",
     RunReason.BACKING_OFF: "waits to try again",
     RunReason.WAITING_FOR_CHILD: "waits for child runs",
@@ -188,7 +191,10 @@ def _standing(state: RunState) -> RunReason:
         return RunReason.PAUSED
     if not state.steps:
         return RunReason.QUEUED
-    if waits_only_for_children(state):
+    children_only = waits_only_for_children(state)
+    if undecided(state.approvals.values()) and (children_only or not state.open_calls):
+        return RunReason.WAITING_FOR_APPROVAL
+    if children_only:
         return RunReason.WAITING_FOR_CHILD
     # A step that holds others (a block, a loop) runs while the one inside it waits or backs off.
     waiting = _waiting(state)
@@ -213,6 +219,8 @@ def _waiting_for(state: RunState) -> str:
         return ""
     if standing is RunReason.PAUSED:
         return f"somebody to resume it; kubectl fairlead resume {name}"
+    if standing is RunReason.WAITING_FOR_APPROVAL:
+        return _waiting_for_people(undecided(state.approvals.values()))
     if standing is RunReason.WAITING_FOR_CHILD:
         children = (state.steps[path].calls[index].child for path, index in state.open_calls)
         return ", ".join(f"run {child.name}" for child in children if child is not None)
@@ -223,6 +231,15 @@ def _waiting_for(state: RunState) -> str:
         return f"signal {first.waits_for}{until}{more}; kubectl fairlead signal {name} {first.waits_for}"
     what = "a time" if standing is RunReason.SLEEPING else "another attempt"
     return f"{what}{until.replace('until', 'at')}{more}"
+
+
+def _waiting_for_people(approvals: list[ApprovalState]) -> str:
+    """Return which approval is missing, by whom, and the command that gives it; what is long are the people."""
+    first, *others = approvals
+    more = f" (and {len(others)} more)" if others else ""
+    end = f" until {first.spec['expiresAt']}{more}; kubectl fairlead approve {first.name}"
+    begin = f"approval {first.name} by "
+    return begin + people_of(first)[: WAITING_FOR_CHARACTERS - len(begin + end)] + end
 
 
 def _traced(around: Surroundings) -> Verdict:
@@ -281,6 +298,8 @@ def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
         row["message"] = f"{step.error.reason}: {step.error.message}"[:ROW_MESSAGE_CHARACTERS]
     elif ignored := _ignored(state, step):
         row["message"] = f"a signal was ignored: {ignored}"[:ROW_MESSAGE_CHARACTERS]
+    elif asked := undecided(step.approvals.values()):
+        row["message"] = f"approval {asked[0].name}"[:ROW_MESSAGE_CHARACTERS]
     elif step.child:
         row["message"] = f"run {step.child}"[:ROW_MESSAGE_CHARACTERS]
     elif step.partial:
@@ -291,9 +310,10 @@ def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
 
 
 def _waits(step: StepState) -> bool:
-    """Tell whether all that a step does is to wait for child runs."""
+    """Tell whether all that a step does is to wait for child runs, or for people."""
     opened = [call for call in step.calls.values() if not call.settled]
-    return bool(opened) and all(call.child is not None and call.child.uid for call in opened)
+    held = bool(opened or undecided(step.approvals.values()))
+    return held and all(call.child is not None and call.child.uid for call in opened)
 
 
 def _ignored(state: RunState, step: StepState) -> str:

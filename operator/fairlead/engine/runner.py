@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fairlead.api.run import InputFrom
 from fairlead.engine.acceptance import Accept
+from fairlead.engine.approvals import Approvals
 from fairlead.engine.beginning import accepted_draft
 from fairlead.engine.children import Children
 from fairlead.engine.demands import demanded
@@ -37,6 +38,7 @@ class Runner:
         cluster: Cluster | None,
         gate: Caller,
         children: Children,
+        approvals: Approvals,
         reporter: Reporter,
         clock: Callable[[], int],
     ) -> None:
@@ -45,6 +47,7 @@ class Runner:
         self._resources = resources
         self._gate = gate
         self._children = children
+        self._approvals = approvals
         self._reporter = reporter
         self._clock = clock
         self._plans = Plans(store)
@@ -73,7 +76,7 @@ class Runner:
         run.key, run.deadline_ms = accept.key, draft.data["deadline"]
 
     async def load(self, run: Run) -> RunLog:
-        """Read a run back, and record what is unknown to be unknown, and what became of its children.
+        """Read a run back, and record what is unknown to be unknown, what became of its children and was decided.
 
         Raises:
             StoreError: the store cannot be read.
@@ -88,6 +91,7 @@ class Runner:
         log = run.log = self._log(run, plan, account=accepted.account, state=known.state)
         log.append(*recover(known.state))
         await self._children.settle(log)
+        self._approvals.settle(log)
         self._reporter.recovered(known.entries)
         self._reporter.goes_on(run)
         return log

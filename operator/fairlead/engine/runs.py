@@ -21,6 +21,7 @@ from fairlead.api.conditions import is_true
 from fairlead.api.run import InputFrom, WorkflowRun
 from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Resolve, Wait, judge
 from fairlead.engine.alarms import Alarms
+from fairlead.engine.approvals import Approvals
 from fairlead.engine.beginning import lost_draft, mirrored_draft, never_begun_draft, overdue_draft
 from fairlead.engine.children import Children
 from fairlead.engine.concurrency import Turns
@@ -31,6 +32,7 @@ from fairlead.engine.roster import Roster, Run, Standing, parsed_run
 from fairlead.engine.runner import Runner
 from fairlead.engine.seams import Resources
 from fairlead.engine.store import RunRow, Store
+from fairlead.flow.approvals import undecided
 from fairlead.flow.children import awaited
 from fairlead.flow.journal import RunUid
 from fairlead.flow.state import RunState
@@ -71,6 +73,7 @@ class Runs:
         authorization: Callable[[str], Authorization | None],
         roster: Roster,
         children: Children,
+        approvals: Approvals,
         reporter: Reporter,
         clock: Callable[[], int],
         options: RunOptions | None = None,
@@ -84,6 +87,7 @@ class Runs:
             authorization: whether a Workflow's account has all that the Workflow names; None while not known.
             roster: the open runs; shared with the reporter.
             children: what parents and their child runs are to each other.
+            approvals: what people were asked and decided.
             reporter: told what became of each run.
             clock: Unix time in ms.
             options: bounds.
@@ -105,8 +109,9 @@ class Runs:
         self._inherited: set[RunUid] = set()
         self._draining = False
         self._endings = Endings(store, runner=runner, roster=roster, reporter=reporter, on_end=self._forget)
-        self._children = children
+        self._children, self._approvals = children, approvals
         children.attach(cancel=self._cancel, start=self._start)
+        approvals.attach(start=self._start)
 
     # What the outside tells
 
@@ -362,10 +367,11 @@ class Runs:
         if wake_at_ms is None:
             self._endings.finish(run, log.state, log.plan)
         elif not self._draining:
-            # Only its journal says that a run is paused: after a restart it is loaded, not left alone until a time.
-            self._store.park(run.uid, None if log.state.paused else wake_at_ms)
+            # Only its journal says that a run is paused or asks people: after a restart it is loaded, not left alone.
+            asks = bool(undecided(log.state.approvals.values()))
+            self._store.park(run.uid, None if log.state.paused or asks else wake_at_ms)
             self._park(run, wake_at_ms)
-            if self._children.overlooked(log.state):
+            if self._children.overlooked(log.state) or self._approvals.overlooked(log.state):
                 self._start(run)
 
     async def _load(self, run: Run) -> None:
@@ -433,4 +439,5 @@ class Runs:
         self._turns.remove(run)
         self._alarms.clear(run.uid)
         self._children.ended(run, state)
+        self._approvals.ended(run, state)
         self._woken.set()

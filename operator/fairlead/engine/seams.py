@@ -1,6 +1,6 @@
-"""The seams between a cluster and local mode: resources, permissions, statuses, and who makes child runs.
+"""The seams between a cluster and local mode: resources, permissions, statuses, who makes child runs, who asks people.
 
-There is one engine; `cluster.py` and the CLI's local mode each bring their own four. The fifth, `Cluster`, is for what
+There is one engine; `cluster.py` and the CLI's local mode each bring their own five. The sixth, `Cluster`, is for what
 only a cluster has.
 """
 
@@ -77,6 +77,30 @@ class RunCreator(Protocol):
 
         Raises:
             KubeError: it was not made; if `retryable`, perhaps.
+        """
+        ...
+
+
+class ApprovalDesk(Protocol):
+    """Where people are asked, and decide."""
+
+    def approval(self, name: str) -> Mapping[str, Any] | None:
+        """Return an Approval as last seen."""
+        ...
+
+    async def create_approval(self, approval: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Make an Approval, and return it, or the one that has its name already.
+
+        Raises:
+            KubeError: it was not made.
+        """
+        ...
+
+    async def refuses_forgery(self, approval: Mapping[str, Any]) -> bool:
+        """Try to make this Approval with a decision by somebody else in it; tell whether that is refused.
+
+        Raises:
+            KubeError: nobody can tell.
         """
         ...
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fairlead.api.model import Model
+from fairlead.api.policy import Policy
 from fairlead.api.reasons import DecisionReason
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow
-from fairlead.engine.credentials import destination
+from fairlead.engine.credentials import destination, known_secrets, scrub
 from fairlead.engine.seams import Resources
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
+from fairlead.flow.approvals import request
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.children import child_name
+from fairlead.flow.journal import Draft
+from fairlead.flow.runstate import ApprovalState
 from fairlead.flow.state import CallState, repeats_of
 from fairlead.policy.decide import find_function
-from fairlead.policy.decision import Authorization, Obstacle, RunUsage, Snapshot
-from fairlead.policy.rules import binding, scope_of
+from fairlead.policy.decision import Authorization, Obstacle, Requirement, RunUsage, Snapshot
+from fairlead.policy.rules import binding, call_approvals, scope_of
 
 if TYPE_CHECKING:
     from fairlead.engine.log import RunLog
@@ -47,6 +51,7 @@ class Snapshots:
         used = log.state.usage
         labels = self._labels(log)
         policies = binding(self._resources.policies.values(), labels)
+        scope = _scope(log, call, target, labels) if policies else {}
         itself = 1 if recorded_call(log, call) is not None else 0  # a resumed call is in the counts already
         tools_itself, models_itself = (0, itself) if isinstance(target, Model) else (itself, 0)
         return Snapshot(
@@ -65,9 +70,51 @@ class Snapshots:
             repeats=repeats_of(log.state, call),
             obstacle=self._obstacle(target),
             policies=policies,
-            scope=_scope(log, call, target, labels) if policies else {},
+            scope=scope,
             made=_made(log, call, itself),
+            approvals=self._approvals(log, call, scope, policies),
         )
+
+    def request(self, log: RunLog, call: Call, needed: Requirement, *, now_ms: int) -> Draft:
+        """Return the entry that asks people about a call. It is good for this request, this contract and this rule."""
+        target, terms = self.target(call), needed.rule.approval
+        assert target is not None
+        assert terms is not None
+        effect, _ = effect_and_key(target, log, call)
+        return request(
+            log.state,
+            call.id,
+            terms,
+            index=str(call.id.index),
+            message=needed.rule.message or f"may {call.kind} {call.target} {call.function}".rstrip() + " be called?",
+            now_ms=now_ms,
+            binds={
+                "call": call.digest,
+                "target": target.spec.model_dump(mode="json"),
+                "rule": needed.rule.model_dump(mode="json"),
+            },
+            call={"kind": call.kind.value, "target": call.target, "effect": effect, "arguments": self._shown(call)}
+            | ({"function": call.function} if call.function else {}),
+            rule={"policy": needed.policy, "rule": needed.rule.name},
+        )
+
+    def _approvals(
+        self, log: RunLog, call: Call, scope: Mapping[str, Any], policies: Sequence[Policy]
+    ) -> dict[tuple[str, str], ApprovalState]:
+        """Return what people were asked about this very call: the names of requests tell."""
+        step = log.state.steps.get(call.id.path)
+        if step is None or not step.approvals or self.target(call) is None:
+            return {}
+        names = {
+            needed.key: self.request(log, call, needed, now_ms=0).data["name"]
+            for needed in call_approvals(call, scope, policies)
+        }
+        return {key: step.approvals[name] for key, name in names.items() if name in step.approvals}
+
+    def _shown(self, call: Call) -> Any:
+        """Return what people see of a request."""
+        asked = call.request.get("arguments", call.request.get("input", call.request))
+        return scrub(dict(asked), known_secrets(self._resources))
 
     def _labels(self, log: RunLog) -> Mapping[str, str] | None:
         """Return the labels of the run's Workflow as it stands now, None if it is gone."""

@@ -18,6 +18,7 @@ from fairlead.api.reasons import NEVER_RETRIED, RETRIED_BY_DEFAULT, ErrorClass
 from fairlead.api.workflow import OnError
 from fairlead.errors import StepError
 from fairlead.flow import foreach, fork, repeat
+from fairlead.flow.approvals import undecided
 from fairlead.flow.backoff import backoff_ms, jitter_key
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.evaluation import PlaceEvaluator
@@ -191,7 +192,7 @@ class Walk:
 
     def _advance(self, frame: Frame, plan: StepPlan, step: StepState, *, deadline_ms: int, drain: Drain) -> None:
         evaluator = PlaceEvaluator(self.state, frame)
-        attempt = Attempt(step, step.path, deadline_ms, evaluator, self.now_ms, self.state.signals)
+        attempt = Attempt(step, step.path, deadline_ms, evaluator, self.now_ms, self.state)
         try:
             result = kinds.of(plan).advance(plan.definition, attempt)
         except StepError as error:
@@ -288,7 +289,7 @@ class Walk:
             self._attempt_starts(plan, step.path, step.attempt + 1)
 
     def _overdue(self, step: StepState) -> bool:
-        return bool(step.deadline) and self.now_ms >= step.deadline
+        return bool(step.deadline) and self.now_ms >= step.deadline and not undecided(step.approvals.values())
 
     def _wake(self, at_ms: int) -> None:
         self.wake_at_ms = _earliest(at_ms, self.wake_at_ms or 0) or None

@@ -66,7 +66,7 @@ def check_workflow(
         for index, step, scope in place.scopes():
             path, items = f"{place.path}.steps[{index}]", scope.items(step, blocks)
             found += _route(step, path)
-            found += _wait(step, path, spec.limits or Limits())
+            found += _waits(step, path, spec.limits or Limits())
             found += _for_each(step, path, items)
             found += _references(step, path, spec, models, tools)
             found += _children(step, path, workflows)
@@ -247,15 +247,16 @@ def _route(step: Step, path: str) -> Iterator[Finding]:
                 )
 
 
-def _wait(step: Step, path: str, limits: Limits) -> Iterator[Finding]:
-    """Check what a wait says without an expression."""
-    if step.wait is None:
-        return
-    for field, seconds in (("seconds", step.wait.seconds), ("timeoutSeconds", step.wait.timeout_seconds)):
-        if seconds is not None and seconds >= limits.timeout_seconds:
+def _waits(step: Step, path: str, limits: Limits) -> Iterator[Finding]:
+    """Check what a wait or an approval says without an expression."""
+    lengths = {"approval.expiresAfterSeconds": step.approval.expires_after_seconds} if step.approval else {}
+    if step.wait is not None:
+        lengths = {"wait.seconds": step.wait.seconds or 0, "wait.timeoutSeconds": step.wait.timeout_seconds or 0}
+    for field, seconds in lengths.items():
+        if seconds >= limits.timeout_seconds:
             most = f"the run ends after {limits.timeout_seconds} s; wait less, or raise spec.limits.timeoutSeconds"
-            yield Finding(f"{path}.wait.{field}", most)
-    if step.wait.until is not None and "$(" not in step.wait.until:
+            yield Finding(f"{path}.{field}", most)
+    if step.wait is not None and step.wait.until is not None and "$(" not in step.wait.until:
         try:
             unix_ms(step.wait.until)
         except ExpressionError as error:

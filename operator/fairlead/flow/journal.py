@@ -41,6 +41,9 @@ class EntryKind(StrEnum):
     CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message
     CHILD_STARTED = "ChildStarted"  # index, name, uid: the child run exists; the call is open until it has ended
     CHILD_LOST = "ChildLost"  # index: nobody knows of the child after a restart; it is asked for again
+    APPROVAL_REQUESTED = "ApprovalRequested"  # index (of the call that needs it; "" for an approval step), name, spec
+    #                                           (of the Approval to make), expiresAt (ms)
+    APPROVAL_DECIDED = "ApprovalDecided"  # name, decision: Approved | Denied | Expired, by: [user], reason
     STEP_SUCCEEDED = "StepSucceeded"  # output; partial?: why a forEach left items out
     STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or
     #                             Block (not final: its block runs now); neither: another attempt follows

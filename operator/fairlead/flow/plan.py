@@ -14,8 +14,8 @@ from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, Workflow
 CONTAINERS = ("block", "parallel", "workflow")
 """Kinds that run other steps, here or in a child: the defaults hold for the steps within, not for them."""
 
-WITHOUT_DEFAULTS = (*CONTAINERS, "wait")
-"""Nor do they hold for a wait, which says itself how long it waits."""
+WITHOUT_DEFAULTS = (*CONTAINERS, "wait", "approval")
+"""Nor do they hold for what only waits, and says itself how long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ def _definitions(step: Step) -> dict[str, Any]:
         "transform": step.transform,
         "block": step.block,
         "workflow": step.workflow,
+        "approval": step.approval,
         "wait": step.wait,
         "parallel": step.parallel,
     }

@@ -102,6 +102,22 @@ class SignalState:
 
 
 @dataclass(slots=True)
+class ApprovalState:
+    """What people were asked, and decided: "" while they have not; `index` as in the request. Times are Unix ms."""
+
+    name: str
+    path: Path
+    attempt: int
+    index: str
+    spec: Mapping[str, Any]
+    requested_at: int
+    expires_at: int
+    decision: str = ""
+    by: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(slots=True)
 class CallState:
     """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where)."""
 
@@ -161,6 +177,8 @@ class StepState:
         findings: of this attempt's answers, by the index of the call that brought them, or of the signals that it
             ignores, by theirs.
         calls: of this attempt, by index, in order of their intents; emptied when the step is over.
+        approvals: of this attempt, by name, in order of their requests; emptied when the step is over.
+        held_since: Unix ms since which people have been asked: its time stands still until they have decided.
         tokens: of all attempts.
         child: the name of the last child run.
     """
@@ -187,6 +205,8 @@ class StepState:
     until: Evaluation | None = None
     findings: dict[str, list[str]] = field(default_factory=dict)
     calls: dict[str, CallState] = field(default_factory=dict)
+    approvals: dict[str, ApprovalState] = field(default_factory=dict)
+    held_since: int = 0
     tokens: int = 0
     child: str = ""
 
@@ -209,7 +229,8 @@ class BodyState:
 class RunState:
     """Everything that the journal says about a run. Callers read; only `apply` writes.
 
-    `made` counts the calls of tools by `tool.function`, from their intent. `signals` stand as in the run's spec.
+    `approvals` are all that were ever asked for, by name. `made` counts the calls of tools by `tool.function`, from
+    their intent. `signals` stand as in the run's spec.
     `finally_deadline` is Unix ms, None until `finally` begins.
     """
 
@@ -222,6 +243,7 @@ class RunState:
     bodies: dict[str, BodyState] = field(default_factory=dict)
     whens: dict[Path, Evaluation] = field(default_factory=dict)
     open_calls: dict[tuple[Path, str], None] = field(default_factory=dict)
+    approvals: dict[str, ApprovalState] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     denials: int = 0
     made: dict[str, int] = field(default_factory=dict)

@@ -55,6 +55,8 @@ def turn_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] =
         return closed(passed={"type": "boolean"}, findings={"type": "array"})
     if step.transform is not None:
         return value_shape(step.transform.value)
+    if step.approval is not None:
+        return closed(decision=TEXT, by={"type": "array", "items": TEXT}, reason=TEXT)
     if step.wait is not None:
         awaited = step.wait.signal.schema_ if step.wait.signal is not None else None
         return closed(received={"type": "boolean"}, data=awaited or UNKNOWN, by=TEXT)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from fairlead.api.reasons import DecisionReason, ErrorClass
+from fairlead.flow.approvals import fold_decision, fold_request, withdraw
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
 from fairlead.flow.journal import TERMINAL, Entry, EntryKind, Path, RunUid
 from fairlead.flow.runstate import (
@@ -122,6 +123,7 @@ def _step_started(state: RunState, entry: Entry) -> None:
     step.phase, step.attempt, step.tries = "Running", entry.attempt, step.tries + 1
     step.deadline, step.wake_at, step.finished_at, step.handling = entry.data.get("deadline", 0), None, None, False
     step.calls, step.findings, step.waits_for, step.signal = {}, {}, "", None
+    withdraw(step)
     if entry.attempt > 1:
         _reopen_beneath(state, step, entry.at)
 
@@ -211,6 +213,12 @@ def _child_started(state: RunState, entry: Entry) -> None:
         step.child = call.child.name
 
 
+def _approval_requested(state: RunState, entry: Entry) -> None:
+    step = _current(state, entry)
+    if step is not None:
+        fold_request(state, step, entry)
+
+
 def _call_outcome(state: RunState, entry: Entry) -> None:
     step, data = _current(state, entry), entry.data
     call = step.calls.get(data["index"]) if step else None
@@ -282,6 +290,7 @@ def _step_failed(state: RunState, entry: Entry) -> None:
         prefix, name, _ = place_of(entry.path)
         _body(state, prefix).open[name] = None
         step.calls, step.findings = {}, {}
+        withdraw(step)
     else:
         step.phase, step.wake_at = "BackingOff", None
 
@@ -292,6 +301,7 @@ def _settle(state: RunState, entry: Entry, *, phase: Phase, ends_body: bool = Fa
     for index in step.calls:
         state.open_calls.pop((entry.path, index), None)
     step.calls, step.findings = {}, {}
+    withdraw(step)
     prefix, name, iteration = place_of(entry.path)
     if not iteration:
         body = _body(state, prefix)
@@ -349,6 +359,7 @@ def _ended(state: RunState, entry: Entry) -> None:
     state.open_calls.clear()
     cancelled = CallError(ErrorClass.CANCELLED, "Cancelled", "the run ended")
     for step in state.steps.values():
+        withdraw(step)
         if step.finished_at is None:
             step.phase, step.finished_at, step.wake_at = "Failed", entry.at, None
             step.error = step.error or cancelled
@@ -385,6 +396,8 @@ _FOLDS: Mapping[EntryKind, Callable[[RunState, Entry], None]] = {
     EntryKind.CALL_DENIED: _call_denied,
     EntryKind.CHILD_STARTED: _child_started,
     EntryKind.CHILD_LOST: _child_started,
+    EntryKind.APPROVAL_REQUESTED: _approval_requested,
+    EntryKind.APPROVAL_DECIDED: fold_decision,
     EntryKind.STEP_SUCCEEDED: _step_succeeded,
     EntryKind.STEP_SKIPPED: _step_skipped,
     EntryKind.STEP_FAILED: _step_failed,

@@ -54,6 +54,7 @@ TOOLS = ResourceType(GROUP, VERSION, "tools", "Tool")
 TOOL_FUNCTIONS = ResourceType(GROUP, VERSION, "toolfunctions", "ToolFunction")
 MODELS = ResourceType(GROUP, VERSION, "models", "Model")
 POLICIES = ResourceType(GROUP, VERSION, "policies", "Policy")
+APPROVALS = ResourceType(GROUP, VERSION, "approvals", "Approval")
 ENGINES = ResourceType(GROUP, VERSION, "engines", "Engine")
 
 CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap")

@@ -11,18 +11,22 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 
 from fairlead.api.model import Model
-from fairlead.api.reasons import DecisionReason, Stage
+from fairlead.api.reasons import DecidedReason, DecisionReason, Stage
 from fairlead.api.tool import Function, Tool
 from fairlead.api.workflow import Workflow
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.schema import findings
-from fairlead.policy.decision import Breach, Decision, Snapshot
+from fairlead.policy.decision import Breach, Decision, Requirement, Snapshot
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
-from fairlead.policy.rules import call_limits, call_rules, run_budgets
+from fairlead.policy.rules import call_approvals, call_limits, call_rules, run_budgets
 
 IDENTICAL_CALLS = 3
 """An agent's attempt that makes the same call of a function or Workflow for this time is in a loop."""
 
+_REFUSED = {
+    DecidedReason.DENIED.value: DecisionReason.APPROVAL_DENIED,
+    DecidedReason.EXPIRED.value: DecisionReason.APPROVAL_EXPIRED,
+}
 MODEL_API = {CallKind.CHAT: "OpenAIChat", CallKind.EMBED: "OpenAIEmbeddings"}
 
 
@@ -127,8 +131,26 @@ def budget(call: Call, snapshot: Snapshot) -> Decision | None:
 
 
 def approval(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 10: nothing can ask for a person's approval yet."""
-    return None
+    """Stage 10: everybody has approved whom a rule asks. Until they have, the call waits."""
+    missing: list[Requirement] = []
+    pending = ""
+    for needed in call_approvals(call, snapshot.scope, snapshot.policies):
+        assert needed.rule.approval is not None
+        known = snapshot.approvals.get(needed.key)
+        if needed.rule.approval.requester == "Excluded" and not snapshot.scope["run"]["requestedBy"]:
+            unknown = f"{needed}; somebody else than the requester must approve, and the run has no requestedBy"
+            return _deny(Stage.APPROVAL, DecisionReason.REQUESTER_UNKNOWN, unknown)
+        if known is None:
+            missing.append(needed)
+        elif known.decision in _REFUSED:
+            by = f" by {', '.join(known.by)}" if known.by else ""
+            message = f"{needed}; {known.decision}{by}: {known.reason}"
+            return _deny(Stage.APPROVAL, _REFUSED[known.decision], message)
+        if known is None or known.decision != DecidedReason.APPROVED:
+            pending = pending or f"{needed}; people must approve"
+    if not pending:
+        return None
+    return Decision("Wait", Stage.APPROVAL, DecisionReason.APPROVAL_PENDING, pending, needs=tuple(missing))
 
 
 STAGES: tuple[Callable[[Call, Snapshot], Decision | None], ...] = (

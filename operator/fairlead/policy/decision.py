@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fairlead.api.model import Model
-from fairlead.api.policy import Policy
+from fairlead.api.policy import CallRule, Policy
 from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Limits, Workflow
+from fairlead.flow.runstate import ApprovalState
 from fairlead.policy.permission import Permission
 
 
@@ -61,6 +62,23 @@ class Breach:
 
 
 @dataclass(frozen=True, slots=True)
+class Requirement:
+    """A rule of a Policy that lets a call happen only when people approve it."""
+
+    policy: str
+    rule: CallRule
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return what the rule is known by."""
+        return self.policy, self.rule.name
+
+    def __str__(self) -> str:
+        said = f": {self.rule.message}" if self.rule.message else ""
+        return f"Policy {self.policy}, rule {self.rule.name}{said}"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that stages 4 to 10 look at, read at one moment.
 
@@ -78,6 +96,8 @@ class Snapshot:
         policies: those whose rules bind the run, by name.
         scope: what the expressions of rules read.
         made: how many calls the run has made to each `tool.function`.
+        approvals: by policy and rule, what people were asked about this very call - the same request, to what stands
+            there now, for the rule as it is now.
     """
 
     namespace: str
@@ -93,13 +113,14 @@ class Snapshot:
     policies: Sequence[Policy] = ()
     scope: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
+    approvals: Mapping[tuple[str, str], ApprovalState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Allow, Deny with exactly one reason, or Wait (authorizer unavailable; later: rate, approval).
+    """Allow, Deny with exactly one reason, or Wait (no answer of the authorizer, or people are asked).
 
-    `audited` is what Policies in Audit mode would have denied.
+    `audited` is what Policies in Audit mode would have denied, `needs` what people were not asked for yet.
     """
 
     verdict: Literal["Allow", "Deny", "Wait"]
@@ -107,3 +128,4 @@ class Decision:
     reason: DecisionReason = DecisionReason.ALLOWED
     message: str = ""
     audited: tuple[Breach, ...] = ()
+    needs: tuple[Requirement, ...] = ()

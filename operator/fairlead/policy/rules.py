@@ -16,7 +16,7 @@ from fairlead.errors import StepError
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
 from fairlead.flow.runstate import RunState
-from fairlead.policy.decision import Breach, RunUsage
+from fairlead.policy.decision import Breach, Requirement, RunUsage
 
 NAMES: Mapping[str, frozenset[str]] = {
     "call": frozenset(
@@ -50,16 +50,35 @@ def binding(policies: Iterable[Policy], labels: Mapping[str, str] | None) -> tup
 
 
 def call_rules(call: Call, scope: Mapping[str, Any], policies: Iterable[Policy]) -> Iterator[Breach]:
-    """Yield what a call breaks of `rules.calls`; `scope` is that of `scope_of`."""
+    """Yield what a call breaks of `rules.calls`; `scope` is that of `scope_of`.
+
+    A rule that asks for people is broken where it has no value; in Audit mode also where it holds.
+    """
     for policy in policies:
         rules = policy.spec.rules
         for rule in rules.calls if rules else ():
             try:
                 broken, message = evaluate_bool(rule.when, scope), rule.message
             except StepError as error:
-                broken, message = True, f"it cannot be evaluated, which denies: {error.message}"
-            if broken:
+                yield _breach(policy, rule.name, f"it cannot be evaluated, which denies: {error.message}")
+                continue
+            if broken and (rule.approval is None or policy.spec.mode == "Audit"):
                 yield _breach(policy, rule.name, message)
+
+
+def call_approvals(call: Call, scope: Mapping[str, Any], policies: Iterable[Policy]) -> Iterator[Requirement]:
+    """Yield which rules let a call happen only when people approve it. What has no value denies, see `call_rules`."""
+    for policy in policies:
+        rules = policy.spec.rules if policy.spec.mode != "Audit" else None
+        for rule in rules.calls if rules else ():
+            if rule.approval is None:
+                continue
+            try:
+                asks = evaluate_bool(rule.when, scope)
+            except StepError:
+                continue
+            if asks:
+                yield Requirement(policy.metadata.name, rule)
 
 
 def call_limits(call: Call, made: Mapping[str, int], policies: Iterable[Policy]) -> Iterator[Breach]:

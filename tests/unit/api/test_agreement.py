@@ -19,7 +19,7 @@ ROWS = [row for row in WRONG if not row[3].startswith(ELSEWHERE)]
 MODELS = {kind.crd.kind: kind for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", ["Workflow", "WorkflowRun", "Tool", "Model", "Policy", "Engine"])
+@pytest.mark.parametrize("kind", ["Workflow", "WorkflowRun", "Tool", "Model", "Policy", "Approval", "Engine"])
 def test_a_valid_object_breaks_no_rule(kind: str) -> None:
     assert list(broken_rules(MODELS[kind].model_validate(specimen(kind)))) == []
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.unit.engine.fakes import FakeAuthorizer, FakeGate, FakeResources, FakeSink, tool_step, workflow
 
+from fairlead.cli.localapprovals import LocalDesk
 from fairlead.engine.clock import steady_clock
 from fairlead.engine.engine import WorkflowEngine
 from fairlead.flow.calls import Call
@@ -76,6 +77,7 @@ async def main(directory: Path, runs: int) -> None:
         sink=FakeSink(),
         gate=lambda clock, metrics: gate,
         clock=steady_clock(),
+        desk=LocalDesk(),
     )
 
     def committed(entries: Any) -> None:

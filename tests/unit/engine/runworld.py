@@ -17,6 +17,7 @@ from tests.unit.engine.fakes import (
 )
 
 from fairlead.api.workflow import Workflow
+from fairlead.cli.localapprovals import LocalDesk
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.runs import RunOptions
 from fairlead.flow.calls import Call
@@ -46,6 +47,7 @@ class World:
         self.sink = FakeSink()
         self.gate: Any = FakeGate()
         self.cluster: Any = None
+        self.desk: Any = LocalDesk()
 
     @asynccontextmanager
     async def engine(
@@ -58,6 +60,7 @@ class World:
             sink=self.sink,
             gate=lambda clock, metrics: self.gate,
             clock=self.clock,
+            desk=self.desk,
             cluster=self.cluster,
             options=EngineOptions(runs=RunOptions(places=places)),
         )
@@ -124,5 +127,6 @@ async def open_engine(world: World) -> WorkflowEngine:
         sink=world.sink,
         gate=lambda clock, metrics: world.gate,
         clock=world.clock,
+        desk=world.desk,
         cluster=world.cluster,
     )

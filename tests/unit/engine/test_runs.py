@@ -153,6 +153,7 @@ async def test_an_accepted_run_keeps_the_revision_that_it_began_with(world: Worl
         sink=world.sink,
         gate=lambda clock, metrics: world.gate,
         clock=world.clock,
+        desk=world.desk,
     )
     async with killed(engine, begun, raw):
         pass

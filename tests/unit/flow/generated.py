@@ -10,8 +10,10 @@ from typing import Any
 from hypothesis import strategies as st
 from tests.unit.flow.world import World, chat, error, model, plan_of, tool, workflow_named
 
+from fairlead.api.reasons import DecidedReason
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.plan import Plan
+from fairlead.flow.runstate import ApprovalState
 
 SCHEMA = {
     "type": "object",
@@ -62,9 +64,14 @@ def world(seed: int, *, errors_percent: int) -> World:
                 schema = call.request.get("schema", SCHEMA)
                 return chat(json.dumps(_instance(schema, f"{seed}{call.id}{dice(call, 99, 'instance')}")))
 
+    def people(approval: ApprovalState) -> DecidedReason | None:
+        words = (DecidedReason.APPROVED, DecidedReason.DENIED, None)
+        return words[_dice(f"{seed}|{approval.name}", len(words))]
+
     functions = [{"name": name, "input": {"schema": ARGUMENTS}, **more} for name, more in FUNCTIONS.items()]
     helper = workflow_named("helper", input={"schema": ARGUMENTS})
-    return World(answer=answer, models=MODELS, tools={"t": tool(*functions)}, workflows={"helper": helper})
+    declared = {"models": MODELS, "tools": {"t": tool(*functions)}, "workflows": {"helper": helper}}
+    return World(answer=answer, people=people, **declared)
 
 
 def _asked(call: Call, tools: list[dict[str, Any]], dice: Any, n: int) -> tuple[str, str]:
@@ -113,7 +120,7 @@ def bodies(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], *, m
     for number in range(draw(st.integers(1, most))):
         before = [step["name"] for step in steps]
         step = {"name": f"s{number}", **draw(kinds(blocks, functions, before)), **draw(modifiers(blocks, before))}
-        if "wait" in step:
+        if "wait" in step or "approval" in step:
             step.pop("retry", None)
         if order == "Graph" and before:
             step["needs"] = draw(st.lists(st.sampled_from(before), unique=True, max_size=2))
@@ -155,6 +162,9 @@ def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], befor
         {"wait": {"until": "$( run.createdAt )"}},
         {"wait": {"signal": {"name": SIGNAL, "schema": SCHEMA}, "timeoutSeconds": 9, "onTimeout": on_timeout}},
     ]
+    on_denied = draw(st.sampled_from(["Fail", "Continue"]))
+    terms = {"from": {"groups": ["oncall"]}, "requester": "Allowed", "expiresAfterSeconds": 7, "onDenied": on_denied}
+    ways += [{"approval": {"message": "may it be?", **terms}}]
     ways += [{"block": block} for block in blocks]
     if blocks:
         ways.append({"parallel": {"blocks": [*blocks], "join": draw(st.sampled_from(joins(len(blocks))))}})

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.api.model import Model
+from fairlead.api.reasons import DecidedReason
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow, WorkflowSpec
+from fairlead.flow.approvals import Verdict, decided, undecided
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
 from fairlead.flow.children import child_name, child_outcome, child_spec
 from fairlead.flow.journal import SEMANTICS, Draft, Entry, EntryKind, Path, RunUid
 from fairlead.flow.next import what_next
 from fairlead.flow.plan import Plan, compile_plan
 from fairlead.flow.recover import open_calls, recover
-from fairlead.flow.runstate import Terminal, Usage
+from fairlead.flow.runstate import ApprovalState, Terminal, Usage
 from fairlead.flow.state import RunState, StepState, apply, new_state, repeats_of
 
 UID = RunUid("5b0c7f5e-0000-4000-8000-000000000001")
@@ -59,7 +61,7 @@ class World:
     """What there is and how it answers.
 
     `answer` returns the result of a call, or a CallError. `denied` names the functions that are not granted. `children`
-    are the runs that were made, by name, with what they come to.
+    are the runs that were made, by name, with what they come to. `people` decide approvals, or leave them to expire.
     """
 
     answer: Answer = lambda call: {"text": "ok"}
@@ -67,6 +69,7 @@ class World:
     tools: Mapping[str, Tool] = field(default_factory=dict)
     workflows: Mapping[str, Workflow] = field(default_factory=dict)
     denied: Mapping[str, str] = field(default_factory=dict)
+    people: Callable[[ApprovalState], DecidedReason | None] = lambda approval: None
     call_ms: int = 10
     performed: list[Call] = field(default_factory=list)
     children: dict[str, Outcome] = field(default_factory=dict)
@@ -150,7 +153,7 @@ class Driver:
                 continue
             if following.calls:
                 self._call(following.calls)
-            elif self._a_child_ends():
+            elif self._a_child_ends() or self._people_decide():
                 pass
             elif following.wake_at_ms is None or (until_ms is not None and following.wake_at_ms > until_ms):
                 return self.state
@@ -184,6 +187,15 @@ class Driver:
                 ended = run_of(self.world.children[call.child.name])
                 self.journal.now_ms += self.world.call_ms
                 self.append(child_outcome(path, self.state.steps[path].attempt, call, ended))
+                return True
+        return False
+
+    def _people_decide(self) -> bool:
+        """Let people decide the first approval about which they have an opinion."""
+        for approval in undecided(self.state.approvals.values()):
+            decision = self.world.people(approval)
+            if decision is not None:
+                self.append(decided(approval, Verdict(decision, ["bob"], "so be it")))
                 return True
         return False
 
@@ -239,7 +251,7 @@ def plan_of(steps: list[dict[str, Any]], **spec: Any) -> Plan:
     return compile_plan("flow", "sha256:" + "0" * 64, WorkflowSpec.model_validate({"steps": steps, **spec}))
 
 
-def accepted(plan: Plan, given: Any = None, *, timeout_seconds: int = 86_400) -> Journal:
+def accepted(plan: Plan, given: Any = None, *, timeout_seconds: int = 86_400, **more: Any) -> Journal:
     journal = Journal()
     data = {
         "workflow": plan.name,
@@ -252,6 +264,7 @@ def accepted(plan: Plan, given: Any = None, *, timeout_seconds: int = 86_400) ->
         "account": "robot",
         "createdAt": START_MS,
         "deadline": START_MS + timeout_seconds * 1000,
+        **more,
     }
     journal.append(Draft(EntryKind.RUN_ACCEPTED, data=data))
     return journal

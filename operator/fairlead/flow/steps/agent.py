@@ -146,7 +146,7 @@ class _Loop:
                 answers.append("The call was not made: " + "; ".join(problems))
                 continue
             call = self._call(one, at)
-            answers.append(_told(call) if call else None)
+            answers.append(_told(call, self.attempt.denied_because(at)) if call else None)
             fatal = fatal or (_fatal(call) if call else None)
         if None in answers:
             return None
@@ -204,10 +204,10 @@ class _Next:
     repair: bool = False
 
 
-def _told(call: CallState) -> str:
-    """Return what the model is told about a settled call: of a denial nothing but that it is one."""
+def _told(call: CallState, because: str) -> str:
+    """Return what the model is told about a settled call: of a denial nothing but a person's reason for it."""
     if call.denied:
-        return "not permitted"
+        return f"not permitted: {because}" if because else "not permitted"
     if call.error:
         return f"error: {call.error.error_class}: {call.error.message}"[:_ERROR_CHARACTERS]
     return canonical_json(call.result).decode()

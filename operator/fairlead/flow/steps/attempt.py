@@ -7,18 +7,20 @@ asked for calls whose outcomes it waits for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fairlead.api.approval import ApprovalTerms
 from fairlead.api.model import Model
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import OutputRule, Workflow
 from fairlead.errors import FairleadError
+from fairlead.flow.approvals import expired, lacks_requester, request, undecided
 from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
-from fairlead.flow.state import CallState, SignalState, StepState
+from fairlead.flow.state import CallState, RunState, SignalState, StepState
 
 
 class ResourceView(Protocol):
@@ -121,10 +123,10 @@ class Attempt:
         deadline_ms: the calls' deadline: the earliest of its own and all enclosing ones.
         evaluator: for the rules that look at an output.
         now_ms: Unix ms.
-        signals: what the run was told so far.
+        run: the whole run, for what it was told and who requested it.
         wanted: the calls that should be in flight.
         records: what is to be journaled before it goes on.
-        waits: a child run exists that has not ended.
+        waits: a child run exists that has not ended, or people have not decided.
         wake_at_ms: when to look again, Unix ms; None for no such time.
     """
 
@@ -133,7 +135,7 @@ class Attempt:
     deadline_ms: int
     evaluator: Evaluator
     now_ms: int
-    signals: Sequence[SignalState]
+    run: RunState
     wanted: list[Call] = field(default_factory=list)
     records: list[Draft] = field(default_factory=list)
     waits: bool = False
@@ -193,9 +195,33 @@ class Attempt:
             return known
         if known is not None and known.child is not None and known.child.uid:
             self.waits = True  # a row, not a call in flight: whoever sees the child's end records the outcome
-        else:
+        elif not self.held(str(index)):
             self.wanted.append(call)
         return None
+
+    def ask_people(self, terms: ApprovalTerms, message: str) -> bool:
+        """Ask for the approval of the step itself; return False where nobody could give it."""
+        if lacks_requester(self.run, terms):
+            return False
+        at = CallId(self.path, self.state.attempt, CallIndex())
+        self.records.append(request(self.run, at, terms, index="", message=message, now_ms=self.now_ms))
+        return True
+
+    def held(self, index: str) -> bool:
+        """Tell whether people were asked about this call (or, with "", the step) and have not decided."""
+        waiting = [approval for approval in undecided(self.state.approvals.values()) if approval.index == index]
+        for approval in waiting:
+            self.waits = True
+            if self.now_ms >= approval.expires_at:
+                self.records.append(expired(approval))
+            else:
+                self.wake_at_ms = min(self.wake_at_ms or approval.expires_at, approval.expires_at)
+        return bool(waiting)
+
+    def denied_because(self, index: CallIndex) -> str:
+        """Return the reason of a person who did not approve a call, "" if none gave one."""
+        asked = (approval for approval in self.state.approvals.values() if approval.index == str(index))
+        return next((approval.reason for approval in asked if approval.decision == "Denied"), "")
 
     def findings(self, index: CallIndex, check: Callable[[], list[str]], *, again: bool = True) -> list[str]:
         """Return what is wrong with the answer of a call. It is checked once; what was found is journaled.
@@ -215,8 +241,8 @@ class Attempt:
         A signal is taken by one step. What `check` finds wrong with another is journaled: this attempt ignores it.
         """
         if self.state.signal is not None:
-            return self.signals[self.state.signal]
-        for index, signal in enumerate(self.signals):
+            return self.run.signals[self.state.signal]
+        for index, signal in enumerate(self.run.signals):
             if signal.taken or signal.ignored or signal.name != name or str(index) in self.state.findings:
                 continue
             found = check(signal.data)

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlead.flow.plan import StepPlan
-from fairlead.flow.steps import agent, block, generate, parallel, route, tool, transform, validate, wait, workflow
+from fairlead.flow.steps import (
+    agent,
+    approval,
+    block,
+    generate,
+    parallel,
+    route,
+    tool,
+    transform,
+    validate,
+    wait,
+    workflow,
+)
 from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting
 
 
@@ -28,6 +40,7 @@ _KINDS: Mapping[str, StepKind] = {
     "transform": StepKind(transform.inputs, transform.advance),
     "block": StepKind(block.inputs, block.advance),
     "workflow": StepKind(workflow.inputs, workflow.advance),
+    "approval": StepKind(approval.inputs, approval.advance),
     "wait": StepKind(wait.inputs, wait.advance),
     "parallel": StepKind(parallel.inputs, parallel.advance),
 }

@@ -1,0 +1,43 @@
+"""approval: nothing is done until people have decided. It costs no call and, mostly, no process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairlead.api.reasons import DecidedReason, DecisionReason, ErrorClass
+from fairlead.api.workflow import ApprovalStep
+from fairlead.flow.approvals import MESSAGE_CHARACTERS
+from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting, Succeeded, failed
+
+_REASONS = {
+    DecidedReason.DENIED: DecisionReason.APPROVAL_DENIED,
+    DecidedReason.EXPIRED: DecisionReason.APPROVAL_EXPIRED,
+}
+
+
+def inputs(definition: ApprovalStep, evaluator: Evaluator, setting: Setting) -> Any:
+    """Return {message}."""
+    return {"message": evaluator.text(definition.message)}
+
+
+def advance(definition: ApprovalStep, attempt: Attempt) -> Result | None:
+    """Ask once, wait, and succeed with what was decided."""
+    known = next(iter(attempt.state.approvals.values()), None)
+    if known is None:
+        return _ask(definition, attempt)
+    if attempt.held(""):
+        return None
+    if known.decision != DecidedReason.APPROVED and definition.on_denied != "Continue":
+        message = f"{known.decision} by {', '.join(known.by)}: {known.reason}" if known.by else known.reason
+        return failed(ErrorClass.DENIED, message, reason=_REASONS[DecidedReason(known.decision)])
+    return Succeeded({"decision": known.decision, "by": list(known.by), "reason": known.reason})
+
+
+def _ask(definition: ApprovalStep, attempt: Attempt) -> Result | None:
+    message = attempt.inputs["message"]
+    if len(message) > MESSAGE_CHARACTERS:
+        return failed(ErrorClass.INVALID, f"the message has {len(message)} characters, at most {MESSAGE_CHARACTERS}")
+    if not attempt.ask_people(definition, message):
+        unknown = "somebody else than the requester must approve, and the run has no requestedBy"
+        return failed(ErrorClass.DENIED, unknown, reason=DecisionReason.REQUESTER_UNKNOWN)
+    return None

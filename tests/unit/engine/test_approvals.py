@@ -1,0 +1,365 @@
+"""Approvals of runs that an engine drives: asked for once, believed only under guard, good for one call alone."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.engine.fakes import FakeAuthorizer, tool_step, workflow
+from tests.unit.engine.runworld import World, run_object, uid_of
+
+from fairlead.api.policy import Policy
+from fairlead.engine.engine import WorkflowEngine
+from fairlead.engine.gate import SHOWN_BYTES, Gate
+from fairlead.engine.roster import Standing
+from fairlead.errors import Unreachable
+from fairlead.flow.approvals import undecided
+from fairlead.flow.calls import Call, Outcome
+from fairlead.flow.journal import EntryKind
+from fairlead.flow.state import RunState
+
+SIGN = {"name": "sign", "approval": {"message": "Go on?", "from": {"users": ["alice"], "groups": ["oncall"]}}}
+RULE = {
+    "name": "oncall",
+    "when": "call.effect == 'Irreversible'",
+    "then": "RequireApproval",
+    "message": "is it meant?",
+    "approval": {"from": {"users": ["alice"]}},
+}
+
+
+class Desk:
+    """The Approvals of a cluster. `observe` is told of changes, as an informer would."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.observe: Callable[[str], None] = lambda name: None
+        self.made: list[str] = []
+        self.guarded = True
+        self.errors: list[Exception] = []
+
+    def approval(self, name: str) -> Mapping[str, Any] | None:
+        return self.objects.get(name)
+
+    async def create_approval(self, approval: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.errors:
+            raise self.errors.pop()
+        name = approval["metadata"]["name"]
+        if name not in self.objects:
+            self.made.append(name)
+            self.objects[name] = {"metadata": {**approval["metadata"], "uid": f"uid-{name}"}, "spec": approval["spec"]}
+            asyncio.get_running_loop().call_soon(self.observe, name)
+        return self.objects[name]
+
+    async def refuses_forgery(self, approval: Mapping[str, Any]) -> bool:
+        return self.guarded
+
+    def decide(self, name: str, decision: str = "Approve", by: str = "alice", reason: str = "fine") -> None:
+        obj = self.objects[name]
+        said = [*obj["spec"].get("decisions", ()), {"by": by, "decision": decision, "reason": reason}]
+        self.objects[name] = {**obj, "spec": {**obj["spec"], "decisions": said}}
+        self.observe(name)
+
+
+class Asked(World):
+    """A world whose people are at a desk; the gate is the real one."""
+
+    def __init__(self, path: Path, *steps: dict[str, Any]) -> None:
+        super().__init__(path, workflow(*steps))
+        self.desk = self.people = Desk()
+        self.sent: list[Call] = []
+        self.gate = Gate(
+            self.resources,
+            FakeAuthorizer(),
+            self,  # type: ignore[arg-type]  # a fake of the adapters
+            self,  # type: ignore[arg-type]
+            self.clock,
+            creator=self,  # type: ignore[arg-type]
+        )
+
+    async def call(self, name: str, target: Any, call: Call, *_: Any, **__: Any) -> Outcome:
+        self.sent.append(call)
+        return Outcome(result={"text": call.function})
+
+    async def asks(self, engine: WorkflowEngine, many: int = 1) -> list[str]:
+        """Wait until so many approvals were made; from then on the engine hears of decisions."""
+        self.people.observe = engine.approvals.observe
+        await self.until(lambda: len(self.people.made) >= many)
+        return self.people.made
+
+    def told(self, name: str) -> tuple[str, str] | None:
+        statuses = self.sink.of(name, "Approval")
+        return (lambda c: (c["status"], c["reason"]))(statuses[-1]["conditions"][0]) if statuses else None
+
+
+def requested(**spec: Any) -> dict[str, Any]:
+    return run_object(requestedBy="carol", **spec)
+
+
+def parked(engine: WorkflowEngine, raw: dict[str, Any]) -> bool:
+    run = engine.runs.roster.get(uid_of(raw))
+    return run is not None and run.standing is Standing.PARKED
+
+
+def reason_of(state: RunState) -> str:
+    assert state.terminal is not None
+    return state.terminal.reason
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Asked:
+    return Asked(tmp_path / "journal.db", SIGN, tool_step("after", "send"))
+
+
+@pytest.fixture
+def rule(tmp_path: Path) -> Asked:
+    world = Asked(tmp_path / "journal.db", tool_step("first", "read"), tool_step("after", "send"))
+    spec = {"rules": {"calls": [RULE]}}
+    world.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+    return world
+
+
+@pytest.mark.requirement("G7")
+async def test_a_run_that_waits_for_people_is_a_row_and_a_decision_wakes_it(step: Asked) -> None:
+    raw = requested()
+    async with step.engine() as engine:
+        ended = engine.submit(raw)
+        (name,) = await step.asks(engine)
+        await step.until(lambda: parked(engine, raw) and step.told(name) == ("Unknown", "Pending"))
+        run = engine.runs.roster.get(uid_of(raw))
+        assert run is not None and run.task is None and run.log is None
+        await step.until(lambda: step.succeeded() == ("Unknown", "WaitingForApproval"))
+        status = step.sink.of("run-0")[-1]
+        until = step.people.objects[name]["spec"]["expiresAt"]
+        asked = f"approval {name} by user alice or group oncall until {until}; kubectl fairlead approve {name}"
+        assert status["waitingFor"] == asked
+        assert (status["steps"][0]["phase"], status["steps"][0]["message"]) == ("Waiting", f"approval {name}")
+        step.people.decide(name)
+        state = await asyncio.wait_for(ended, 20)
+        await step.until(lambda: step.told(name) == ("True", "Approved"))
+    assert reason_of(state) == "Completed"
+    assert [call.function for call in step.sent] == ["send"]
+
+
+@pytest.mark.requirement("A48")
+async def test_what_was_decided_while_no_engine_ran_is_found_and_nothing_is_asked_twice(step: Asked) -> None:
+    raw = requested()
+    async with step.engine() as engine:
+        engine.submit(raw)
+        (name,) = await step.asks(engine)
+        await step.until(lambda: parked(engine, raw))
+    step.people.observe = lambda name: None
+    async with step.engine(objects=[raw]) as engine:
+        await step.until(lambda: parked(engine, raw))
+        assert step.sent == []
+    step.people.decide(name)
+    async with step.engine(objects=[raw]):
+        await step.until(lambda: step.succeeded() == ("True", "Completed"))
+        await step.until(lambda: step.told(name) == ("True", "Approved"))
+    assert step.people.made == [name]
+
+
+@pytest.mark.requirement("A47")
+async def test_no_approval_counts_while_a_forged_one_is_not_refused(step: Asked) -> None:
+    step.people.guarded = False
+    async with step.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await step.asks(engine)
+        await step.until(lambda: step.told(name) == ("Unknown", "GuardrailsMissing"))
+        step.people.decide(name)
+        state = await asyncio.wait_for(ended, 20)
+    assert reason_of(state) == "Denied"
+    assert state.terminal is not None
+    assert "the cluster does not refuse forged decisions" in state.terminal.message
+    assert step.sent == []
+
+
+async def test_a_guard_that_comes_later_is_seen(step: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlead.engine.approvals.RETRY_SECONDS", 0.01)
+    step.people.guarded = False
+    async with step.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await step.asks(engine)
+        await step.until(lambda: step.told(name) == ("Unknown", "GuardrailsMissing"))
+        step.people.guarded = True
+        await asyncio.sleep(0.1)
+        step.people.decide(name)
+        assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
+
+
+async def test_an_approval_that_cannot_be_made_or_is_deleted_is_made_again(
+    step: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlead.engine.approvals.RETRY_SECONDS", 0.01)
+    step.people.errors = [Unreachable(0, "away")]
+    async with step.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await step.asks(engine)
+        del step.people.objects[name]
+        engine.approvals.observe(name)
+        assert await step.asks(engine, 2) == [name, name]
+        step.people.decide(name)
+        assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
+
+
+async def test_a_foreign_object_of_the_name_approves_nothing(step: Asked) -> None:
+    raw = requested()
+    async with step.engine() as engine:
+        engine.submit(raw)
+        (name,) = await step.asks(engine)
+        obj = step.people.objects[name]
+        step.people.objects[name] = {**obj, "spec": {**obj["spec"], "digest": "sha256:" + "0" * 64}}
+        step.people.decide(name)
+        await asyncio.sleep(0.05)
+        run = engine.runs.roster.get(uid_of(raw))
+        assert run is not None
+    assert step.sent == []
+
+
+async def test_a_decision_that_comes_too_late_is_none(step: Asked) -> None:
+    async with step.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await step.asks(engine)
+        await step.until(lambda: step.told(name) is not None)
+        step.clock.now += 3_600_000
+        step.people.decide(name)
+        engine.runs.wake()
+        state = await asyncio.wait_for(ended, 20)
+        await step.until(lambda: step.told(name) == ("True", "Expired"))
+    assert reason_of(state) == "Denied"
+    assert step.sent == []
+
+
+async def test_a_cancelled_run_withdraws_what_it_asked(step: Asked) -> None:
+    raw = requested()
+    async with step.engine() as engine:
+        ended = engine.submit(raw)
+        (name,) = await step.asks(engine)
+        await step.until(lambda: step.told(name) is not None)
+        engine.runs.observe(raw | {"spec": raw["spec"] | {"desiredState": "Cancelled"}})
+        assert reason_of(await asyncio.wait_for(ended, 20)) == "Cancelled"
+        await step.until(lambda: step.told(name) == ("True", "Withdrawn"))
+
+
+@pytest.mark.requirement("A46")
+async def test_a_call_that_a_rule_gives_to_people_happens_once_after_they_approved(rule: Asked) -> None:
+    raw = requested()
+    async with rule.engine() as engine:
+        ended = engine.submit(raw)
+        (name,) = await rule.asks(engine)
+        spec = rule.people.objects[name]["spec"]
+        assert spec["call"] == {
+            "kind": "Tool",
+            "target": "desk",
+            "function": "send",
+            "effect": "Irreversible",
+            "arguments": {},
+        }
+        assert (spec["policy"], spec["rule"], spec["message"]) == ("p", "oncall", "is it meant?")
+        assert [call.function for call in rule.sent] == ["read"]
+        rule.people.decide(name)
+        assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
+        kinds = [entry.kind for entry in await engine.store.load(uid_of(raw)) if entry.path == "after"]
+    assert [call.function for call in rule.sent] == ["read", "send"]
+    asked, decided, intent = (
+        kinds.index(kind) for kind in (EntryKind.APPROVAL_REQUESTED, EntryKind.APPROVAL_DECIDED, EntryKind.CALL_INTENT)
+    )
+    assert asked < decided < intent
+
+
+async def test_a_denied_call_tells_people_who_and_why(rule: Asked) -> None:
+    async with rule.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await rule.asks(engine)
+        rule.people.decide(name, "Deny", reason="not today")
+        state = await asyncio.wait_for(ended, 20)
+    assert state.terminal is not None and state.terminal.error is not None
+    assert state.terminal.error.reason == "ApprovalDenied"
+    assert state.terminal.error.message == "Policy p, rule oncall: is it meant?; Denied by alice: not today"
+    assert [call.function for call in rule.sent] == ["read"]
+
+
+@pytest.mark.requirement("A46")
+@pytest.mark.parametrize("tightened", ["the rule", "the contract"])
+async def test_a_rule_or_contract_that_changed_since_asks_again(rule: Asked, tightened: str) -> None:
+    async with rule.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await rule.asks(engine)
+        if tightened == "the rule":
+            calls = [RULE | {"approval": {"from": {"users": ["alice"]}, "minApprovals": 1, "expiresAfterSeconds": 60}}]
+            spec = {"rules": {"calls": calls}}
+            rule.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+        else:
+            tool = rule.resources.tools["desk"]
+            spec_of = tool.spec.model_copy(update={"description": "another one"})
+            rule.resources.tools["desk"] = tool.model_copy(update={"spec": spec_of})
+        rule.people.decide(name)
+        first, second = await rule.asks(engine, 2)
+        assert first != second
+        assert [call.function for call in rule.sent] == ["read"]
+        rule.people.decide(second)
+        assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
+
+
+async def test_what_is_too_large_to_be_shown_is_denied(tmp_path: Path, rule: Asked) -> None:
+    step = {"name": "after", "tool": {"tool": "desk", "function": "send", "arguments": {"text": "x" * SHOWN_BYTES}}}
+    rule.resources.workflows["w"] = workflow(step)
+    async with rule.engine() as engine:
+        state = await asyncio.wait_for(engine.submit(requested()), 20)
+    assert "nobody can be shown" in state.terminal.message if state.terminal else False
+    assert rule.sent == rule.people.made == []
+
+
+async def test_the_time_that_people_take_is_not_the_step_s(rule: Asked) -> None:
+    steps = [tool_step("after", "send", timeoutSeconds=5)]
+    rule.resources.workflows["w"] = workflow(*steps)
+    async with rule.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await rule.asks(engine)
+        rule.clock.now += 60_000
+        rule.people.decide(name)
+        assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
+
+
+async def test_several_rules_ask_each_for_itself(rule: Asked) -> None:
+    calls = [RULE, RULE | {"name": "legal", "approval": {"from": {"users": ["dora"]}}}]
+    spec = {"rules": {"calls": calls}}
+    rule.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+    async with rule.engine() as engine:
+        ended = engine.submit(requested())
+        names = await rule.asks(engine, 2)
+        by_rule = {rule.people.objects[name]["spec"]["rule"]: name for name in names}
+        rule.people.decide(by_rule["oncall"])
+        await asyncio.sleep(0.05)
+        assert not ended.done()
+        rule.people.decide(by_rule["legal"], by="dora")
+        assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
+
+
+async def test_in_audit_mode_nobody_is_asked_and_it_is_recorded(rule: Asked) -> None:
+    spec = {"mode": "Audit", "rules": {"calls": [RULE]}}
+    rule.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+    raw = requested()
+    async with rule.engine() as engine:
+        state = await asyncio.wait_for(engine.submit(raw), 20)
+        intents = [entry for entry in await engine.store.load(uid_of(raw)) if entry.kind is EntryKind.CALL_INTENT]
+    assert reason_of(state) == "Completed"
+    assert intents[-1].data["wouldDeny"] == ["Policy p, rule oncall: is it meant?"]
+
+
+async def test_a_decision_is_believed_once_whoever_repeats_it(rule: Asked) -> None:
+    raw = requested()
+    async with rule.engine() as engine:
+        ended = engine.submit(raw)
+        (name,) = await rule.asks(engine)
+        for _ in range(3):
+            rule.people.decide(name)
+        state = await asyncio.wait_for(ended, 20)
+        decided = [entry for entry in await engine.store.load(uid_of(raw)) if entry.kind is EntryKind.APPROVAL_DECIDED]
+    assert undecided(state.approvals.values()) == []
+    assert len(decided) == 1
+    assert [dataclasses.astuple(call.id)[0] for call in rule.sent] == ["first", "after"]
