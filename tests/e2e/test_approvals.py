@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.identities import Someone, bind, give, someone, tries
-from tests.e2e.installation import Fairlead, condition, finished, ledger, until
+from tests.e2e.installation import FOR_TESTS, Fairlead, condition, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
     ACCOUNT,
@@ -156,6 +156,7 @@ def test_without_the_admission_policy_nobody_s_word_counts(administrator: Kubect
         becomes(team, "workflow", "ask", "Authorized")
         administrator("delete", *binding)
         try:
+            until("admission takes an Approval of anybody", lambda: tries(team, specimen("Approval")) == "")
             run = start(team, "ask")
             name = asked(team, run)
             becomes(team, "approval", name, "Decided", "GuardrailsMissing")
@@ -163,7 +164,7 @@ def test_without_the_admission_policy_nobody_s_word_counts(administrator: Kubect
             reason, message = outcome(finished(team, run))
             assert (reason, "does not refuse forged decisions" in message) == ("Denied", True)
         finally:
-            chart.install()
+            chart.install(*FOR_TESTS)
 
 
 def refused(who: Someone, team: Kubectl, name: str, words: str, *, by: str = "") -> None:
