@@ -78,7 +78,7 @@ spec:
       from: {users: [alice@example.com], groups: [oncall]}
       message: Send $( steps.answer.output.text )?
       minApprovals: 2
-      expiresAfterSeconds: 600
+      expiresAfterSeconds: 60
       requester: Allowed
       onDenied: Continue
   output: {answer: $( steps.answer.output.text )}
