@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ def can_i(
     model: Annotated[str, typer.Option("--model", help="A Model that is asked.")] = "",
     arguments: Annotated[str, typer.Option("--arguments", help="JSON that the function gets.")] = "{}",
 ) -> None:
-    """Say whether a call would be allowed as the first of a run, stage by stage; exit code 4 if not.
+    """Say whether a call would be allowed as the first of your run, stage by stage; exit code 4 if not at once.
 
     Servers, Secrets and addresses are not looked at: only what the files say.
     """
@@ -81,6 +82,7 @@ async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapsho
         labels=workflow.metadata.labels,
     )
     scope["workflow"]["name"] = workflow.metadata.name
+    scope["run"]["requestedBy"] = getuser()
     return Snapshot(
         namespace=workflow.metadata.namespace or "default",
         account=account,

@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from fairlead.api import API_VERSION
 from fairlead.api.conditions import set_condition
 from fairlead.api.meta import Condition
@@ -110,8 +112,12 @@ class Approvals:
 
     def _compare(self, uid: RunUid, state: RunState) -> None:
         for name in list(self._of_run.get(uid, ())):
-            if state.approvals[name].decision:
-                self._close(uid, state.approvals[name])
+            approval = state.approvals.get(name)
+            if approval is None:  # of a journal that could not be read back
+                self._open.pop(name, None)
+                self._of_run[uid].discard(name)
+            elif approval.decision:
+                self._close(uid, approval)
 
     def _close(self, uid: RunUid, approval: ApprovalState) -> None:
         self._open.pop(approval.name, None)
@@ -176,6 +182,9 @@ class Approvals:
             guarded = await self._desk.refuses_forgery(_object(approval))
         except KubeError as error:
             _log.warning("approval %s: %s", name, error, extra={"run": uid})
+            return False
+        except (KeyError, ValidationError) as error:  # an object that is not understood decides nothing
+            _log.error("approval %s is not understood: %r", name, error, extra={"run": uid})
             return False
         if verdict is None and guarded:
             self._tell(obj, None, DecidedReason.PENDING, f"waits for {people_of(approval)} until {spec['expiresAt']}")

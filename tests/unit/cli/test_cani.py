@@ -32,7 +32,13 @@ kind: Policy
 metadata: {name: triage}
 spec:
   grants: {serviceAccounts: [triage], models: [embedder], tools: [{tool: tickets, functions: [search, create]}]}
-  rules: {calls: [{name: short, when: "call.tool != '' && size(call.arguments.title) > 5", message: a title is short}]}
+  rules:
+    calls:
+    - {name: short, when: "call.tool != '' && size(call.arguments.title) > 5", message: a title is short}
+    - name: people
+      when: get(call.arguments, 'title') == 'ask'
+      then: RequireApproval
+      approval: {from: {groups: [oncall]}}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Policy
@@ -52,6 +58,11 @@ spec:
             ["--tool", "tickets.create", "--arguments", '{"title": "abcdef"}'],
             4,
             "✖  6 rules      PolicyDenied: Policy",
+        ),
+        (
+            ["--tool", "tickets.create", "--arguments", '{"title": "ask"}'],
+            4,
+            "✖ 10 approval   ApprovalPending: Policy triage, rule people; people must approve",
         ),
         (["--tool", "tickets.remove"], 4, "✖  5 rbac       Forbidden: triage needs invoke"),
         (["--tool", "tickets.drop"], 4, "✖  4 contract   Invalid: drop is not in the contract"),

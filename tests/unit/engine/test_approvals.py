@@ -220,6 +220,20 @@ async def test_a_foreign_object_of_the_name_approves_nothing(step: Asked) -> Non
     assert step.sent == []
 
 
+async def test_an_object_that_is_not_understood_decides_and_breaks_nothing(step: Asked) -> None:
+    raw = requested()
+    async with step.engine() as engine:
+        engine.submit(raw)
+        (name,) = await step.asks(engine)
+        obj = step.people.objects[name]
+        for spec in (obj["spec"] | {"decisions": [{"by": 7}]}, {}):
+            step.people.objects[name] = {**obj, "spec": spec}
+            engine.approvals.observe(name)
+            await asyncio.sleep(0.02)
+        assert engine.runs.roster.get(uid_of(raw)) is not None
+    assert step.sent == []
+
+
 async def test_a_decision_that_comes_too_late_is_none(step: Asked) -> None:
     async with step.engine() as engine:
         ended = engine.submit(requested())
