@@ -17,8 +17,8 @@ def span_id(run_uid: str, path: str, attempt: int, kind: str, index: str) -> str
         run_uid: the WorkflowRun's UID.
         path: the point of the execution; empty for the run itself.
         attempt: from 1; 0 for spans that hold all attempts.
-        kind: `run`, `started`, `step`, `attempt` or `call`.
-        index: the call's index; empty for all others.
+        kind: `run`, `started`, `step`, `attempt`, `call` or `approval`.
+        index: the call's index, or the Approval's name; empty for all others.
     """
     return hashlib.sha256(f"{run_uid}|{path}|{attempt}|{kind}|{index}".encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Spans from the journal: run > step > attempt > call. Written when they end, with ids that do not depend on when.
+"""Spans from the journal: run > step > attempt > call or approval. Written when they end, with ids known before.
 
 Feed the fold every entry of a run in order, also after a restart: a span that was emitted before is emitted again
 with the same ids, which backends take for the same span.
@@ -13,6 +13,8 @@ from typing import Any
 from fairlead.flow.journal import TERMINAL, Entry, EntryKind
 from fairlead.telemetry import semconv
 from fairlead.telemetry.ids import span_id, trace_id
+
+_OF_ATTEMPTS = ("attempt", "call", "approval")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class SpanFold:
         self._ended: set[tuple[str, int]] = set()
         self._calls: dict[tuple[str, int, str], Entry] = {}
         self._children: dict[tuple[str, int, str], str] = {}
+        self._approvals: dict[str, Entry] = {}
 
     def add(self, entry: Entry) -> list[Span]:
         """Return the spans that this entry ends."""
@@ -73,6 +76,10 @@ class SpanFold:
                 self._calls[(entry.path, entry.attempt, entry.data["index"])] = entry
             case EntryKind.CHILD_STARTED:
                 self._children[(entry.path, entry.attempt, entry.data["index"])] = entry.data["name"]
+            case EntryKind.APPROVAL_REQUESTED:
+                self._approvals[entry.data["name"]] = entry
+            case EntryKind.APPROVAL_DECIDED:
+                return self._approval(entry)
             case EntryKind.CALL_OUTCOME:
                 return self._outcome(entry)
             case EntryKind.CALL_DENIED:
@@ -102,6 +109,17 @@ class SpanFold:
         return [
             self._span(entry, "call", name=name, start_ms=intent.at, attributes=attributes, error=error, client=True)
         ]
+
+    def _approval(self, entry: Entry) -> list[Span]:
+        """Return how long people took; what they did not approve is an error."""
+        name, decision = entry.data["name"], entry.data["decision"]
+        asked = self._approvals.pop(name, None)
+        if asked is None:
+            return []
+        attributes = {semconv.APPROVAL: name, semconv.APPROVAL_DECISION: decision}
+        refused = {"reason": f"Approval{decision}", "message": entry.data.get("reason", "")}
+        error, title = {} if decision == "Approved" else refused, f"approval {name}"
+        return [self._span(entry, "approval", name=title, start_ms=asked.at, attributes=attributes, error=error)]
 
     def _denied(self, entry: Entry) -> Span:
         error = {"reason": entry.data["reason"], "message": entry.data.get("message", "")}
@@ -170,13 +188,13 @@ class SpanFold:
         link_id: str = "",
         link_trace_id: str = "",
     ) -> Span:
-        index = str(entry.data.get("index", "")) if kind == "call" else ""
+        index = str(entry.data.get({"call": "index", "approval": "name"}.get(kind, ""), ""))
         own: dict[str, Any] = {semconv.RUN_UID: self._uid}
         if entry.path:
             own[semconv.STEP_PATH] = entry.path
-        if kind in ("attempt", "call"):
+        if kind in _OF_ATTEMPTS:
             own[semconv.ATTEMPT] = entry.attempt
-        if index:
+        if kind == "call" and index:
             own[semconv.CALL_INDEX] = index
         if error:
             own[semconv.ERROR_TYPE] = error["reason"]
@@ -196,14 +214,14 @@ class SpanFold:
         )
 
     def _id(self, path: str, attempt: int, kind: str, index: str) -> str:
-        return span_id(self._uid, path, attempt if kind in ("attempt", "call") else 0, kind, index)
+        return span_id(self._uid, path, attempt if kind in _OF_ATTEMPTS else 0, kind, index)
 
     def _parent(self, entry: Entry, kind: str) -> str:
         if kind == "run":
             return ""
         if kind == "started":
             return self._id("", 0, "run", "")
-        if kind == "call":
+        if kind in ("call", "approval"):
             return self._id(entry.path, entry.attempt, "attempt", "")
         if kind == "attempt":
             return self._id(entry.path, 0, "step", "")

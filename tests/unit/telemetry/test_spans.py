@@ -85,6 +85,22 @@ def test_the_same_journal_gives_the_same_spans_after_a_restart() -> None:
     assert fold(STORY) == fold(STORY)
 
 
+@pytest.mark.parametrize(("decision", "error"), [("Approved", ""), ("Denied", "ApprovalDenied")])
+def test_the_time_that_people_take_is_a_span_of_the_attempt_that_waits(decision: str, error: str) -> None:
+    story = (
+        entry(1, EntryKind.RUN_ACCEPTED, workflow="w"),
+        entry(2, EntryKind.STEP_STARTED, "pay", 1),
+        entry(3, EntryKind.APPROVAL_REQUESTED, "pay", 1, index="0.0.0", name="w-1-ab", spec={}, expiresAt=9),
+        entry(5, EntryKind.APPROVAL_DECIDED, "pay", 1, name="w-1-ab", decision=decision, by=["bob"], reason="so"),
+        entry(6, EntryKind.APPROVAL_DECIDED, "pay", 1, name="w-1-ab", decision="Approved", by=["eve"], reason=""),
+    )
+    (span,) = (span for span in fold(story) if span.name.startswith("approval"))
+    assert (span.name, span.start_ms, span.end_ms, span.error) == ("approval w-1-ab", 1003, 1005, error)
+    assert span.span_id == span_id(UID, "pay", 1, "approval", "w-1-ab")
+    assert span.parent_id == span_id(UID, "pay", 1, "attempt", "")
+    assert span.attributes["fairlead.approval.decision"] == decision
+
+
 def test_a_retry_links_to_the_attempt_before_it() -> None:
     story = (
         entry(1, EntryKind.STEP_STARTED, "a", 1),
