@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.engine.childworld import MODEL
 from tests.unit.engine.fakes import FakeAuthorizer, tool_step, workflow
 from tests.unit.engine.runworld import World, run_object, uid_of
 
@@ -377,3 +378,28 @@ async def test_a_decision_is_believed_once_whoever_repeats_it(rule: Asked) -> No
     assert undecided(state.approvals.values()) == []
     assert len(decided) == 1
     assert [dataclasses.astuple(call.id)[0] for call in rule.sent] == ["first", "after"]
+
+
+@pytest.mark.parametrize(("decision", "told"), [("Approve", '{"text":"send"}'), ("Deny", "not permitted: too dear")])
+async def test_a_model_learns_a_person_s_reason_and_nothing_else(rule: Asked, decision: str, told: str) -> None:
+    heard: list[str] = []
+
+    async def answer(name: str, target: Any, call: Call, *_: Any, **__: Any) -> Outcome:
+        rule.sent.append(call)
+        if call.function:
+            return Outcome(result={"text": call.function})
+        heard[:] = [message["content"] for message in call.request["messages"] if message["role"] == "tool"]
+        asks = [{"id": "1", "name": "desk__send", "arguments": "{}"}]
+        return Outcome(result={"content": "done", "toolCalls": [] if heard else asks})
+
+    rule.call = answer  # type: ignore[method-assign]
+    rule.resources.models["m"] = MODEL
+    agent = {"name": "after", "agent": {"model": "m", "prompt": "Send it.", "tools": [{"tool": "desk"}]}}
+    rule.resources.workflows["w"] = workflow(agent)
+    async with rule.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await rule.asks(engine)
+        rule.people.decide(name, decision, reason="too dear")
+        assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
+    assert heard == [told]
+    assert [call.function for call in rule.sent].count("send") == (decision == "Approve")
