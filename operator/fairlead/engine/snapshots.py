@@ -101,15 +101,16 @@ class Snapshots:
     def _approvals(
         self, log: RunLog, call: Call, scope: Mapping[str, Any], policies: Sequence[Policy]
     ) -> dict[tuple[str, str], ApprovalState]:
-        """Return what people were asked about this very call: the names of requests tell."""
+        """Return what people were asked about this very call: the digests of requests tell."""
         step = log.state.steps.get(call.id.path)
         if step is None or not step.approvals or self.target(call) is None:
             return {}
-        names = {
-            needed.key: self.request(log, call, needed, now_ms=0).data["name"]
+        asked = {approval.spec["digest"]: approval for approval in step.approvals.values()}
+        digests = {
+            needed.key: self.request(log, call, needed, now_ms=0).data["spec"]["digest"]
             for needed in call_approvals(call, scope, policies)
         }
-        return {key: step.approvals[name] for key, name in names.items() if name in step.approvals}
+        return {key: asked[digest] for key, digest in digests.items() if digest in asked}
 
     def _shown(self, call: Call) -> Any:
         """Return what people see of a request."""
