@@ -23,10 +23,11 @@ from fairlead.api.meta import (
     PrinterColumn,
     Resource,
     Timestamp,
+    append_only,
+    immutable,
 )
 
 MAX_DECISIONS = 20
-_POSITIONS = ", ".join(map(str, range(MAX_DECISIONS)))
 
 UserName = Annotated[str, Field(min_length=1, max_length=253)]
 
@@ -89,27 +90,19 @@ class Decision(ApiModel):
     reason: Annotated[str, Field(max_length=1024, description="Why. The run, and a model that asked, are told.")] = ""
 
 
-def _unchanged(name: str) -> CelRule:
-    same = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
-    return CelRule(same, f"{name} is immutable; only decisions are added", f".{name}")
-
-
 class ApprovalSpec(ApiModel):
     """What is asked of whom, and what they said."""
 
     cel: ClassVar = (
-        *map(
-            _unchanged,
-            (
+        *(
+            immutable(name, "only decisions are added")
+            for name in (
                 *("run", "workflow", "serviceAccountName", "requestedBy", "step", "attempt", "index", "message"),
                 *("call", "policy", "rule", "digest", "from", "minApprovals", "requester", "expiresAt"),
-            ),
+            )
         ),
-        CelRule(
-            "!has(oldSelf.decisions) || (has(self.decisions) && self.decisions.size() >= oldSelf.decisions.size() && "
-            f"[{_POSITIONS}].all(i, i >= oldSelf.decisions.size() || self.decisions[i] == oldSelf.decisions[i]))",
-            "a decision that was taken stays as it is; add another at the end of the list",
-            ".decisions",
+        append_only(
+            "decisions", MAX_DECISIONS, "a decision that was taken stays as it is; add another at the end of the list"
         ),
     )
     run: ApprovalRun

@@ -1,10 +1,16 @@
-"""Conditions as pure data: set one, read one. The transition time changes only with the status."""
+"""Conditions as pure data, and the form of their times. The transition time changes only with the status."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from fairlead.api.meta import Condition
+
+
+def timestamp(unix_ms: int) -> str:
+    """Return RFC 3339 in seconds, UTC."""
+    return datetime.fromtimestamp(unix_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def set_condition(

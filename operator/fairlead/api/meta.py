@@ -84,6 +84,24 @@ def exactly_one(*names: str) -> str:
     return f"[{', '.join(f'has(self.{name})' for name in names)}].filter(x, x).size() == 1"
 
 
+def immutable(name: str, instead: str) -> CelRule:
+    """Return the rule that a field of a spec never changes; `instead` says what to do."""
+    field = f"self.{name}"
+    same = f"has({field}) == has(oldSelf.{name}) && (!has({field}) || {field} == oldSelf.{name})"
+    return CelRule(same, f"{name} is immutable; {instead}", f".{name}")
+
+
+def append_only(name: str, most: int, message: str) -> CelRule:
+    """Return the rule that a list of at most so many entries only grows at its end."""
+    before, positions = f"oldSelf.{name}", ", ".join(map(str, range(most)))
+    return CelRule(
+        f"!has({before}) || (has(self.{name}) && self.{name}.size() >= {before}.size() && "
+        f"[{positions}].all(i, i >= {before}.size() || self.{name}[i] == {before}[i]))",
+        message,
+        f".{name}",
+    )
+
+
 class ApiModel(BaseModel):
     """A part of a resource. Field names are snake_case here and camelCase in YAML."""
 

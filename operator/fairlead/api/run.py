@@ -20,10 +20,11 @@ from fairlead.api.meta import (
     PrinterColumn,
     Resource,
     Timestamp,
+    append_only,
+    immutable,
 )
 
 MAX_SIGNALS = 50
-_POSITIONS = ", ".join(map(str, range(MAX_SIGNALS)))
 
 
 class Signal(ApiModel):
@@ -77,47 +78,19 @@ class WorkflowRunSpec(ApiModel):
     """What to run, with what."""
 
     cel: ClassVar = (
-        CelRule("self.workflow == oldSelf.workflow", "workflow is immutable; create another run", ".workflow"),
-        CelRule(
-            "has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)",
-            "input is immutable; create another run",
-            ".input",
-        ),
-        CelRule(
-            "has(self.inputFrom) == has(oldSelf.inputFrom) && "
-            "(!has(self.inputFrom) || self.inputFrom == oldSelf.inputFrom)",
-            "inputFrom is immutable; create another run",
-            ".inputFrom",
+        *(
+            immutable(name, "create another run")
+            for name in ("workflow", "input", "inputFrom", "requestedBy", "timeoutSeconds", "parent")
         ),
         CelRule("!has(self.input) || !has(self.inputFrom)", "set at most one of input and inputFrom", ".inputFrom"),
-        CelRule(
-            "has(self.requestedBy) == has(oldSelf.requestedBy) && "
-            "(!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)",
-            "requestedBy is immutable; create another run",
-            ".requestedBy",
-        ),
-        CelRule(
-            "has(self.timeoutSeconds) == has(oldSelf.timeoutSeconds) && "
-            "(!has(self.timeoutSeconds) || self.timeoutSeconds == oldSelf.timeoutSeconds)",
-            "timeoutSeconds is immutable; create another run",
-            ".timeoutSeconds",
-        ),
-        CelRule(
-            "has(self.parent) == has(oldSelf.parent) && (!has(self.parent) || self.parent == oldSelf.parent)",
-            "parent is immutable; create another run",
-            ".parent",
-        ),
         CelRule(
             "!(has(oldSelf.desiredState) && oldSelf.desiredState == 'Cancelled') || "
             "(has(self.desiredState) && self.desiredState == 'Cancelled')",
             "Cancelled is final; create another run",
             ".desiredState",
         ),
-        CelRule(
-            "!has(oldSelf.signals) || (has(self.signals) && self.signals.size() >= oldSelf.signals.size() && "
-            f"[{_POSITIONS}].all(i, i >= oldSelf.signals.size() || self.signals[i] == oldSelf.signals[i]))",
-            "a signal that was sent stays as it is; add another at the end of the list",
-            ".signals",
+        append_only(
+            "signals", MAX_SIGNALS, "a signal that was sent stays as it is; add another at the end of the list"
         ),
     )
     workflow: Annotated[ObjectName, Field(description="The Workflow's name. Needs `invoke` on it.")]

@@ -7,7 +7,7 @@ the right to read runs is the right to create that token.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -20,11 +20,14 @@ from fairlead.cli.exits import CommandFailed, Exit
 if TYPE_CHECKING:
     from fairlead.flow.journal import Entry
     from fairlead.kube.client import Kube
+    from fairlead.kube.types import ResourceType
 
 VIEWER = "fairlead-viewer"
 TOKEN_HEADER = "X-Fairlead-Token"
 TOKEN_SECONDS = 600
 ENGINE_SERVICE = "https:fairlead-engine:8443"
+ATTEMPTS = 5
+"""So often a list is read and written again, when others write to it meanwhile."""
 
 T = TypeVar("T")
 
@@ -51,6 +54,25 @@ class Access:
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         answer = await self.kube.request("POST", path, body=request)
         return str(answer["status"]["userInfo"]["username"])
+
+    async def append(self, rt: ResourceType, name: str, field: str, entry: Mapping[str, Any]) -> None:
+        """Add an entry at the end of a list in an object's spec; who is overtaken by another writer reads again.
+
+        Raises:
+            KubeError: the API server does not take it; Conflict when others were always faster.
+        """
+        from fairlead.errors import Conflict
+
+        for attempt in range(ATTEMPTS):
+            known = await self.kube.get(rt, name, self.namespace)
+            version = {"resourceVersion": known["metadata"]["resourceVersion"]}
+            spec = {field: [*known["spec"].get(field, ()), entry]}
+            try:
+                await self.kube.patch(rt, name, self.namespace, {"metadata": version, "spec": spec})
+                return
+            except Conflict:
+                if attempt == ATTEMPTS - 1:
+                    raise
 
     async def journal(self, run_uid: str) -> list[Entry]:
         """Return a run's journal as the engine has it.

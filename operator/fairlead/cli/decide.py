@@ -11,9 +11,6 @@ from fairlead.cli.access import Context, Namespace
 if TYPE_CHECKING:
     from fairlead.cli.access import Access
 
-ATTEMPTS = 5
-"""A decision is written to the Approval as it was read; who is overtaken by another approver reads again."""
-
 Name = Annotated[str, typer.Argument(metavar="APPROVAL", help="See `kubectl get approvals`.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why: the run, and a model that asked, are told.")]
 
@@ -34,25 +31,9 @@ def _decide(decision: Literal["Approve", "Deny"], name: str, reason: str, namesp
     from fairlead.cli.access import on_cluster
 
     async def work(access: Access) -> None:
+        from fairlead.kube.types import APPROVALS
+
         said = {"by": await access.user(), "decision": decision, "reason": reason}
-        await _add(access, name, said)
+        await access.append(APPROVALS, name, "decisions", said)
 
     on_cluster(context, namespace, work)
-
-
-async def _add(access: Access, name: str, said: dict[str, str]) -> None:
-    from fairlead.errors import Conflict
-    from fairlead.kube.types import APPROVALS
-
-    for attempt in range(ATTEMPTS):
-        known = await access.kube.get(APPROVALS, name, access.namespace)
-        version = {"resourceVersion": known["metadata"]["resourceVersion"]}
-        decisions = [*known["spec"].get("decisions", ()), said]
-        try:
-            await access.kube.patch(
-                APPROVALS, name, access.namespace, {"metadata": version, "spec": {"decisions": decisions}}
-            )
-            return
-        except Conflict:
-            if attempt == ATTEMPTS - 1:
-                raise

@@ -11,9 +11,6 @@ from fairlead.cli.access import Context, Namespace
 if TYPE_CHECKING:
     from fairlead.cli.access import Access
 
-ATTEMPTS = 5
-"""A signal is written to the object as it was read; who is overtaken reads again."""
-
 Run = Annotated[str, typer.Argument(help="The run's name.")]
 
 
@@ -67,19 +64,6 @@ def _become(state: str, run: str, namespace: str, context: str) -> None:
 
 async def _send(access: Access, run: str, signal: dict[str, Any]) -> None:
     """Add a signal at the end of the list, in the name of who is connected."""
-    from fairlead.errors import Conflict
     from fairlead.kube.types import WORKFLOW_RUNS
 
-    sent = signal | {"by": await access.user()}
-    for attempt in range(ATTEMPTS):
-        known = await access.kube.get(WORKFLOW_RUNS, run, access.namespace)
-        signals = [*known["spec"].get("signals", ()), sent]
-        version = {"resourceVersion": known["metadata"]["resourceVersion"]}
-        try:
-            await access.kube.patch(
-                WORKFLOW_RUNS, run, access.namespace, {"metadata": version, "spec": {"signals": signals}}
-            )
-            return
-        except Conflict:
-            if attempt == ATTEMPTS - 1:
-                raise
+    await access.append(WORKFLOW_RUNS, run, "signals", signal | {"by": await access.user()})

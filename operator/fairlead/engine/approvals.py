@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from fairlead.api import API_VERSION
-from fairlead.api.conditions import set_condition
+from fairlead.api.conditions import set_condition, timestamp
 from fairlead.api.meta import Condition
 from fairlead.api.reasons import DecidedReason
-from fairlead.engine.projection import timestamp
+from fairlead.engine.owned import owned
 from fairlead.engine.roster import Roster, Run, Standing
 from fairlead.engine.seams import ApprovalDesk
 from fairlead.engine.status import StatusWriter
@@ -173,13 +172,14 @@ class Approvals:
             return True
         uid, approval = known
         spec = approval.spec
+        asked = owned(name, spec, run=spec["run"])
         try:
-            obj = self._desk.approval(name) or await self._desk.create_approval(_object(approval))
+            obj = self._desk.approval(name) or await self._desk.create_approval(asked)
             if obj["spec"]["digest"] != spec["digest"]:
                 _log.error("an Approval %s exists that the engine did not make", name, extra={"run": uid})
                 return False
             verdict = verdict_of(obj["spec"], self._namespace)
-            guarded = await self._desk.refuses_forgery(_object(approval))
+            guarded = await self._desk.refuses_forgery(asked)
         except KubeError as error:
             _log.warning("approval %s: %s", name, error, extra={"run": uid})
             return False
@@ -231,13 +231,6 @@ class Approvals:
             return {"conditions": [one.model_dump(by_alias=True, exclude_none=True) for one in conditions]}
 
         self._statuses.mark(metadata["uid"], metadata["name"], compose, published=obj.get("status") or {}, final=final)
-
-
-def _object(approval: ApprovalState) -> dict[str, Any]:
-    """Return the Approval; its run owns it."""
-    run = approval.spec["run"]
-    owner = {"apiVersion": API_VERSION, "kind": "WorkflowRun", "name": run["name"], "uid": run["uid"]}
-    return {"metadata": {"name": approval.name, "ownerReferences": [owner]}, "spec": dict(approval.spec)}
 
 
 def _is_told(obj: Mapping[str, Any]) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fairlead.api import API_VERSION
 from fairlead.api.reasons import ErrorClass, RunReason
 from fairlead.engine.outcomes import failed
+from fairlead.engine.owned import owned
 from fairlead.engine.reading import folded
 from fairlead.engine.roster import Roster, Run, Standing
 from fairlead.engine.seams import RunCreator
@@ -49,7 +49,7 @@ async def make(
         async with asyncio.timeout(timeout_seconds):
             while True:
                 try:
-                    made = await creator.create_run(_object(child))
+                    made = await creator.create_run(owned(child.name, child.spec, run=child.spec["parent"]))
                     break
                 except KubeError as error:
                     if not error.retryable:
@@ -63,13 +63,6 @@ async def make(
         message = f"a run of the name {child.name} exists and is not the child of this step"
         return failed(ErrorClass.INVALID, message, reason=RunReason.CHILD_NAME_CONFLICT)
     return str(made["metadata"]["uid"])
-
-
-def _object(child: Child) -> dict[str, Any]:
-    """Return the WorkflowRun; its parent owns it, so that what remains of it goes with the parent's object."""
-    parent = child.spec["parent"]
-    owner = {"apiVersion": API_VERSION, "kind": "WorkflowRun", "name": parent["name"], "uid": parent["uid"]}
-    return {"metadata": {"name": child.name, "ownerReferences": [owner]}, "spec": dict(child.spec)}
 
 
 class Children:

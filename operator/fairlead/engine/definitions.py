@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fairlead.api.canonical import digest
-from fairlead.api.conditions import set_condition
+from fairlead.api.conditions import set_condition, timestamp
 from fairlead.api.meta import Condition
 from fairlead.api.reasons import AuthorizedReason
 from fairlead.api.workflow import Workflow
 from fairlead.engine.authorized import Authorizations
-from fairlead.engine.projection import timestamp
 from fairlead.engine.roster import Roster
 from fairlead.engine.schedules import next_schedule_ms
 from fairlead.engine.seams import Resources

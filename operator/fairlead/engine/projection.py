@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from fairlead.api.canonical import canonical_json, digest
-from fairlead.api.conditions import find_condition, set_condition
+from fairlead.api.conditions import find_condition, set_condition, timestamp
 from fairlead.api.meta import Condition
 from fairlead.api.reasons import AcceptedReason, RunReason, TracedReason
 from fairlead.engine.store.payloads import INLINE_BYTES
@@ -121,11 +120,6 @@ def project_waiting(reason: AcceptedReason, message: str, around: Surroundings) 
             conditions, type_, status, reason=why, message=text, now=now, observed_generation=generation
         )
     return {"conditions": _dumped(conditions), "traceID": trace_id(around.uid)}
-
-
-def timestamp(unix_ms: int) -> str:
-    """Return RFC 3339 in seconds, UTC."""
-    return datetime.fromtimestamp(unix_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _conditions(state: RunState, around: Surroundings) -> list[dict[str, Any]]:

@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead.api.conditions import set_condition
+from fairlead.api.conditions import set_condition, timestamp
 from fairlead.api.meta import Condition
 from fairlead.api.model import Model
 from fairlead.api.reasons import ReachableReason
 from fairlead.api.tool import Tool
 from fairlead.engine.credentials import destination
 from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge
-from fairlead.engine.projection import timestamp
 from fairlead.engine.seams import Resources
 from fairlead.engine.status import StatusWriter
 from fairlead.engine.tools import Discovery, ToolCaller

@@ -15,10 +15,10 @@ from datetime import datetime
 from typing import Any
 
 from fairlead.api import API_VERSION
+from fairlead.api.conditions import timestamp
 from fairlead.api.run import WorkflowRun
 from fairlead.api.workflow import Schedule, Workflow
 from fairlead.engine.acceptance import is_ready
-from fairlead.engine.projection import timestamp
 from fairlead.engine.seams import Cluster, Resources
 from fairlead.engine.store import ScheduleRow, Store
 from fairlead.errors import KubeError

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from fairlead.api.approval import ApprovalSpec, ApprovalTerms
 from fairlead.api.canonical import digest
-from fairlead.api.reasons import DecidedReason
+from fairlead.api.conditions import timestamp
+from fairlead.api.reasons import DecidedReason, DecisionReason
 from fairlead.flow.calls import CallId
 from fairlead.flow.journal import Draft, Entry, EntryKind
 from fairlead.flow.runstate import ApprovalState, RunState, StepState
@@ -21,6 +21,13 @@ from fairlead.flow.runstate import ApprovalState, RunState, StepState
 MESSAGE_CHARACTERS = 4096
 _NAME_CHARACTERS = 63
 _DIGEST_CHARACTERS = 16
+
+
+REFUSALS = {
+    DecidedReason.DENIED.value: DecisionReason.APPROVAL_DENIED,
+    DecidedReason.EXPIRED.value: DecisionReason.APPROVAL_EXPIRED,
+}
+"""Why a call or a step is denied that people did not approve, by their decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +39,9 @@ class Verdict:
     reason: str = ""
 
 
-def lacks_requester(state: RunState, terms: ApprovalTerms) -> bool:
+def lacks_requester(terms: ApprovalTerms, requested_by: str | None) -> bool:
     """Tell whether somebody else than the requester must approve, and nobody knows who that is."""
-    return terms.requester == "Excluded" and not (state.accepted and state.accepted.requested_by)
+    return terms.requester == "Excluded" and not requested_by
 
 
 def request(
@@ -80,7 +87,7 @@ def request(
     asked |= {"call": dict(call)} if call else {}
     expires_ms = now_ms + terms.expires_after_seconds * 1000
     name = f"{accepted.name[: _NAME_CHARACTERS - _DIGEST_CHARACTERS - 1].rstrip('-')}-{bound[7:][:_DIGEST_CHARACTERS]}"
-    spec = asked | {"digest": bound, "expiresAt": _timestamp(expires_ms)}
+    spec = asked | {"digest": bound, "expiresAt": timestamp(expires_ms)}
     return Draft(
         EntryKind.APPROVAL_REQUESTED,
         at.path,
@@ -128,6 +135,12 @@ def expired(approval: ApprovalState) -> Draft:
     return decided(approval, Verdict(DecidedReason.EXPIRED, (), "nobody decided in time"))
 
 
+def decision_of(approval: ApprovalState) -> str:
+    """Return what was decided, by whom and why, in words."""
+    by = f" by {', '.join(approval.by)}" if approval.by else ""
+    return f"{approval.decision}{by}: {approval.reason}"
+
+
 def undecided(approvals: Iterable[ApprovalState]) -> list[ApprovalState]:
     """Return those that still wait."""
     return [approval for approval in approvals if not approval.decision]
@@ -171,7 +184,3 @@ def withdraw(step: StepState) -> None:
     for approval in undecided(step.approvals.values()):
         approval.decision = DecidedReason.WITHDRAWN.value
     step.approvals = {}
-
-
-def _timestamp(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

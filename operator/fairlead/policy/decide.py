@@ -14,6 +14,7 @@ from fairlead.api.model import Model
 from fairlead.api.reasons import DecidedReason, DecisionReason, Stage
 from fairlead.api.tool import Function, Tool
 from fairlead.api.workflow import Workflow
+from fairlead.flow.approvals import REFUSALS, decision_of, lacks_requester
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.schema import findings
 from fairlead.policy.decision import Breach, Decision, Requirement, Snapshot
@@ -23,10 +24,6 @@ from fairlead.policy.rules import call_approvals, call_limits, call_rules, run_b
 IDENTICAL_CALLS = 3
 """An agent's attempt that makes the same call of a function or Workflow for this time is in a loop."""
 
-_REFUSED = {
-    DecidedReason.DENIED.value: DecisionReason.APPROVAL_DENIED,
-    DecidedReason.EXPIRED.value: DecisionReason.APPROVAL_EXPIRED,
-}
 MODEL_API = {CallKind.CHAT: "OpenAIChat", CallKind.EMBED: "OpenAIEmbeddings"}
 
 
@@ -137,15 +134,13 @@ def approval(call: Call, snapshot: Snapshot) -> Decision | None:
     for needed in call_approvals(call, snapshot.scope, snapshot.policies):
         assert needed.rule.approval is not None
         known = snapshot.approvals.get(needed.key)
-        if needed.rule.approval.requester == "Excluded" and not snapshot.scope["run"]["requestedBy"]:
+        if lacks_requester(needed.rule.approval, snapshot.scope["run"]["requestedBy"]):
             unknown = f"{needed}; somebody else than the requester must approve, and the run has no requestedBy"
             return _deny(Stage.APPROVAL, DecisionReason.REQUESTER_UNKNOWN, unknown)
         if known is None:
             missing.append(needed)
-        elif known.decision in _REFUSED:
-            by = f" by {', '.join(known.by)}" if known.by else ""
-            message = f"{needed}; {known.decision}{by}: {known.reason}"
-            return _deny(Stage.APPROVAL, _REFUSED[known.decision], message)
+        elif known.decision in REFUSALS:
+            return _deny(Stage.APPROVAL, REFUSALS[known.decision], f"{needed}; {decision_of(known)}")
         if known is None or known.decision != DecidedReason.APPROVED:
             pending = pending or f"{needed}; people must approve"
     if not pending:

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from fairlead.cli.access import Access
-from fairlead.cli.decide import ATTEMPTS, _add
+from fairlead.cli.access import ATTEMPTS, Access
 from fairlead.cli.localapprovals import LocalDesk
 from fairlead.errors import Conflict
 from fairlead.kube.client import Kube
+from fairlead.kube.types import APPROVALS
 
 FIRST = {"by": "alice", "decision": "Approve", "reason": ""}
 SAID = {"by": "bob", "decision": "Deny", "reason": "too dear"}
@@ -40,13 +40,13 @@ class FakeKube:
 
 async def test_a_decision_goes_to_the_end_whoever_decides_meanwhile() -> None:
     kube = FakeKube(overtaken=2)
-    await _add(Access(cast(Kube, kube), "team"), "a", SAID)
+    await Access(cast(Kube, kube), "team").append(APPROVALS, "a", "decisions", SAID)
     assert kube.decisions == [FIRST, FIRST, SAID]
 
 
 async def test_who_is_always_overtaken_is_told() -> None:
     with pytest.raises(Conflict):
-        await _add(Access(cast(Kube, FakeKube(overtaken=ATTEMPTS)), "team"), "a", SAID)
+        await Access(cast(Kube, FakeKube(overtaken=ATTEMPTS)), "team").append(APPROVALS, "a", "decisions", SAID)
 
 
 def approval(**spec: Any) -> dict[str, Any]:

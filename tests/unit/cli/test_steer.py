@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 from tests.unit.flow.world import UID
 
-from fairlead.cli.access import Access
+from fairlead.cli.access import ATTEMPTS, Access
 from fairlead.cli.exits import CommandFailed
 from fairlead.cli.inputs import read_signals
 from fairlead.cli.localengine import all_signals, run_object
-from fairlead.cli.steer import ATTEMPTS, _send
+from fairlead.cli.steer import _send
 from fairlead.errors import Conflict
 from fairlead.flow.journal import Entry, EntryKind, Path
 from fairlead.kube.client import Kube

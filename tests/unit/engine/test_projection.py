@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.api.canonical import canonical_json, digest
+from fairlead.api.conditions import timestamp
 from fairlead.api.reasons import AcceptedReason
 from fairlead.api.run import WorkflowRunStatus
 from fairlead.api.workflow import WorkflowSpec
-from fairlead.engine.projection import STATUS_BYTES, STEP_ROWS, Surroundings, project, project_waiting, timestamp
+from fairlead.engine.projection import STATUS_BYTES, STEP_ROWS, Surroundings, project, project_waiting
 from fairlead.flow.journal import Draft, Entry, EntryKind, Path, RunUid
 from fairlead.flow.plan import Plan, compile_plan
 from fairlead.flow.state import RunState, apply, new_state

@@ -6,13 +6,8 @@ from typing import Any
 
 from fairlead.api.reasons import DecidedReason, DecisionReason, ErrorClass
 from fairlead.api.workflow import ApprovalStep
-from fairlead.flow.approvals import MESSAGE_CHARACTERS
+from fairlead.flow.approvals import MESSAGE_CHARACTERS, REFUSALS, decision_of
 from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting, Succeeded, failed
-
-_REASONS = {
-    DecidedReason.DENIED: DecisionReason.APPROVAL_DENIED,
-    DecidedReason.EXPIRED: DecisionReason.APPROVAL_EXPIRED,
-}
 
 
 def inputs(definition: ApprovalStep, evaluator: Evaluator, setting: Setting) -> Any:
@@ -28,8 +23,7 @@ def advance(definition: ApprovalStep, attempt: Attempt) -> Result | None:
     if attempt.held(""):
         return None
     if known.decision != DecidedReason.APPROVED and definition.on_denied != "Continue":
-        message = f"{known.decision} by {', '.join(known.by)}: {known.reason}" if known.by else known.reason
-        return failed(ErrorClass.DENIED, message, reason=_REASONS[DecidedReason(known.decision)])
+        return failed(ErrorClass.DENIED, decision_of(known), reason=REFUSALS[known.decision])
     return Succeeded({"decision": known.decision, "by": list(known.by), "reason": known.reason})
 
 

@@ -201,7 +201,8 @@ class Attempt:
 
     def ask_people(self, terms: ApprovalTerms, message: str) -> bool:
         """Ask for the approval of the step itself; return False where nobody could give it."""
-        if lacks_requester(self.run, terms):
+        accepted = self.run.accepted
+        if lacks_requester(terms, accepted.requested_by if accepted else None):
             return False
         at = CallId(self.path, self.state.attempt, CallIndex())
         self.records.append(request(self.run, at, terms, index="", message=message, now_ms=self.now_ms))
