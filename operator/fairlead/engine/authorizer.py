@@ -131,14 +131,20 @@ class KubeAuthorizer(CachedAuthorizer):
         self._namespace = namespace
 
     async def _ask_kube(self, account: str, permission: Permission) -> bool:
+        """Ask; a no is asked again of an API server that is ready, and only that answer counts.
+
+        One that has just started answers before it has read its roles and bindings, and a plain no is what it says.
+        """
         path = f"/apis/authorization.k8s.io/v1/namespaces/{self._namespace}/localsubjectaccessreviews"
         review = subject_access_review(self._namespace, account, permission)
         try:
             async with asyncio.timeout(REVIEW_TIMEOUT_SECONDS):
-                answer = await self._kube.request("POST", path, body=review)
+                if _verdict(await self._kube.request("POST", path, body=review)):
+                    return True
+                await self._kube.request("GET", "/readyz")
+                return _verdict(await self._kube.request("POST", path, body=review))
         except (KubeError, TimeoutError, OSError) as error:
             raise AuthorizerUnavailable(f"the API server did not review {permission.resource}") from error
-        return _verdict(answer)
 
 
 class GrantAuthorizer:

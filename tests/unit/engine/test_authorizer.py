@@ -163,17 +163,23 @@ async def test_only_the_answers_used_last_are_kept() -> None:
 
 
 class Kube:
-    """An API server that answers as told."""
+    """An API server that answers reviews as told, the last answer again and again."""
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
+    def __init__(self, *answers: Any, ready: bool = True) -> None:
+        self.answers = list(answers)
+        self.ready = ready
         self.requests: list[tuple[str, str, Any]] = []
 
     async def request(self, method: str, path: str, *, body: Any = None) -> Any:
         self.requests.append((method, path, body))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if path == "/readyz":
+            if not self.ready:
+                raise Unreachable(500, "[-]informer-sync failed: reason withheld")
+            return "ok"
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 async def test_the_api_server_is_asked_for_the_account_and_its_groups() -> None:
@@ -220,6 +226,17 @@ async def test_the_api_server_is_asked_for_the_account_and_its_groups() -> None:
 )
 async def test_only_a_plain_yes_allows(answer: Any, expected: str) -> None:
     assert await verdict(KubeAuthorizer(Kube(answer), "team-a")) == expected
+
+
+@pytest.mark.requirement("F15")
+@pytest.mark.parametrize(
+    ("ready", "then", "expected"), [(False, True, "Unavailable"), (True, True, "Allowed"), (True, False, "Denied")]
+)
+async def test_a_no_counts_only_from_an_api_server_that_is_ready(ready: bool, then: bool, expected: str) -> None:
+    """One that has just started says no before it has read its roles and bindings."""
+    kube = Kube({"status": {"allowed": False}}, {"status": {"allowed": then}}, ready=ready)
+    assert await verdict(KubeAuthorizer(kube, "team-a")) == expected
+    assert [method for method, _, _ in kube.requests] == ["POST", "GET", "POST"][: 3 if ready else 2]
 
 
 async def test_in_local_mode_the_policies_are_the_whole_truth() -> None:
