@@ -104,6 +104,7 @@ spec:
   requestedBy: alice@example.com
   desiredState: Running
   timeoutSeconds: 600
+  retryFrom: {run: triage-0, step: topic}
   signals: [{name: go, data: {ok: true}, by: bob@example.com}]
   parent:
     name: plan-1

@@ -84,7 +84,12 @@ RUN_CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("workflow", {"workflow": "other"}, "workflow is immutable; create another run"),
     ("input", {"input": {"more": [2]}}, "input is immutable; create another run"),
     ("no input", {"input": None}, "input is immutable; create another run"),
-    ("inputFrom", {"input": None, "inputFrom": INPUT_FROM}, "inputFrom is immutable; create another run"),
+    (
+        "inputFrom",
+        {"input": None, "inputFrom": INPUT_FROM, "retryFrom": None},
+        "inputFrom is immutable; create another run",
+    ),
+    ("retryFrom", {"retryFrom": {"step": "other"}}, "retryFrom is immutable; create another run"),
     ("requestedBy", {"requestedBy": "mallory"}, "requestedBy is immutable; create another run"),
     ("timeoutSeconds", {"timeoutSeconds": 1}, "timeoutSeconds is immutable; create another run"),
 ]

@@ -73,6 +73,14 @@ class TestRuns:
         refusal = tries(alice, RUN | {"spec": {"workflow": "theirs"}})
         assert 'alice needs the verb "invoke" on workflows.fairlead.dev/theirs' in refusal
 
+    def test_a_run_goes_on_only_from_one_that_its_creator_may_read(self, kubectl: Kubectl) -> None:
+        alice = someone(kubectl, "alice")
+        seen = (GROUP, "workflowruns", ["get"], "mine")
+        give(kubectl, "alice", (GROUP, "workflowruns", ["create"], None), (GROUP, "workflows", ["invoke"], "w"), seen)
+        assert tries(alice, RUN | {"spec": {"workflow": "w", "retryFrom": {"run": "mine"}}}) == ""
+        refusal = tries(alice, RUN | {"spec": {"workflow": "w", "retryFrom": {"run": "theirs"}}})
+        assert 'alice needs the verb "get" on workflowruns.fairlead.dev/theirs' in refusal
+
     @pytest.mark.requirement("A59")
     def test_nobody_asks_in_somebody_elses_name(self, kubectl: Kubectl) -> None:
         alice = someone(kubectl, "alice")

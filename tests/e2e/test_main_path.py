@@ -223,6 +223,23 @@ class TestOtherEnds:
         assert (output["received"], output["data"]) == (True, 7)
         assert output["by"] == team.get(RUN, name)["spec"]["signals"][0]["by"]
 
+    @pytest.mark.requirement("G1")
+    def test_a_retry_goes_on_where_the_run_had_failed(self, team: Kubectl, cluster_environment: dict[str, str]) -> None:
+        broken = {"name": "second", "transform": {"value": "$( input.missing )"}}
+        declare(team, workflow("twosteps", calls("append", "$( input.key )", name="first"), broken))
+        becomes(team, "workflow", "twosteps", "Authorized")
+        name = create_run(team, "twosteps", key="once-only")
+        assert outcome(finished(team, name))[0] == "StepFailed"
+        mended = {"name": "second", "transform": {"value": "$( steps.first.output )"}}
+        declare(team, workflow("twosteps", calls("append", "$( input.key )", name="first"), mended))
+        becomes(team, "workflow", "twosteps", "Authorized")
+        program = (sys.executable, "-m", "fairlead.cli", "retry", name, "--wait", "-o", "json")
+        again = json.loads(run_program(*program, f"--namespace={team.namespace}", env=cluster_environment))
+        assert outcome(again)[0] == "Completed"
+        rows = {row["path"]: row.get("message") for row in again["status"]["steps"]}
+        assert rows == {"first": f"done by run {name}", "second": None}
+        assert [entry["key"] for entry in ledger(team)].count("once-only") == 1
+
     def test_a_child_runs_as_its_own_account_and_nobody_else_makes_one(self, team: Kubectl) -> None:
         child = {"name": "ask", "workflow": {"workflow": "greet", "input": {"key": "$( input.key )"}}}
         grants = {"serviceAccounts": [ACCOUNT], "workflows": ["greet"]}

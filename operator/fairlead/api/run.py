@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fairlead.api.meta import (
     ATOMIC,
+    LABEL,
     AccountName,
     ApiModel,
     CelRule,
@@ -52,6 +53,21 @@ class InputFrom(ApiModel):
     config_map: Annotated[ConfigMapKey, Field(description="The value is JSON, an object.")]
 
 
+class RetryFrom(ApiModel):
+    """An ended run of the same Workflow, whose finished steps are not done again."""
+
+    run: Annotated[
+        str, Field(pattern=LABEL, min_length=1, max_length=63, description="The WorkflowRun's name. Needs `get` on it.")
+    ]
+    step: Annotated[
+        Identifier | None,
+        Field(
+            description="A step of the Workflow's own list: it and those that come after it are done again. Absent: "
+            "only what had not succeeded, or is not the same any more."
+        ),
+    ] = None
+
+
 class ParentLimits(ApiModel):
     """What the parent had left when it started the child: the child's bounds, beside those of its own Workflow."""
 
@@ -80,9 +96,14 @@ class WorkflowRunSpec(ApiModel):
     cel: ClassVar = (
         *(
             immutable(name, "create another run")
-            for name in ("workflow", "input", "inputFrom", "requestedBy", "timeoutSeconds", "parent")
+            for name in ("workflow", "input", "inputFrom", "requestedBy", "timeoutSeconds", "parent", "retryFrom")
         ),
         CelRule("!has(self.input) || !has(self.inputFrom)", "set at most one of input and inputFrom", ".inputFrom"),
+        CelRule(
+            "!has(self.retryFrom) || !has(self.inputFrom)",
+            "leave inputFrom out: a retry has the input of the run that it goes on from, or an input of its own",
+            ".inputFrom",
+        ),
         CelRule(
             "!(has(oldSelf.desiredState) && oldSelf.desiredState == 'Cancelled') || "
             "(has(self.desiredState) && self.desiredState == 'Cancelled')",
@@ -110,6 +131,13 @@ class WorkflowRunSpec(ApiModel):
     ] = None
     timeout_seconds: Annotated[
         int | None, Field(ge=1, le=31536000, description="Ends the run earlier than the Workflow's limit.")
+    ] = None
+    retry_from: Annotated[
+        RetryFrom | None,
+        Field(
+            description="Go on from another run: its finished steps count where their definition and inputs are the "
+            "same. Its input is this run's, unless `input` says another."
+        ),
     ] = None
     parent: Annotated[Parent | None, Field(description="Of a child run. Set by the engine, refused from others.")] = (
         None

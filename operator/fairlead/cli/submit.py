@@ -1,4 +1,4 @@
-"""`fairlead submit` and `watch`: start a run on the cluster, and follow it."""
+"""`fairlead submit`, `retry` and `watch`: start a run on the cluster, anew or from where another ended; follow it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 Timeout = Annotated[int, typer.Option("--timeout", min=0, help="Seconds to wait at most; 0: as long as it takes.")]
 Output = Annotated[Format, typer.Option("--output", "-o")]
+Inputs = Annotated[list[str] | None, typer.Option("--input", "-i", help="name=text or name:=JSON.")]
+InputFile = Annotated[Path | None, typer.Option("--input-file", "-f", help="YAML or JSON with an object.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Show the steps until the run has ended.")]
 
 
 def submit(
     workflow: Annotated[str, typer.Argument(help="The Workflow's name.")],
-    input_: Annotated[list[str] | None, typer.Option("--input", "-i", help="name=text or name:=JSON.")] = None,
-    input_file: Annotated[Path | None, typer.Option("--input-file", "-f", help="YAML or JSON with an object.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show the steps until the run has ended.")] = False,
+    input_: Inputs = None,
+    input_file: InputFile = None,
+    wait: Wait = False,
     timeout: Timeout = 0,
     output: Output = Format.TABLE,
     namespace: Namespace = "",
@@ -34,19 +37,43 @@ def submit(
     """Start a run; with --wait the exit code tells how it ended."""
     from fairlead.cli.access import on_cluster
     from fairlead.cli.inputs import read_input
-    from fairlead.kube.types import WORKFLOW_RUNS
 
     spec: dict[str, Any] = {"workflow": workflow}
     if value := read_input(input_ or [], input_file):
         spec["input"] = value
 
-    async def start(access: Access) -> Run:
-        metadata = {"generateName": f"{workflow}-", "namespace": access.namespace}
-        manifest = {"metadata": metadata, "spec": spec | {"requestedBy": await access.user()}}
-        run = await access.kube.create(WORKFLOW_RUNS, manifest, access.namespace)
-        return await follow(access, run["metadata"]["name"], timeout_seconds=timeout) if wait else run
+    async def work(access: Access) -> Run:
+        return await _start(access, spec, wait=wait, timeout_seconds=timeout)
 
-    _report(on_cluster(context, namespace, start), output, ended=wait)
+    _report(on_cluster(context, namespace, work), output, ended=wait)
+
+
+def retry(
+    run: Annotated[str, typer.Argument(help="The ended run to go on from.")],
+    step: Annotated[str, typer.Option("--step", help="Do this step and those after it again in any case.")] = "",
+    input_: Inputs = None,
+    input_file: InputFile = None,
+    wait: Wait = False,
+    timeout: Timeout = 0,
+    output: Output = Format.TABLE,
+    namespace: Namespace = "",
+    context: Context = "",
+) -> None:
+    """Start a run that goes on from an ended one: what had succeeded and is the same is not done again."""
+    from fairlead.cli.access import on_cluster
+    from fairlead.cli.inputs import read_input
+    from fairlead.kube.types import WORKFLOW_RUNS
+
+    spec: dict[str, Any] = {"retryFrom": {"run": run} | ({"step": step} if step else {})}
+    if value := read_input(input_ or [], input_file):
+        spec["input"] = value
+
+    async def work(access: Access) -> Run:
+        earlier = await access.kube.get(WORKFLOW_RUNS, run, access.namespace)
+        again = {"workflow": earlier["spec"]["workflow"], **spec}
+        return await _start(access, again, wait=wait, timeout_seconds=timeout)
+
+    _report(on_cluster(context, namespace, work), output, ended=wait)
 
 
 def watch(
@@ -63,6 +90,16 @@ def watch(
         return await follow(access, run, timeout_seconds=timeout)
 
     _report(on_cluster(context, namespace, work), output, ended=True)
+
+
+async def _start(access: Access, spec: dict[str, Any], *, wait: bool, timeout_seconds: int) -> Run:
+    """Create a run in the name of who is connected; with `wait`, return it as it ended."""
+    from fairlead.kube.types import WORKFLOW_RUNS
+
+    metadata = {"generateName": f"{spec['workflow']}-", "namespace": access.namespace}
+    manifest = {"metadata": metadata, "spec": spec | {"requestedBy": await access.user()}}
+    run = await access.kube.create(WORKFLOW_RUNS, manifest, access.namespace)
+    return await follow(access, run["metadata"]["name"], timeout_seconds=timeout_seconds) if wait else run
 
 
 async def follow(access: Access, name: str, *, timeout_seconds: int) -> Run:

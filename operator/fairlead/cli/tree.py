@@ -69,7 +69,7 @@ def from_state(state: RunState, paths: Iterable[str]) -> list[StepLine]:
             tokens=step.tokens,
             message=f"{step.error.reason}: {step.error.message}"
             if step.error and step.phase != "Succeeded"
-            else step.partial,
+            else step.partial or (f"done by run {step.reused_from}" if step.reused_from else ""),
         )
         for path in paths
         if (step := state.steps.get(Path(path)))

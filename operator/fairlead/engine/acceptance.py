@@ -13,7 +13,7 @@ from typing import Any
 from fairlead.api.canonical import canonical_json
 from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import AcceptedReason, ReadyReason, RunReason
-from fairlead.api.run import InputFrom, WorkflowRunSpec
+from fairlead.api.run import InputFrom, RetryFrom, WorkflowRunSpec
 from fairlead.api.workflow import Workflow
 from fairlead.flow.expressions import ExpressionError
 from fairlead.flow.journal import Draft, EntryKind
@@ -65,11 +65,11 @@ class Refuse:
 class Resolve:
     """Everything else is right: read the input from there and judge again, with what came of it."""
 
-    source: InputFrom
+    source: InputFrom | RetryFrom
 
 
 Given = Mapping[str, Any] | Wait | Refuse
-"""What came of reading `inputFrom`: an input, or why there is none."""
+"""What came of reading `inputFrom` or `retryFrom`: an input, or why there is none."""
 
 
 def judge(
@@ -89,7 +89,7 @@ def judge(
         spec: what is to run.
         workflow: the Workflow of that name, None if there is none.
         authorization: whether the Workflow's account has every permission that it names; None while not known.
-        given: what came of reading `inputFrom`; None when that was not tried.
+        given: what came of reading `inputFrom` or `retryFrom`; None when that was not tried.
         busy: who stands in the way of one more run of a Workflow with a concurrency key; "" when nobody does.
         seen_at_ms: when the engine first saw the run.
         now_ms: Unix ms.
@@ -103,13 +103,15 @@ def judge(
         if now_ms >= until_ms:
             return refuse(RunReason.WORKFLOW_NOT_FOUND, message)
         return Wait(AcceptedReason.WORKFLOW_NOT_FOUND, message, until_ms)
-    value = (spec.input or {}) if spec.input_from is None else given
+    source = spec.input_from or spec.retry_from
+    value = (spec.input or {}) if source is None else given
     known = value if isinstance(value, Mapping) else None
     return (
         _not_ready(workflow, until_ms if now_ms < until_ms else None)
+        or _no_such_step(spec, workflow)
         or _bad_input(known, workflow, most=INPUT_BYTES if spec.input_from is None else INPUT_FROM_BYTES)
         or _not_authorized(authorization, until_ms if now_ms < until_ms else None)
-        or _no_input(spec, value)
+        or _no_input(source, value)
         or _turn(known or {}, workflow, busy)
     )
 
@@ -138,10 +140,19 @@ def _not_ready(workflow: Workflow, until_ms: int | None) -> Wait | Refuse | None
     return refuse(RunReason.INVALID_WORKFLOW, f"Workflow {name}: {ready.reason}: {ready.message}")
 
 
-def _no_input(spec: WorkflowRunSpec, value: Given | None) -> Wait | Refuse | Resolve | None:
+def _no_such_step(spec: WorkflowRunSpec, workflow: Workflow) -> Refuse | None:
+    step = spec.retry_from.step if spec.retry_from is not None else None
+    names = [known.name for known in workflow.spec.steps]
+    if step is None or step in names:
+        return None
+    message = f"spec.retryFrom.step: Workflow {workflow.metadata.name} has no step {step}; it has {', '.join(names)}"
+    return refuse(RunReason.INVALID_INPUT, message)
+
+
+def _no_input(source: InputFrom | RetryFrom | None, value: Given | None) -> Wait | Refuse | Resolve | None:
     if isinstance(value, Wait | Refuse):
         return value
-    return Resolve(spec.input_from) if value is None and spec.input_from is not None else None
+    return Resolve(source) if value is None and source is not None else None
 
 
 def _bad_input(value: Mapping[str, Any] | None, workflow: Workflow, *, most: int) -> Refuse | None:

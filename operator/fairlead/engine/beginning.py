@@ -15,15 +15,23 @@ from fairlead.api.reasons import RunReason
 from fairlead.api.run import WorkflowRun
 from fairlead.engine.acceptance import Accept
 from fairlead.engine.schedules import scheduled_ms
-from fairlead.flow.journal import SEMANTICS, Draft, EntryKind
+from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, RunUid
 from fairlead.flow.plan import Plan
 
 NO_ACCOUNT = "fairlead-none"
 """Who a Workflow without an account acts as: an account without permissions."""
 
 
-def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, now_ms: int) -> Draft:
-    """Return the entry that freezes what the run executes, with what, as whom and until when."""
+def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, retries: RunUid | None, now_ms: int) -> Draft:
+    """Return the entry that freezes what the run executes, with what, as whom, until when.
+
+    Args:
+        run: the object.
+        accept: the Workflow and the input.
+        plan: its revision.
+        retries: the UID of the run that it goes on from, where its spec names one.
+        now_ms: Unix ms.
+    """
     workflow = accept.workflow
     seconds = min(run.spec.timeout_seconds or plan.limits.timeout_seconds, plan.limits.timeout_seconds)
     parent = run.spec.parent
@@ -50,6 +58,8 @@ def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, now_ms: int)
         data["requestedBy"] = run.spec.requested_by
     if parent is not None:
         data["parent"] = parent.to_yaml_dict()
+    if run.spec.retry_from is not None:
+        data["retryFrom"] = run.spec.retry_from.to_yaml_dict() | {"uid": retries}
     return Draft(EntryKind.RUN_ACCEPTED, data=data)
 
 

@@ -296,8 +296,8 @@ def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
         row["message"] = f"approval {asked[0].name}"[:ROW_MESSAGE_CHARACTERS]
     elif step.child:
         row["message"] = f"run {step.child}"[:ROW_MESSAGE_CHARACTERS]
-    elif step.partial:
-        row["message"] = step.partial[:ROW_MESSAGE_CHARACTERS]
+    elif said := step.partial or (f"done by run {step.reused_from}" if step.reused_from else ""):
+        row["message"] = said[:ROW_MESSAGE_CHARACTERS]
     if step.tokens:
         row["tokens"] = step.tokens
     return row

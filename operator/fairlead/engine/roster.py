@@ -47,7 +47,8 @@ class Run:
         log: its journal while it is in memory.
         task: its driver.
         key: counted with others of the same key where the Workflow bounds its concurrency; "" for no key.
-        given: what came of reading `inputFrom`, until the next look at the run.
+        given: what came of reading `inputFrom` or `retryFrom`, until the next look at the run.
+        retries: the UID of the run that it goes on from, once that was found.
         deadline_ms: Unix ms; 0 while not known.
         cancel: why it is to be cancelled, "" if it is not.
         note: why it does not go on, "" when it does.
@@ -67,6 +68,7 @@ class Run:
     task: asyncio.Task[None] | None = None
     key: str = ""
     given: Given | None = None
+    retries: RunUid | None = None
     deadline_ms: int = 0
     cancel: str = ""
     note: str = ""

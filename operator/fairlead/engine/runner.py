@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from fairlead.api.run import InputFrom
+from fairlead.api.run import InputFrom, RetryFrom
 from fairlead.engine.acceptance import Accept
 from fairlead.engine.approvals import Approvals
 from fairlead.engine.beginning import accepted_draft
 from fairlead.engine.children import Children
 from fairlead.engine.demands import demanded
 from fairlead.engine.driver import Caller, drive
+from fairlead.engine.earlier import EarlierRuns
 from fairlead.engine.inputs import read_input
 from fairlead.engine.log import RunLog
 from fairlead.engine.plans import Plans
@@ -51,9 +53,14 @@ class Runner:
         self._reporter = reporter
         self._clock = clock
         self._plans = Plans(store)
+        self._earlier = EarlierRuns(store, self._plans)
 
-    async def read_input(self, run: Run, source: InputFrom, *, grace_ms: int) -> None:
+    async def read_input(self, run: Run, source: InputFrom | RetryFrom, *, grace_ms: int) -> None:
         """Read the input from where it stands; what came of it is `run.given`."""
+        if isinstance(source, RetryFrom):
+            assert run.obj is not None
+            run.given, run.retries = await self._earlier.given(source, run.obj.spec)
+            return
         until_ms = run.seen_at_ms + grace_ms
         run.given = await read_input(source, self._cluster, until_ms=until_ms, now_ms=self._clock())
 
@@ -61,7 +68,7 @@ class Runner:
         """Accept a run: freeze the Workflow as it stands and write the first entry."""
         assert run.obj is not None
         plan = await self._plans.freeze(accept.workflow)
-        draft = accepted_draft(run.obj, accept, plan, now_ms=self._clock())
+        draft = accepted_draft(run.obj, accept, plan, retries=run.retries, now_ms=self._clock())
         self._store.begin(
             run.uid,
             namespace=self._resources.namespace,
@@ -70,7 +77,7 @@ class Runner:
             key=accept.key,
             deadline_at=draft.data["deadline"],
         )
-        plan = bounded(plan, draft.data.get("parent"))
+        plan = await self._bounded(plan, draft.data.get("parent"), draft.data.get("retryFrom"))
         run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
         run.log.append(draft)
         run.key, run.deadline_ms = accept.key, draft.data["deadline"]
@@ -87,7 +94,7 @@ class Runner:
         if accepted is None or known.plan is None:
             raise InvalidSpec("", "the journal does not begin with an acceptance")
         run.deadline_ms = accepted.deadline
-        plan = bounded(known.plan, accepted.parent)
+        plan = await self._bounded(known.plan, accepted.parent, accepted.retry_from)
         log = run.log = self._log(run, plan, account=accepted.account, state=known.state)
         log.append(*recover(known.state))
         await self._children.settle(log)
@@ -120,6 +127,11 @@ class Runner:
     async def read(self, run: Run) -> ReadBack:
         """Return what the store knows of a run."""
         return await read_back(self._store, self._plans, run.uid)
+
+    async def _bounded(self, plan: Plan, parent: Mapping[str, Any] | None, retry: Mapping[str, Any] | None) -> Plan:
+        """Return the plan of a run: within what its parent had left, and with what an earlier run has done."""
+        plan = bounded(plan, parent)
+        return plan if retry is None else await self._earlier.going_on(plan, retry)
 
     def _log(self, run: Run, plan: Plan, *, account: str, state: RunState) -> RunLog:
         namespace = self._resources.namespace

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlead.api.conditions import is_true
-from fairlead.api.run import InputFrom, WorkflowRun
+from fairlead.api.run import InputFrom, RetryFrom, WorkflowRun
 from fairlead.engine.acceptance import GRACE_MS, Accept, Refuse, Resolve, Wait, judge
 from fairlead.engine.alarms import Alarms
 from fairlead.engine.approvals import Approvals
@@ -314,7 +314,7 @@ class Runs:
                     self._reporter.goes_on(run)
                     self._enqueue(run)
 
-    async def _read_input(self, run: Run, source: InputFrom) -> None:
+    async def _read_input(self, run: Run, source: InputFrom | RetryFrom) -> None:
         await self._runner.read_input(run, source, grace_ms=self._options.grace_ms)
         self._inbox.append(run.uid)
         self._woken.set()

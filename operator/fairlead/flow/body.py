@@ -24,6 +24,7 @@ from fairlead.flow.calls import Call, CallError
 from fairlead.flow.evaluation import PlaceEvaluator
 from fairlead.flow.journal import Draft, EntryKind, Path
 from fairlead.flow.plan import Body, Plan, StepPlan
+from fairlead.flow.reuse import taken_over
 from fairlead.flow.scope import Frame
 from fairlead.flow.state import BodyState, RunState, StepState, first_failure, is_turn
 from fairlead.flow.steps import kinds
@@ -194,6 +195,9 @@ class Walk:
         evaluator = PlaceEvaluator(self.state, frame)
         attempt = Attempt(step, step.path, deadline_ms, evaluator, self.now_ms, self.state)
         try:
+            if not drain and (known := taken_over(self.plan, plan, step, evaluator)) is not None:
+                self.records.append(known)
+                return
             result = kinds.of(plan).advance(plan.definition, attempt)
         except StepError as error:
             result = Failed(expression_failed(error))

@@ -26,7 +26,8 @@ class EntryKind(StrEnum):
 
     RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
     #                               createdAt (ms), deadline (ms), requestedBy?, concurrencyKey?,
-    #                               scheduledAt? (ms), parent? (of a child, as in its spec)
+    #                               scheduledAt? (ms), parent? (of a child, as in its spec),
+    #                               retryFrom? {run, uid, step?}
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
     EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);
     #                          value, error?
@@ -44,7 +45,7 @@ class EntryKind(StrEnum):
     APPROVAL_REQUESTED = "ApprovalRequested"  # index (of the call that needs it; "" for an approval step), name, spec
     #                                           (of the Approval to make), expiresAt (ms)
     APPROVAL_DECIDED = "ApprovalDecided"  # name, decision: Approved | Denied | Expired, by: [user], reason
-    STEP_SUCCEEDED = "StepSucceeded"  # output; partial?: why a forEach left items out
+    STEP_SUCCEEDED = "StepSucceeded"  # output; partial?: why a forEach left items out; reusedFrom?: the run that did it
     STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or
     #                             Block (not final: its block runs now); neither: another attempt follows
     STEP_SKIPPED = "StepSkipped"  # reason

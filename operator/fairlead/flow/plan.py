@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, WorkflowSpec
+from fairlead.flow.journal import Path
 
 CONTAINERS = ("block", "parallel", "workflow")
 """Kinds that run other steps, here or in a child: the defaults hold for the steps within, not for them."""
@@ -69,8 +70,34 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What an ended run found at one step, for a run that goes on from it (`reuse.py`).
+
+    Attributes:
+        run: that run's name.
+        kind: of the step as it was then.
+        definition: what stood under that name.
+        inputs: the digest of what it had evaluated.
+        choice: of a route that ran a block: which way it went.
+        output: of a step that succeeded.
+        succeeded: whether it did.
+    """
+
+    run: str
+    kind: str
+    definition: Any
+    inputs: str
+    choice: str | None = None
+    output: Any = None
+    succeeded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole Workflow, ready to run. `finally_` is the block that runs whatever happened."""
+    """A whole Workflow, ready to run.
+
+    `finally_` is the block that runs whatever happened; `past` what an earlier run did that need not be done again.
+    """
 
     name: str
     revision: str
@@ -80,6 +107,7 @@ class Plan:
     limits: Limits
     defaults: Defaults
     input_schema: Mapping[str, object] | None
+    past: Mapping[Path, Past] = field(default_factory=dict)
 
 
 def compile_plan(name: str, revision: str, spec: WorkflowSpec) -> Plan:

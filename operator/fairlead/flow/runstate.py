@@ -19,7 +19,8 @@ Phase = Literal["Running", "BackingOff", "Waiting", "Succeeded", "Failed", "Skip
 class Accepted:
     """What was frozen when the run was accepted. `created_at`, `deadline` and `scheduled_at` are Unix ms.
 
-    `parent` is that of a child's spec: {name, uid, path, attempt, index, limits}.
+    `parent` is that of a child's spec: {name, uid, path, attempt, index, limits}. `retry_from` is the ended run that
+    this one goes on from: {run, uid, step?}.
     """
 
     workflow: str
@@ -35,6 +36,7 @@ class Accepted:
     requested_by: str | None = None
     parent: Mapping[str, Any] | None = None
     scheduled_at: int | None = None
+    retry_from: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -171,6 +173,7 @@ class StepState:
         items: of a forEach: what it goes over, evaluated once.
         used: of a forEach: by all of its items; None before the first.
         partial: of a Succeeded forEach: why items were left out, "" when none were.
+        reused_from: the name of the earlier run that did it, "" when this one did.
         inputs: evaluated once, kept by all attempts until one succeeds.
         choice: of a route, kept by all attempts.
         until: of an iteration.
@@ -200,6 +203,7 @@ class StepState:
     items: Evaluation | None = None
     used: Usage | None = None
     partial: str = ""
+    reused_from: str = ""
     inputs: Evaluation | None = None
     choice: Evaluation | None = None
     until: Evaluation | None = None

@@ -105,6 +105,7 @@ def _accepted(state: RunState, entry: Entry) -> None:
         requested_by=data.get("requestedBy"),
         parent=data.get("parent"),
         scheduled_at=data.get("scheduledAt"),
+        retry_from=data.get("retryFrom"),
     )
 
 
@@ -267,7 +268,7 @@ def _call_denied(state: RunState, entry: Entry) -> None:
 def _step_succeeded(state: RunState, entry: Entry) -> None:
     step = _settle(state, entry, phase="Succeeded")
     step.output, step.inputs, step.choice, step.items = entry.data.get("output"), None, None, None
-    step.partial = entry.data.get("partial", "")
+    step.partial, step.reused_from = entry.data.get("partial", ""), entry.data.get("reusedFrom", "")
 
 
 def _step_skipped(state: RunState, entry: Entry) -> None:

@@ -147,6 +147,8 @@ class SpanFold:
         name = f"step {entry.path}"
         start = self._steps.get(entry.path, entry.at)
         attributes = {semconv.STEP_PHASE: phase}
+        if "reusedFrom" in entry.data:
+            attributes[semconv.REUSED_FROM] = entry.data["reusedFrom"]
         spans.append(self._span(entry, "step", name=name, start_ms=start, attributes=attributes, error=error))
         return spans
 

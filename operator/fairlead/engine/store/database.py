@@ -222,6 +222,10 @@ class Database:
         """Return one run, open or not."""
         return next(iter(self._run_rows(schema.runs.c.uid == run_uid)), None)
 
+    def run_named(self, name: str) -> RunRow | None:
+        """Return the last run of this name that has its journal here."""
+        return next(reversed(self._run_rows(schema.runs.c.name == name)), None)
+
     def runs(self) -> list[RunRow]:
         """Return all runs, oldest first."""
         return self._run_rows(true())

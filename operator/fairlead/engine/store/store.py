@@ -263,6 +263,10 @@ class Store:
         """Return what is known of one run."""
         return await self._read(self._database.run, run_uid)
 
+    async def run_named(self, name: str) -> RunRow | None:
+        """Return the last run of this name that has its journal here."""
+        return await self._read(self._database.run_named, name)
+
     async def runs(self) -> list[RunRow]:
         """Return every run, oldest first."""
         return await self._read(self._database.runs)

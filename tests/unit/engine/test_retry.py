@@ -1,0 +1,135 @@
+"""A run that goes on from an ended one (`retryFrom`): which is found, what is frozen, what a restart makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.unit.engine.fakes import FakeGate, at_once, tool_step, workflow
+from tests.unit.engine.runworld import World, hanging, killed, open_engine, run_object, uid_of
+
+from fairlead.engine.engine import WorkflowEngine
+from fairlead.flow.calls import Call
+
+STEPS = (tool_step("a"), tool_step("b", "send"), tool_step("c", "send"))
+
+
+@pytest.fixture(autouse=True)
+def declared(world: World) -> None:
+    world.resources.workflows["w"] = workflow(*STEPS, output="$( [input.n, steps.c.output] )")
+    world.resources.workflows["other"] = workflow(*STEPS, name="other")
+
+
+def failing(*paths: str) -> FakeGate:
+    async def answer(call: Call) -> dict[str, Any]:
+        if call.id.path in paths:
+            return {"error": {"class": "ToolError", "reason": "ToolError", "message": "no"}}
+        return await at_once(call)
+
+    return FakeGate(answer)
+
+
+async def first(world: World, engine: WorkflowEngine, **spec: Any) -> None:
+    """Let a run fail at its last step, whatever the gate said before."""
+    world.gate.answer = failing("c").answer
+    await asyncio.wait_for(engine.submit(run_object(input={"n": 1}, **spec)), 20)
+
+
+def retry(**more: Any) -> dict[str, Any]:
+    return {"run": "run-0", **more}
+
+
+async def after_the_first(world: World, **spec: Any) -> tuple[Any, list[str]]:
+    """Return how a run ended that came after a first one, and what it did."""
+    world.gate = failing("c")
+    async with world.engine() as engine:
+        await asyncio.wait_for(engine.submit(run_object(input={"n": 1})), 20)
+    world.gate = FakeGate()
+    async with world.engine() as engine:
+        state = await asyncio.wait_for(engine.submit(run_object(1, **spec)), 20)
+    return state.terminal, world.gate.dispatched
+
+
+async def test_it_has_the_input_and_the_finished_steps_of_the_run_that_it_names(world: World) -> None:
+    end, done = await after_the_first(world, retryFrom=retry())
+    assert (end.reason, end.output, done) == ("Completed", [1, {"text": "send"}], ["c:send"])
+    rows = {row["path"]: row.get("message") for row in world.sink.of("run-1")[-1]["steps"]}
+    assert rows == {"a": "done by run run-0", "b": "done by run run-0", "c": None}
+
+
+async def test_it_may_have_an_input_of_its_own_and_a_step_to_begin_at(world: World) -> None:
+    end, done = await after_the_first(world, retryFrom=retry(step="b"), input={"n": 2})
+    assert (end.output[0], done) == (2, ["b:send", "c:send"])
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no such run": ({"retryFrom": {"run": "gone"}}, "spec.retryFrom.run: the engine knows no run gone"),
+    "of another": ({"workflow": "other", "retryFrom": retry()}, "run-0 is a run of Workflow w, not of other"),
+    "no such step": ({"retryFrom": retry(step="z")}, "spec.retryFrom.step: Workflow w has no step z; it has a, b, c"),
+    "itself": ({"retryFrom": {"run": "run-1"}}, "the engine knows no run run-1"),
+}
+
+
+@pytest.mark.parametrize(("spec", "words"), REFUSED.values(), ids=REFUSED.keys())
+async def test_a_wrong_reference_ends_the_run_and_says_what_is_wrong(
+    world: World, spec: dict[str, Any], words: str
+) -> None:
+    end, done = await after_the_first(world, **spec)
+    assert (end.reason, done) == ("InvalidInput", [])
+    assert words in end.message
+
+
+async def test_a_run_that_goes_on_or_never_began_is_none_to_go_on_from(world: World) -> None:
+    world.resources.workflows["w"] = workflow({"name": "nap", "wait": {"seconds": 60}})
+    async with world.engine() as engine:
+        engine.submit(run_object())
+        await world.until(lambda: (world.succeeded() or ("", ""))[1] == "Sleeping")
+        sleeping = await asyncio.wait_for(engine.submit(run_object(1, retryFrom=retry())), 20)
+        world.resources.workflows["w"] = workflow(*STEPS, input={"schema": {"type": "object", "required": ["m"]}})
+        await asyncio.wait_for(engine.submit(run_object(2)), 20)
+        rejected = await asyncio.wait_for(engine.submit(run_object(3, retryFrom={"run": "run-2"})), 20)
+    assert sleeping.terminal is not None and "run-0 has not ended" in sleeping.terminal.message
+    assert rejected.terminal is not None and "run-2 was never accepted" in rejected.terminal.message
+
+
+async def test_the_input_that_is_taken_over_must_fit_the_workflow_as_it_is_now(world: World) -> None:
+    async with world.engine() as engine:
+        await first(world, engine)
+        world.resources.workflows["w"] = workflow(*STEPS, input={"schema": {"type": "object", "required": ["m"]}})
+        state = await asyncio.wait_for(engine.submit(run_object(1, retryFrom=retry())), 20)
+    assert state.terminal is not None and state.terminal.reason == "InvalidInput"
+
+
+@pytest.mark.requirement("G1")
+async def test_after_a_crash_it_still_goes_on_from_the_same_run(world: World) -> None:
+    async with world.engine() as engine:
+        await first(world, engine)
+    begun, hang = hanging()
+    world.resources.workflows["w"] = workflow(*STEPS, tool_step("d"))
+    world.gate = FakeGate(hang)
+    raw = run_object(1, retryFrom=retry())
+    async with killed(await open_engine(world), begun, raw):
+        pass
+    world.gate = FakeGate()
+    async with world.engine(objects=[raw]) as engine:
+        await world.until(lambda: (world.succeeded("run-1") or ("", ""))[1] not in ("", "Executing", "Queued"))
+        (accepted, *_) = await engine.store.load(uid_of(raw))
+    assert accepted.data["retryFrom"] == {"run": "run-0", "uid": uid_of(run_object())}
+    assert {name.partition(":")[0] for name in world.gate.dispatched}.isdisjoint({"a", "b"})
+
+
+async def test_when_the_earlier_journal_is_gone_what_is_left_is_done(world: World) -> None:
+    async with world.engine() as engine:
+        await first(world, engine)
+        world.gate.answer = at_once
+        world.resources.workflows["w"] = workflow({"name": "nap", "wait": {"seconds": 60}}, *STEPS)
+        raw = run_object(1, retryFrom=retry())
+        ended = engine.submit(raw)
+        await world.until(lambda: (world.succeeded("run-1") or ("", ""))[1] == "Sleeping")
+        engine.store.forget(uid_of(run_object()))
+        world.clock.now += 61_000
+        engine.runs.wake()
+        state = await asyncio.wait_for(ended, 20)
+    assert state.terminal is not None and state.terminal.reason == "Completed"
+    assert world.gate.dispatched == ["a:read", "b:send", "c:send"] * 2
