@@ -84,7 +84,12 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("a long name", "Workflow", {"metadata.name": "x" * 41}, "a name has at most 40 characters and no dots"),
     ("a dot in a name", "Tool", {"metadata.name": "a.b"}, "a name has at most 40 characters and no dots"),
     ("a long name of a run", "WorkflowRun", {"metadata.name": "x" * 64}, "a name has at most 63 characters"),
-    ("two inputs", "WorkflowRun", {"spec.retryFrom": REMOVED, "spec.inputFrom": INPUT_FROM}, "at most one of input and inputFrom"),
+    (
+        "two inputs",
+        "WorkflowRun",
+        {"spec.retryFrom": REMOVED, "spec.inputFrom": INPUT_FROM},
+        "at most one of input and inputFrom",
+    ),
     (
         "an input from elsewhere for a retry",
         "WorkflowRun",

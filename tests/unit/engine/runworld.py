@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,11 @@ def hanging() -> tuple[asyncio.Event, Callable[[Call], Any]]:
 
 
 @asynccontextmanager
-async def killed(engine: WorkflowEngine, begun: asyncio.Event, *raws: dict[str, Any]) -> AsyncIterator[None]:
+async def killed(
+    engine: WorkflowEngine, begun: asyncio.Event, *raws: dict[str, Any], open_runs: Iterable[dict[str, Any]] = ()
+) -> AsyncIterator[None]:
     """Serve until a call has begun, then vanish without a word, as far as one process can play that."""
-    await engine.recover({})
+    await engine.recover({uid_of(raw): raw for raw in open_runs})
     parts = asyncio.create_task(engine._parts())
     for raw in raws:
         engine.submit(raw)
