@@ -235,6 +235,7 @@ WorkflowRun:
   output: {answer: [1, null, {a: b}]}
   outputRef: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", bytes: 5000}
   denials: 0
+  audit: {records: 14, head: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
   store: {id: store-1, sequence: 88}
 Tool:
   observedGeneration: 2

@@ -240,6 +240,29 @@ class TestOtherEnds:
         assert rows == {"first": f"done by run {name}", "second": None}
         assert [entry["key"] for entry in ledger(team)].count("once-only") == 1
 
+    @pytest.mark.requirement("A49")
+    def test_the_audit_of_a_run_is_read_verified_and_exported(
+        self, team: Kubectl, cluster_environment: dict[str, str]
+    ) -> None:
+        def audit(*words: str) -> str:
+            program = (sys.executable, "-m", "fairlead.cli", "audit", *words, f"--namespace={team.namespace}")
+            return run_program(*program, env=cluster_environment)
+
+        declare(team, workflow("audited", calls("append", "$( input.key )")))
+        becomes(team, "workflow", "audited", "Authorized")
+        name = create_run(team, "audited", key="for the record")
+        run = finished(team, name)
+        said = until("it is recorded", lambda: team.get(RUN, name)["status"].get("audit"))
+        assert f"{name}: {said['records']} records, as they were written" in audit("verify", name)
+        assert ", as they were written" in audit("verify").splitlines()[-1]
+        events = [json.loads(line) for line in audit("export", name, "--format=cloudevents").splitlines()]
+        assert [event["type"].rpartition(".")[2] for event in events] == ["admin", "intent", "outcome", "admin"]
+        assert events[1]["data"]["who"]["account"] == ACCOUNT
+        assert events[1]["source"].endswith(f"/namespaces/{team.namespace}/workflowruns/{run['metadata']['uid']}")
+        everything = [json.loads(line) for line in audit("export").splitlines()]
+        assert [r for r in everything if r["run"] == run["metadata"]["uid"]] == [event["data"] for event in events]
+        assert "for the record" not in str(everything)
+
     def test_a_child_runs_as_its_own_account_and_nobody_else_makes_one(self, team: Kubectl) -> None:
         child = {"name": "ask", "workflow": {"workflow": "greet", "input": {"key": "$( input.key )"}}}
         grants = {"serviceAccounts": [ACCOUNT], "workflows": ["greet"]}

@@ -161,6 +161,13 @@ class DecidedReason(StrEnum):
     WITHDRAWN = "Withdrawn"  # the run does not wait for it any more
 
 
+class AuditedReason(StrEnum):
+    """Why `Audited` is what it is."""
+
+    RECORDING = "Recording"
+    RECORDED = "Recorded"
+
+
 class TracedReason(StrEnum):
     """Reasons of a run's `Traced`."""
 

@@ -198,6 +198,13 @@ class StoreRef(ApiModel):
     sequence: Annotated[int, Field(ge=0, description="The journal entry that this status shows.")]
 
 
+class AuditRef(ApiModel):
+    """How far the audit of the run goes: what is in the store must begin with these records (`fairlead audit`)."""
+
+    records: Annotated[int, Field(ge=0, description="How many records its chain has.")]
+    head: Annotated[str, Field(max_length=71, description="The hash of the last one.")]
+
+
 class WorkflowRunStatus(ApiModel):
     """Written by the engine alone: a projection of its journal."""
 
@@ -224,6 +231,7 @@ class WorkflowRunStatus(ApiModel):
     output: Annotated[Any, Field(description="The output, up to 4 KiB.")] = None
     output_ref: OutputRef | None = None
     denials: Annotated[int | None, Field(ge=0, description="Calls that were denied.")] = None
+    audit: AuditRef | None = None
     store: StoreRef | None = None
 
 

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from fairlead.cli import cani, decide, exits, get, grants, lint, run, steer, submit, trace
+from fairlead.cli import audit, cani, decide, exits, get, grants, lint, run, steer, submit, trace
 from fairlead.cli.exits import CommandFailed, Exit
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("approve")(decide.approve)
 app.command("deny")(decide.deny)
 app.command("get")(get.get)
 app.command("trace")(trace.trace)
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -82,8 +82,7 @@ class Access:
         """
         from fairlead.flow.journal import Entry, EntryKind, Path, RunUid
 
-        path = f"/api/v1/namespaces/{self.namespace}/services/{ENGINE_SERVICE}/proxy/v1/runs/{run_uid}/journal"
-        answer = await self.kube.request("GET", path, headers={TOKEN_HEADER: await self._viewer_token()})
+        answer = await self.engine(f"/v1/runs/{run_uid}/journal", await self.viewer_token())
         return [
             Entry(
                 RunUid(run_uid),
@@ -97,7 +96,21 @@ class Access:
             for row in answer["entries"]
         ]
 
-    async def _viewer_token(self) -> str:
+    async def engine(self, path: str, token: str) -> Any:
+        """Return what the engine answers to a read.
+
+        Raises:
+            KubeError: the token is refused, or the engine does not answer or does not know of what is asked.
+        """
+        proxy = f"/api/v1/namespaces/{self.namespace}/services/{ENGINE_SERVICE}/proxy"
+        return await self.kube.request("GET", proxy + path, headers={TOKEN_HEADER: token})
+
+    async def viewer_token(self) -> str:
+        """Return a token that lets its bearer read runs, for some minutes.
+
+        Raises:
+            KubeError: the user may not have one.
+        """
         path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{VIEWER}/token"
         audience = f"https://engine.{self.namespace}.fairlead.dev/view"
         spec = {"audiences": [audience], "expirationSeconds": TOKEN_SECONDS}

@@ -5,12 +5,13 @@ A store of its own keeps what a killed run had finished until it is continued, w
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fairlead.cli.exits import CommandFailed, Exit
 
@@ -67,6 +68,25 @@ async def journal_of(folder: Path, name: str) -> tuple[str, list[Entry]]:
     Raises:
         CommandFailed: there is no such run.
     """
+    async with _opened(folder, name) as (store, row):
+        return row.uid, await store.load(row.uid)
+
+
+async def audit_of(folder: Path, name: str) -> tuple[dict[str, str], dict[str, list[Any]], list[Any]]:
+    """Return the names and the audit records of a local run and its child runs by UID, and the anchors.
+
+    Raises:
+        CommandFailed: there is no such run.
+    """
+    async with _opened(folder, name) as (store, _):
+        rows = await store.runs()
+        names: dict[str, str] = {row.uid: row.name for row in rows}
+        chains = {str(row.uid): [json.loads(record) for record in await store.audit_of(row.uid)] for row in rows}
+        return names, chains, [json.loads(anchor) for anchor in await store.anchors()]
+
+
+@asynccontextmanager
+async def _opened(folder: Path, name: str) -> AsyncIterator[tuple[Store, RunRow]]:
     from fairlead.engine.store import Store
 
     missing = CommandFailed(Exit.NOT_FOUND, f"there is no run {name} in {folder}")
@@ -79,6 +99,6 @@ async def journal_of(folder: Path, name: str) -> tuple[str, list[Entry]]:
         row = await find(store, name)
         if row is None:
             raise missing
-        return row.uid, await store.load(row.uid)
+        yield store, row
     finally:
         await store.close()

@@ -24,6 +24,7 @@ from fairlead.flow.journal import Entry, RunUid
 from fairlead.telemetry.spans import Span, SpanFold
 
 TOKEN_HEADER = "x-fairlead-token"
+AUDIT_PAGE = 2000
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def probes(*, alive: Callable[[], bool], ready: Callable[[], bool], metrics: Cal
 
 
 def readers(store: Store, tokens: Tokens) -> Starlette:
-    """Return the app of the TLS port: runs, journals, spans and payloads, for bearers of a viewer's token."""
+    """Return the app of the TLS port: runs, journals, spans, payloads and audit, for bearers of a viewer's token."""
 
     async def runs(_: Request) -> Response:
         return _json({"runs": [_row(row) for row in await store.runs()]})
@@ -68,6 +69,23 @@ def readers(store: Store, tokens: Tokens) -> Starlette:
         found = [span for entry in await store.load(uid) for span in fold.add(entry)]
         return _json({"spans": [_span(span) for span in found]}) if found else _not_found()
 
+    async def audit_of(request: Request) -> Response:
+        records = await store.audit_of(_uid(request))
+        return _json_list("records", records) if records else _not_found()
+
+    async def audit(request: Request) -> Response:
+        try:
+            at, run_uid, number = request.query_params.get("after", "0,,0").split(",")
+            after = (int(at), run_uid, int(number))
+        except ValueError:
+            return _json({"error": "Invalid", "message": "after: a place that an earlier answer named"}, 400)
+        found = await store.audit_after(after, AUDIT_PAGE)
+        last = ",".join(map(str, found[-1][0])) if len(found) == AUDIT_PAGE else None
+        return _json_list("records", [record for _, record in found], after=last)
+
+    async def anchors(_: Request) -> Response:
+        return _json_list("anchors", await store.anchors())
+
     async def payload(request: Request) -> Response:
         body = await store.payload(_uid(request), request.path_params["digest"])
         return Response(body, media_type="application/json") if body is not None else _not_found()
@@ -77,6 +95,9 @@ def readers(store: Store, tokens: Tokens) -> Starlette:
             Route("/v1/runs", runs),
             Route("/v1/runs/{uid}/journal", journal),
             Route("/v1/runs/{uid}/spans", spans),
+            Route("/v1/runs/{uid}/audit", audit_of),
+            Route("/v1/audit", audit),
+            Route("/v1/audit/anchors", anchors),
             Route("/v1/runs/{uid}/payloads/{digest}", payload),
         ],
         middleware=[Middleware(_Authenticated, verify=tokens.verify)],
@@ -112,6 +133,12 @@ def _uid(request: Request) -> RunUid:
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(canonical_json(value), status, media_type="application/json")
+
+
+def _json_list(name: str, items: list[bytes], **more: object) -> Response:
+    """Return a list whose items are canonical JSON already."""
+    head = canonical_json({name: []} | more)
+    return Response(head.replace(b"[]", b"[%s]" % b",".join(items), 1), media_type="application/json")
 
 
 def _not_found() -> Response:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,11 @@ from fairlead.telemetry.metrics import EngineMetrics
 DRAIN_SECONDS = 30.0
 SETTLE_SECONDS = 2.0
 WORKFLOW_STATUS_SECONDS = 5.0
+ANCHOR_SECONDS = 3600.0
+AUDIT_MS = 90 * 86_400_000
+"""How long the audit of a run is kept after its last record, once its journal is gone."""
+
+_log = logging.getLogger(__name__)
 
 
 class GateMaker(Protocol):
@@ -106,9 +112,18 @@ class WorkflowEngine:
         self._resources = resources
         self._announce = announce
         self._statuses = StatusWriter("WorkflowRun", sink, durable=store.durable, on_write=self._on_write)
+        self._clock = clock
         self._workflow_writer = StatusWriter("Workflow", sink, durable=store.durable)
         self._approval_writer = StatusWriter("Approval", sink, durable=store.durable)
-        reporter = Reporter(roster, self._statuses, exporter, metrics, store_id=store.id, clock=clock)
+        reporter = Reporter(
+            roster,
+            self._statuses,
+            exporter,
+            metrics,
+            store_id=store.id,
+            audit_head=store.audit_head,
+            clock=clock,
+        )
         store.subscribe(reporter.committed)
         children = Children(store, roster)
         store.subscribe(children.committed)
@@ -256,6 +271,7 @@ class WorkflowEngine:
             group.create_task(self._approval_writer.run())
             group.create_task(self.approvals.run())
             group.create_task(self._mark_workflows())
+            group.create_task(self._keep_audit())
             group.create_task(self._end_with_the_store())
             if self.sweeper is not None:
                 group.create_task(self.sweeper.run())
@@ -278,6 +294,15 @@ class WorkflowEngine:
         while True:
             await asyncio.sleep(WORKFLOW_STATUS_SECONDS)
             self._workflows.mark_touched()
+
+    async def _keep_audit(self) -> None:
+        """Every hour: anchor the chains that grow, say how far the anchors go, and let go of what is old."""
+        while True:
+            await asyncio.sleep(ANCHOR_SECONDS)
+            self.store.anchor()
+            self.store.prune_audit(self._clock() - AUDIT_MS)
+            end = self.store.anchors_end()
+            _log.info("the audit is anchored", extra={"anchors": end.records, "head": end.head})
 
     async def _end_with_the_store(self) -> None:
         await self.store.failed.wait()

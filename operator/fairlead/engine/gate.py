@@ -243,7 +243,7 @@ class Gate:
                 outcome = await self._dispatch(log, call, admitted, left_ms / 1000)
         except asyncio.CancelledError:
             if not sent or admitted.effect == "Read":
-                self._record(log, call, _failed(ErrorClass.CANCELLED, "the call was cancelled"))
+                self._record(log, call, _failed(ErrorClass.CANCELLED, "the call was cancelled"), answered=False)
             raise
         self._record(log, call, outcome)
 
@@ -282,10 +282,11 @@ class Gate:
             data = {"index": recorded.index, "name": recorded.child.name, "uid": made}
             log.append(Draft(EntryKind.CHILD_STARTED, call.id.path, call.id.attempt, data))
 
-    def _record(self, log: RunLog, call: Call, outcome: Outcome) -> None:
-        """Stage 13: append the outcome, unless the core has settled the call or the run in the meantime."""
+    def _record(self, log: RunLog, call: Call, outcome: Outcome, *, answered: bool = True) -> None:
+        """Stage 13: append the outcome; of a call or run that the core has settled meanwhile, to the audit alone."""
         recorded = recorded_call(log, call)
-        if log.state.terminal is not None or recorded is None or recorded.settled:
+        late = log.state.terminal is not None or recorded is None or recorded.settled
+        if late and not answered:
             return
         data: dict[str, Any] = {
             "index": str(call.id.index),
@@ -299,7 +300,11 @@ class Gate:
         if outcome.input_tokens or outcome.output_tokens:
             data["usage"] = {"inputTokens": outcome.input_tokens, "outputTokens": outcome.output_tokens}
             self._count_tokens(call, outcome)
-        log.append(Draft(EntryKind.CALL_OUTCOME, call.id.path, call.id.attempt, data))
+        draft = Draft(EntryKind.CALL_OUTCOME, call.id.path, call.id.attempt, data)
+        if late:
+            log.late(draft)
+        else:
+            log.append(draft)
 
     # What the stages look at
 

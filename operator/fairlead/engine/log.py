@@ -53,6 +53,14 @@ class RunLog:
             self.state = apply(self.state, entry)
         self.wake()
 
+    def late(self, draft: Draft) -> None:
+        """Record an answer that came when its call was settled already: it changes nothing but the audit.
+
+        Raises:
+            StoreError: the audit cannot be written.
+        """
+        self._store.late(self.uid, draft)
+
     async def durable(self) -> None:
         """Return when everything appended so far is committed.
 

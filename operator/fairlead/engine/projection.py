@@ -13,7 +13,8 @@ from typing import Any
 from fairlead.api.canonical import canonical_json, digest
 from fairlead.api.conditions import find_condition, set_condition, timestamp
 from fairlead.api.meta import Condition
-from fairlead.api.reasons import AcceptedReason, RunReason, TracedReason
+from fairlead.api.reasons import AcceptedReason, AuditedReason, RunReason, TracedReason
+from fairlead.engine.audit import AuditHead
 from fairlead.engine.store.payloads import INLINE_BYTES
 from fairlead.flow.approvals import people_of, undecided
 from fairlead.flow.children import waits_only_for_children
@@ -60,6 +61,7 @@ class Surroundings:
         now_ms: Unix ms.
         trace: what became of its spans; None when tracing is off.
         note: why an open run does not go on, "" when it does.
+        audit: the end of its audit chain; None when nobody remembers it, and what was said of it stays.
     """
 
     uid: str
@@ -69,6 +71,7 @@ class Surroundings:
     now_ms: int
     trace: TraceCounts | None = None
     note: str = ""
+    audit: AuditHead | None = None
 
 
 def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[str, Any]:
@@ -85,6 +88,10 @@ def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[st
         "denials": state.denials,
         "store": {"id": around.store_id, "sequence": state.seq},
     }
+    if around.audit is not None:
+        status["audit"] = {"records": around.audit.records, "head": around.audit.head}
+    elif "audit" in around.previous:
+        status["audit"] = around.previous["audit"]
     accepted = state.accepted
     if accepted is None:
         return _remembered(around.previous) | status
@@ -130,6 +137,7 @@ def _conditions(state: RunState, around: Surroundings) -> list[dict[str, Any]]:
         "Finished": _finished(state),
         "Succeeded": _succeeded(state, around),
         "Traced": _traced(around),
+        "Audited": _audited(state, around),
     }.items():
         conditions = set_condition(
             conditions,
@@ -245,6 +253,12 @@ def _traced(around: Surroundings) -> Verdict:
     if trace.pending or not trace.exported:
         return None, TracedReason.EXPORTING, f"{trace.pending} on their way"
     return True, TracedReason.EXPORTED, f"{trace.exported} spans"
+
+
+def _audited(state: RunState, around: Surroundings) -> Verdict:
+    if state.terminal is None or around.audit is None:
+        return None, AuditedReason.RECORDING, "the chain of records grows"
+    return True, AuditedReason.RECORDED, f"{around.audit.records} records"
 
 
 def _progress(state: RunState, plan: Plan) -> str:

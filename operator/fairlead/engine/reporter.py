@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fairlead.api.reasons import AcceptedReason
+from fairlead.engine.audit import AuditHead
 from fairlead.engine.log import RunLog
 from fairlead.engine.projection import Surroundings, project, project_waiting
 from fairlead.engine.roster import Roster, Run
@@ -43,14 +44,16 @@ class Reporter:
         metrics: EngineMetrics,
         *,
         store_id: str,
+        audit_head: Callable[[RunUid], AuditHead | None],
         clock: Callable[[], int],
     ) -> None:
-        """Take where statuses, spans and metrics go; `clock` gives Unix ms."""
+        """Take where statuses, spans and metrics go, and who knows the audit; `clock` gives Unix ms."""
         self._roster = roster
         self._statuses = statuses
         self._exporter = exporter
         self._metrics = metrics
         self._store_id = store_id
+        self._audit_head = audit_head
         self._clock = clock
         self._folds: dict[RunUid, SpanFold] = {}
 
@@ -117,6 +120,7 @@ class Reporter:
             now_ms=self._clock(),
             trace=self._exporter.counts(trace_id(run.uid)) if self._exporter.enabled else None,
             note=run.note,
+            audit=self._audit_head(run.uid),
         )
 
     def _trace(self, entry: Entry) -> None:

@@ -65,6 +65,7 @@ class Log:
         self.state = new_state()
         self.entries: list[Entry] = []
         self.commits = 0
+        self.too_late: list[Draft] = []
         self.on_durable: Callable[[], Awaitable[None]] | None = None
         self._clock = clock
         accepted = {
@@ -91,6 +92,9 @@ class Log:
             )
             self.entries.append(entry)
             self.state = apply(self.state, entry)
+
+    def late(self, draft: Draft) -> None:
+        self.too_late.append(draft)
 
     async def durable(self) -> None:
         if self.on_durable is not None:

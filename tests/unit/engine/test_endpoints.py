@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fairlead.engine import endpoints
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.store import Store
 from fairlead.engine.tokens import Unauthenticated
@@ -58,6 +59,25 @@ async def test_a_reader_gets_runs_and_spans(client: httpx.AsyncClient) -> None:
     assert [(run["uid"], run["state"]) for run in runs] == [(UID, "RunSucceeded")]
     spans = (await get(client, f"/v1/runs/{UID}/spans")).json()["spans"]
     assert [span["name"] for span in spans] == ["run started", "invoke_workflow w"]
+
+
+async def test_a_reader_gets_the_audit_of_a_run_of_all_runs_page_by_page_and_the_anchors(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "AUDIT_PAGE", 1)
+    chain = (await get(client, f"/v1/runs/{UID}/audit")).json()["records"]
+    assert [record["event"] for record in chain] == ["RunAccepted", "RunSucceeded"]
+    (anchor,) = (await get(client, "/v1/audit/anchors")).json()["anchors"]
+    assert (anchor["run"], anchor["records"]) == (UID, 2)
+    found, after = [], "0,,0"
+    while after:
+        page = (await get(client, f"/v1/audit?after={after}")).json()
+        found += page["records"]
+        after = page["after"]
+    assert found == chain
+    assert (await get(client, "/v1/audit?after=1001,~,0")).json() == {"records": [], "after": None}
+    assert (await get(client, "/v1/audit?after=soon")).status_code == 400
+    assert (await get(client, "/v1/runs/none/audit")).status_code == 404
 
 
 @pytest.mark.requirement("A06")

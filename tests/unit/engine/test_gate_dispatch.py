@@ -170,7 +170,7 @@ async def test_an_effect_that_is_cancelled_before_it_was_sent_is_recorded_as_can
     assert world.dispatched == [] and world.log.last()["error"]["class"] == "Cancelled"
 
 
-async def test_an_answer_after_the_end_changes_nothing() -> None:
+async def test_an_answer_after_the_end_changes_nothing_but_the_audit() -> None:
     world = World()
 
     async def late() -> Outcome:
@@ -180,6 +180,8 @@ async def test_an_answer_after_the_end_changes_nothing() -> None:
     world.answer = late
     await world.make(tool_call())
     assert world.log.kinds() == ["CallIntent", "RunCancelled"]
+    (answer,) = world.log.too_late
+    assert (answer.kind, answer.data["result"]) == (EntryKind.CALL_OUTCOME, {"text": "late"})
 
 
 async def test_no_more_calls_are_in_flight_than_the_tool_allows() -> None:

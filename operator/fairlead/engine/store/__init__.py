@@ -1,6 +1,6 @@
 """The store: the journal of every run, its payloads and frozen revisions. No record, no action."""
 
-from fairlead.engine.store.database import EndedRun, RunRow, ScheduleRow
+from fairlead.engine.store.database import AuditPlace, EndedRun, RunRow, ScheduleRow
 from fairlead.engine.store.store import Store
 
-__all__ = ["EndedRun", "RunRow", "ScheduleRow", "Store"]
+__all__ = ["AuditPlace", "EndedRun", "RunRow", "ScheduleRow", "Store"]

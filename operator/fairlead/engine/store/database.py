@@ -6,6 +6,7 @@ Everything here runs in the store's own thread. The connection is exclusive for 
 
 from __future__ import annotations
 
+import secrets
 import sys
 import time
 import uuid
@@ -26,12 +27,15 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql import ColumnElement, bindparam, true
 
+from fairlead.engine.audit.records import record_hash
+from fairlead.engine.audit.trail import AuditHead
 from fairlead.engine.store import schema
 from fairlead.engine.store.migrations import upgrade
 from fairlead.engine.store.payloads import compress, expand, put_back
@@ -57,6 +61,8 @@ _DROP_SCHEDULES = delete(schema.schedules).where(
     schema.schedules.c.workflow_uid == bindparam("uid"), schema.schedules.c.name == bindparam("schedule")
 )
 _PUT_ENTRIES = insert(schema.entries)
+_PUT_AUDIT = insert(schema.audit)
+_PUT_ANCHORS = insert(schema.anchors)
 _PARK_RUNS = _RUN.values(wake_at=bindparam("at"))
 _CLOSE_RUNS = _RUN.values(state=bindparam("ended"), ended_at=bindparam("at"), wake_at=None)
 _FORGET_RUNS = _RUN.values(forgotten_at=bindparam("at"))
@@ -127,6 +133,9 @@ class ScheduleRow:
     decided_at: int
 
 
+AuditPlace = tuple[int, str, int]
+"""Where a record stands among those of all runs: its Unix ms, its run's UID, its number."""
+
 ScheduleKey = tuple[str, str]
 """The Workflow's UID and the schedule's name."""
 
@@ -140,12 +149,15 @@ class Batch:
     entries: list[Entry] = field(default_factory=list)
     payloads: dict[str, bytes] = field(default_factory=dict)
     refs: list[dict[str, Any]] = field(default_factory=list)
+    audit: list[dict[str, Any]] = field(default_factory=list)
+    anchors: list[dict[str, Any]] = field(default_factory=list)
     closed: dict[RunUid, Entry] = field(default_factory=dict)
     wakes: dict[RunUid, int | None] = field(default_factory=dict)
     revisions: dict[str, bytes] = field(default_factory=dict)
     forgotten: dict[RunUid, int] = field(default_factory=dict)
     dropped: list[RunUid] = field(default_factory=list)
     schedules: dict[ScheduleKey, ScheduleRow | None] = field(default_factory=dict)
+    audit_before: int | None = None
 
 
 class Database:
@@ -169,9 +181,10 @@ class Database:
         self._connection = self._engine.connect()
         upgrade(self._connection)
         with self._connected.begin():
-            fresh = {"key": "id", "value": str(uuid.uuid4())}
-            self._connected.execute(insert(schema.meta).on_conflict_do_nothing(), fresh)
-        return str(self._rows(select(schema.meta.c.value).where(schema.meta.c.key == "id"))[0].value)
+            fresh = {"id": str(uuid.uuid4()), "audit-key": secrets.token_hex(32)}
+            rows = [{"key": key, "value": value} for key, value in fresh.items()]
+            self._connected.execute(insert(schema.meta).on_conflict_do_nothing(), rows)
+        return self._meta("id")
 
     def close(self) -> None:
         """Close the connection; SQLite checkpoints its log."""
@@ -240,6 +253,39 @@ class Database:
             found[RunUid(row.uid)] = EndedRun(sys.intern(row.workflow), sys.intern(row.state), at)
         return kept, forgotten
 
+    def audit_key(self) -> bytes:
+        """Return the key of this store's digests of requests and results."""
+        return bytes.fromhex(self._meta("audit-key"))
+
+    def audit_ends(self) -> tuple[AuditHead, dict[RunUid, tuple[dict[str, Any], AuditHead]]]:
+        """Return the end of the anchors, and of each open run its first entry's data and the end of its chain."""
+        anchors, entries, audit, runs = schema.anchors.c, schema.entries.c, schema.audit.c, schema.runs.c
+        last = self._rows(select(anchors.anchor).order_by(anchors.n.desc()).limit(1))
+        newest = select(audit.record).where(audit.run_uid == runs.uid).order_by(audit.n.desc()).limit(1)
+        first = schema.runs.join(schema.entries, (entries.run_uid == runs.uid) & (entries.seq == 1))
+        found = select(runs.uid, entries.data, newest.scalar_subquery().label("record")).select_from(first)
+        return _end_of(last[0].anchor if last else None), {
+            RunUid(row.uid): (orjson.loads(row.data), _end_of(row.record))
+            for row in self._rows(found.where(runs.state == OPEN))
+        }
+
+    def audit_of(self, run_uid: RunUid) -> list[bytes]:
+        """Return a run's records as canonical JSON, in the order of its chain."""
+        audit = schema.audit.c
+        query = select(audit.record).where(audit.run_uid == run_uid).order_by(audit.n)
+        return [bytes(row.record) for row in self._rows(query)]
+
+    def audit_after(self, after: AuditPlace, most: int) -> list[tuple[AuditPlace, bytes]]:
+        """Return records of all runs as canonical JSON, in the order of time, from a place on that is not included."""
+        audit = schema.audit.c
+        place = (audit.at, audit.run_uid, audit.n)
+        query = select(*place, audit.record).where(tuple_(*place) > tuple_(*after)).order_by(*place).limit(most)
+        return [((row.at, row.run_uid, row.n), bytes(row.record)) for row in self._rows(query)]
+
+    def anchors(self) -> list[bytes]:
+        """Return the anchors as canonical JSON, in their order."""
+        return [bytes(row.anchor) for row in self._rows(select(schema.anchors.c.anchor).order_by(schema.anchors.c.n))]
+
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many runs there are by (Workflow, state)."""
         workflow, state = schema.runs.c.workflow, schema.runs.c.state
@@ -277,6 +323,8 @@ class Database:
             (_PUT_PAYLOADS, bodies),
             (_PUT_PAYLOAD_REFS, batch.refs),
             (_PUT_ENTRIES, batch.rows),
+            (_PUT_AUDIT, batch.audit),
+            (_PUT_ANCHORS, batch.anchors),
             (_PARK_RUNS, [{"run": uid, "at": at} for uid, at in batch.wakes.items()]),
             (_CLOSE_RUNS, [{"run": uid, "ended": end.kind.value, "at": end.at} for uid, end in batch.closed.items()]),
             (_FORGET_RUNS, [{"run": uid, "at": at} for uid, at in batch.forgotten.items()]),
@@ -292,6 +340,8 @@ class Database:
         ):
             if values:
                 self._connected.execute(change, values)
+        if batch.audit_before is not None:
+            self._prune_audit(batch.audit_before)
 
     def _forget(self, run_uid: RunUid) -> None:
         refs, bodies = schema.payload_refs.c, schema.payloads.c
@@ -303,6 +353,17 @@ class Database:
             unused = delete(schema.payloads).where(bodies.digest == bindparam("body"), ~still_used)
             execute(unused, [{"body": digest} for digest in digests])
         execute(delete(schema.entries).where(schema.entries.c.run_uid == run_uid))
+
+    def _prune_audit(self, before_ms: int) -> None:
+        """Delete the chains whose last record is older, of runs whose journal is gone."""
+        audit, runs = schema.audit.c, schema.runs.c
+        kept = select(runs.uid).where(runs.forgotten_at.is_(None))
+        newest = func.max(audit.at)
+        old = select(audit.run_uid).where(audit.run_uid.not_in(kept)).group_by(audit.run_uid).having(newest < before_ms)
+        self._connected.execute(delete(schema.audit).where(audit.run_uid.in_(old)))
+
+    def _meta(self, key: str) -> str:
+        return str(self._rows(select(schema.meta.c.value).where(schema.meta.c.key == key))[0].value)
 
     def _payload(self, digest: str) -> bytes:
         rows = self._rows(select(schema.payloads.c.data).where(schema.payloads.c.digest == digest))
@@ -339,6 +400,12 @@ class Database:
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self._connected.begin():
             return self._connected.execute(query).all()
+
+
+def _end_of(last: bytes | None) -> AuditHead:
+    """Return the end of a chain whose last link this is."""
+    link = orjson.loads(last) if last is not None else None
+    return AuditHead(link["n"], record_hash(link)) if link is not None else AuditHead()
 
 
 def _schedule(key: ScheduleKey, row: ScheduleRow) -> dict[str, Any]:

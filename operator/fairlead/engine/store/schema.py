@@ -81,3 +81,22 @@ schedules = Table(
     Column("decided_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("run_uid", String(64), primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+    Index("audit_by_time", "at"),
+    sqlite_with_rowid=False,
+)
+
+anchors = Table(
+    "anchors",
+    metadata,
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("run_uid", String(64), nullable=False),
+    Column("anchor", LargeBinary, nullable=False),
+)

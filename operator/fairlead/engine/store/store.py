@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from fairlead.api.canonical import canonical_json
-from fairlead.engine.store.database import OPEN, Batch, Database, EndedRun, RunRow, ScheduleKey, ScheduleRow
+from fairlead.engine.audit.trail import AuditHead, Trail
+from fairlead.engine.store.database import OPEN, AuditPlace, Batch, Database, EndedRun, RunRow, ScheduleKey, ScheduleRow
 from fairlead.engine.store.lock import StoreLock, refuse_network_file_system
 from fairlead.engine.store.payloads import put_aside
 from fairlead.errors import StoreError
@@ -87,6 +88,7 @@ class Store:
         self._error: StoreError | None = None
         self._closed = False
         self._subscribers: list[Committed] = []
+        self._trail = Trail(b"", AuditHead())
 
     @classmethod
     async def open(
@@ -123,6 +125,10 @@ class Store:
         try:
             store.id = await store._in_thread(store._database.open)
             store._ended, store._forgotten = await store._in_thread(store._database.ended_runs)
+            anchors, ends = await store._in_thread(store._database.audit_ends)
+            store._trail = Trail(await store._in_thread(store._database.audit_key), anchors)
+            for uid, (accepted, end) in ends.items():
+                store._trail.resume(uid, accepted, end)
             for row in await store._in_thread(store._database.open_runs):
                 store._heads[row.uid] = _Head(row.workflow, row.sequence, row.last_at)
         except StoreError:
@@ -210,12 +216,52 @@ class Store:
             )
             batch.payloads |= bodies
             batch.refs += [{"run_uid": run_uid, "digest": digest} for digest in bodies]
+            self._audit(batch, self._trail.record(entry))
             if draft.kind in TERMINAL:
+                self._anchor(batch, run_uid, entry.at)
+                self._trail.end(run_uid)
                 batch.closed[run_uid] = entry
                 self._ended[run_uid] = EndedRun(head.workflow, entry.kind.value, entry.at)
                 del self._heads[run_uid]
                 head = None
         return entries
+
+    def late(self, run_uid: RunUid, draft: Draft) -> None:
+        """Record an answer that came when its call was settled already: it changes nothing but the audit."""
+        self._check()
+        batch = self._open_batch()
+        self._audit(batch, self._trail.late(run_uid, draft, self._clock()))
+
+    def audit_head(self, run_uid: RunUid) -> AuditHead | None:
+        """Return how many audit records a run has and the hash of the last; None of one that ended long ago."""
+        return self._trail.head(run_uid)
+
+    def anchors_end(self) -> AuditHead:
+        """Return how many anchors there are and the hash of the last."""
+        return self._trail.anchors
+
+    def anchor(self) -> None:
+        """Add the heads of the open runs to the chain of anchors."""
+        self._check()
+        for run_uid in self._trail.open_runs():
+            self._anchor(self._open_batch(), run_uid, self._clock())
+
+    def prune_audit(self, before_ms: int) -> None:
+        """Delete the audit of runs whose journal is gone and that have had no record since then."""
+        self._check()
+        self._open_batch().audit_before = before_ms
+
+    async def audit_of(self, run_uid: RunUid) -> list[bytes]:
+        """Return a run's audit records as canonical JSON, in the order of its chain."""
+        return await self._read(self._database.audit_of, run_uid)
+
+    async def audit_after(self, after: AuditPlace, most: int) -> list[tuple[AuditPlace, bytes]]:
+        """Return audit records of all runs in the order of time, from a place on that is not included."""
+        return await self._read(self._database.audit_after, after, most)
+
+    async def anchors(self) -> list[bytes]:
+        """Return the anchors as canonical JSON, in their order."""
+        return await self._read(self._database.anchors)
 
     def park(self, run_uid: RunUid, wake_at_ms: int | None) -> None:
         """Note when a parked run goes on; None when it does again."""
@@ -330,6 +376,15 @@ class Store:
             return await self._loop.run_in_executor(self._thread, work, *arguments)
         except SQLAlchemyError as error:
             raise StoreError(f"the store cannot be read: {_plain(error)}") from error
+
+    def _audit(self, batch: Batch, row: dict[str, Any] | None) -> None:
+        if row is not None:
+            batch.audit.append(row)
+
+    def _anchor(self, batch: Batch, run_uid: RunUid, at_ms: int) -> None:
+        row = self._trail.anchor(run_uid, at_ms)
+        if row is not None:
+            batch.anchors.append(row)
 
     def _gather(self) -> _Gathering:
         done: asyncio.Future[None] = self._loop.create_future()
