@@ -85,6 +85,15 @@ spec:
   finally: diagnose
   triggers:
     schedules: [{name: nightly, cron: 0 2 * * *, timeZone: Europe/Paris, input: {message: hi}, whenMissed: RunOnce}]
+    http:
+    - name: incident
+      auth: {hmac: {secretRef: {name: hooks, key: secret}, header: X-Hub-Signature-256, prefix: sha256=}}
+      when: body.type == 'incident'
+      input: {message: $( body.text )}
+      dedupeKey: $( body.id )
+    - name: paid
+      auth: {kubernetes: {}}
+      signal: {run: $( body.run ), name: paid, data: {city: $( body.city )}}
   retention: {ttlSecondsAfterFinished: 604800, succeeded: 100, failed: 100}
   blocks:
   - name: diagnose

@@ -18,7 +18,6 @@ from fairlead.api.meta import (
     Digest,
     Expression,
     Identifier,
-    JsonObject,
     Kind,
     ObjectName,
     ObservedGeneration,
@@ -58,6 +57,7 @@ from fairlead.api.steps import (
     Validate,
     Wait,
 )
+from fairlead.api.triggers import Schedule, Triggers
 
 STEP_KINDS = (
     *("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel", "workflow"),
@@ -221,48 +221,6 @@ class Retention(ApiModel):
     failed: Annotated[
         int | None, Field(ge=0, le=10000, description="So many that ended otherwise stay, the latest. Absent: all.")
     ] = None
-
-
-class Schedule(ApiModel):
-    """A run whenever the clock says so."""
-
-    name: Annotated[Identifier, Field(description="Runs carry it in the label fairlead.dev/schedule.")]
-    cron: Annotated[
-        str,
-        Field(
-            min_length=9,
-            max_length=100,
-            pattern=r"^[^\s]+([ \t]+[^\s]+){4}$",
-            description="Minute, hour, day of month, month, day of week. A time that the clock skips comes right "
-            "after, one that it repeats comes once.",
-        ),
-    ]
-    time_zone: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=64,
-            pattern=r"^[A-Za-z0-9_+/-]+$",
-            description="IANA name, for example Europe/Paris. Default Etc/UTC.",
-        ),
-    ] = None
-    input: Annotated[JsonObject | None, Field(description="The input of each run, as it is; no $( ).")] = None
-    when_missed: Annotated[
-        Literal["RunOnce", "Skip"] | None,
-        Field(
-            description="What becomes of times that passed more than a minute ago, while the engine was away or the "
-            "Workflow not Ready. RunOnce (default): one run for the last of them. Skip: none."
-        ),
-    ] = None
-
-
-class Triggers(ApiModel):
-    """What makes runs without somebody who asks."""
-
-    schedules: Annotated[
-        list[Schedule],
-        Field(min_length=1, max_length=50, description="By the clock.", json_schema_extra=list_map("name")),
-    ]
 
 
 class WorkflowSpec(ApiModel):

@@ -1,7 +1,7 @@
 """Engines: one for every namespace that has a Fairlead object, made when nobody declared it, and built here.
 
-The Secrets that Tools and Models name are mounted into its pod. A new name restarts the engine, so names are gathered:
-they change the StatefulSet at most once in `SECRETS_INTERVAL_SECONDS`; values never do.
+The Secrets that Tools, Models and Workflows name are mounted into its pod. A new name restarts the engine, so names are
+gathered: they change the StatefulSet at most once in `SECRETS_INTERVAL_SECONDS`; values never do.
 """
 
 from __future__ import annotations
@@ -31,16 +31,21 @@ class Secrets:
 
 
 def wanted_secrets(users: Iterable[Object]) -> frozenset[str]:
-    """Return the names of the Secrets that these Tools and Models take their credentials from."""
-    credentials = (user.get("spec", {}).get("credential") or {} for user in users)
-    return frozenset(credential["secretRef"]["name"] for credential in credentials if credential.get("secretRef"))
+    """Return the names of the Secrets of these Tools, Models and Workflows: credentials, and keys of HTTP triggers."""
+    holders: list[Object] = []
+    for user in users:
+        spec = user.get("spec", {})
+        holders.append(spec.get("credential") or {})
+        triggers = (spec.get("triggers") or {}).get("http") or []
+        holders += (trigger.get("auth", {}).get("hmac") or {} for trigger in triggers)
+    return frozenset(holder["secretRef"]["name"] for holder in holders if holder.get("secretRef"))
 
 
 def gather_secrets(wanted: frozenset[str], *, stateful_set: Object | None, changed_seconds_ago: float) -> Secrets:
     """Return the Secrets to mount: those wanted, or those mounted while the last change is too recent.
 
     Args:
-        wanted: the names that Tools and Models use.
+        wanted: the names that Tools, Models and Workflows use.
         stateful_set: the engine's StatefulSet as last seen.
         changed_seconds_ago: since the names changed the last time; infinite if this process never saw it.
     """

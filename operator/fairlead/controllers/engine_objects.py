@@ -40,6 +40,7 @@ CA_CONFIG_MAP = "fairlead-engine-ca"
 DATA_PATH = "/var/lib/fairlead"
 SECRETS_PATH = "/var/run/fairlead/secrets"
 HTTPS_PORT = 8443
+HOOKS_PORT = 8444
 HTTP_PORT = 8080
 _GRACE_SECONDS = 45
 _SECRET_VOLUME = "secret-"
@@ -138,6 +139,7 @@ def _container(namespace: str, spec: EngineSpec, image: EngineImage, secrets: li
         "env": env,
         "ports": [
             {"name": "https", "containerPort": HTTPS_PORT, "protocol": "TCP"},
+            {"name": "hooks", "containerPort": HOOKS_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
         ],
         "resources": {
@@ -195,6 +197,7 @@ def _service() -> Object:
         "selector": selector(ENGINE_COMPONENT, ENGINE),
         "ports": [
             {"name": "https", "port": HTTPS_PORT, "targetPort": "https", "protocol": "TCP"},
+            {"name": "hooks", "port": HOOKS_PORT, "targetPort": "hooks", "protocol": "TCP"},
             {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"},
         ],
     }
@@ -204,6 +207,6 @@ def _network_policy() -> Object:
     return {
         "podSelector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)},
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"ports": [{"protocol": "TCP", "port": HTTPS_PORT}, {"protocol": "TCP", "port": HTTP_PORT}]}],
+        "ingress": [{"ports": [{"protocol": "TCP", "port": port} for port in (HTTPS_PORT, HOOKS_PORT, HTTP_PORT)]}],
         "egress": [{}],
     }

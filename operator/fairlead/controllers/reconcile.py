@@ -145,7 +145,7 @@ class Reconciler:
     async def _plan_engine(self, obj: Object) -> Plan:
         namespace = obj["metadata"]["namespace"]
         stateful_set = self._observed.get(STATEFUL_SETS, namespace, ENGINE_NAME)
-        users = [*self._observed.of(TOOLS, namespace), *self._observed.of(MODELS, namespace)]
+        users = [found for rt in (TOOLS, MODELS, WORKFLOWS) for found in self._observed.of(rt, namespace)]
         secrets = engine.gather_secrets(
             engine.wanted_secrets(users),
             stateful_set=stateful_set,

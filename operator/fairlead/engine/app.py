@@ -2,6 +2,7 @@
 
     informers --> resources, runs --> engine --> statuses
     readers ----> endpoints --------> store
+    requests ---> hooks ------------> runs and signals, as objects
 
 The order of a start: take the store's lock, list everything, recover, then serve. Nothing is executed before the
 cluster was asked what it knows (G8).
@@ -28,6 +29,7 @@ from fairlead.engine.dialer import Dialer
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
+from fairlead.engine.hooks import Hooks
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.news import news
 from fairlead.engine.objects import ClusterObjects
@@ -46,6 +48,7 @@ from fairlead.telemetry.metrics import EngineMetrics
 
 CA_CONFIG_MAP = "fairlead-engine-ca"
 HTTPS_PORT = 8443
+HOOKS_PORT = 8444
 HTTP_PORT = 8080
 LONGEST_LAG_SECONDS = 10.0
 LAG_SECONDS = 1.0
@@ -86,6 +89,8 @@ class App:
         self._resources = ClusterResources(kube, settings.namespace, on_change=self._on_change, on_run=self._on_run)
         self._tools = ToolCaller(self._dialer, self._resources)
         self._sink = ClusterSink(kube, settings.namespace)
+        self._authorizer = KubeAuthorizer(kube, settings.namespace, counter=self.metrics.authorizer_cache)
+        self._objects = ClusterObjects(kube, settings.namespace, self._resources.runs, self._resources.approvals)
         self._events = EventRecorder(kube, component="fairlead-engine", instance="fairlead-engine-0")
         self._server_statuses = [StatusWriter(kind, self._sink, durable=_nothing) for kind in ("Tool", "Model")]
         self._reachability = Reachability(
@@ -142,6 +147,7 @@ class App:
                 self._reachability.run(),
                 *(writer.run() for writer in self._server_statuses),
                 self._serve_readers(engine),
+                self._serve_hooks(),
                 self._publish_ca(),
             )
         ]
@@ -151,20 +157,17 @@ class App:
     async def _open(self) -> WorkflowEngine:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
             models = ModelCaller(self._dialer, self._resources)
-            return Gate(self._resources, authorizer, models, self._tools, clock, metrics, creator=objects)
+            return Gate(self._resources, self._authorizer, models, self._tools, clock, metrics, creator=self._objects)
 
-        namespace, counter = self._settings.namespace, self.metrics.authorizer_cache
-        authorizer = KubeAuthorizer(self._kube, namespace, counter=counter)
-        objects = ClusterObjects(self._kube, namespace, self._resources.runs, self._resources.approvals)
         return await WorkflowEngine.open(
             self._settings.data / "journal.db",
             resources=self._resources,
-            authorizer=authorizer,
+            authorizer=self._authorizer,
             sink=self._sink,
             gate=gate,
             clock=self._clock,
-            cluster=objects,
-            desk=objects,
+            cluster=self._objects,
+            desk=self._objects,
             exporter=self._exporter,
             metrics=self.metrics,
             announce=self._announce,
@@ -232,6 +235,15 @@ class App:
     async def _serve_readers(self, engine: WorkflowEngine) -> None:
         application = readers(engine.store, Tokens(self._issuer, self._settings.namespace))
         await _server(application, HTTPS_PORT, self._identity()).serve()
+
+    async def _serve_hooks(self) -> None:
+        hooks = Hooks(
+            self._resources,
+            self._objects,
+            callers=Tokens(self._issuer, self._settings.namespace, use="hooks"),
+            user_may=self._authorizer.user_may,
+        )
+        await _server(hooks.application(), HOOKS_PORT, self._identity()).serve()
 
     async def _serve_probes(self) -> None:
         application = probes(

@@ -130,13 +130,17 @@ class KubeAuthorizer(CachedAuthorizer):
         self._kube = kube
         self._namespace = namespace
 
-    async def _ask_kube(self, account: str, permission: Permission) -> bool:
-        """Ask; a no is asked again of an API server that is ready, and only that answer counts.
+    async def user_may(self, user: str, permission: Permission) -> bool:
+        """Tell whether a user of the cluster, a ServiceAccount or not, has a permission in this namespace now.
 
-        One that has just started answers before it has read its roles and bindings, and a plain no is what it says.
+        A no is asked again of an API server that is ready, and only that answer counts: one that has just started
+        answers before it has read its roles and bindings, and a plain no is what it says.
+
+        Raises:
+            AuthorizerUnavailable: nobody can tell.
         """
         path = f"/apis/authorization.k8s.io/v1/namespaces/{self._namespace}/localsubjectaccessreviews"
-        review = subject_access_review(self._namespace, account, permission)
+        review = subject_access_review(self._namespace, user, permission)
         try:
             async with asyncio.timeout(REVIEW_TIMEOUT_SECONDS):
                 if _verdict(await self._kube.request("POST", path, body=review)):
@@ -145,6 +149,9 @@ class KubeAuthorizer(CachedAuthorizer):
                 return _verdict(await self._kube.request("POST", path, body=review))
         except (KubeError, TimeoutError, OSError) as error:
             raise AuthorizerUnavailable(f"the API server did not review {permission.resource}") from error
+
+    async def _ask_kube(self, account: str, permission: Permission) -> bool:
+        return await self.user_may(f"system:serviceaccount:{self._namespace}:{account}", permission)
 
 
 class GrantAuthorizer:
@@ -161,15 +168,15 @@ class GrantAuthorizer:
         return Authorization("Denied", missing=any_of[0] if any_of else None)
 
 
-def subject_access_review(namespace: str, account: str, permission: Permission) -> dict[str, Any]:
-    """Return the LocalSubjectAccessReview that asks whether the account has the permission."""
+def subject_access_review(namespace: str, user: str, permission: Permission) -> dict[str, Any]:
+    """Return the LocalSubjectAccessReview that asks whether a user has the permission in a namespace."""
     return {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "LocalSubjectAccessReview",
         "metadata": {"namespace": namespace},
         "spec": {
-            "user": f"system:serviceaccount:{namespace}:{account}",
-            "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"],
+            "user": user,
+            "groups": _groups(user),
             "resourceAttributes": {
                 "namespace": namespace,
                 "group": GROUP,
@@ -179,6 +186,14 @@ def subject_access_review(namespace: str, account: str, permission: Permission) 
             },
         },
     }
+
+
+def _groups(user: str) -> list[str]:
+    """Return the groups that the API server gives to a ServiceAccount's user name."""
+    prefix, _, rest = user.partition("system:serviceaccount:")
+    namespace = rest.partition(":")[0] if not prefix else ""
+    own = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"] if namespace else []
+    return [*own, "system:authenticated"]
 
 
 def _verdict(answer: Any) -> bool:

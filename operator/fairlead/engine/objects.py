@@ -17,6 +17,9 @@ from fairlead.kube.watch import Informer
 GUARD = "fairlead-approvals"
 """The chart's admission policy that admits Approvals and the decisions of people."""
 
+ATTEMPTS = 5
+"""So often a run is read and written again, when others write to it meanwhile."""
+
 _FORGED = {"by": "fairlead:forged", "decision": "Approve"}
 
 
@@ -54,6 +57,31 @@ class ClusterObjects:
             return await self._kube.create(WORKFLOW_RUNS, run, self._namespace)
         except Conflict:
             return await self._kube.get(WORKFLOW_RUNS, run["metadata"]["name"], self._namespace)
+
+    async def signal_run(self, name: str, workflow: str, signal: Mapping[str, Any]) -> bool:
+        """Add a signal to a run of this Workflow, unless the same one is there; tell whether there is such a run.
+
+        Raises:
+            KubeError: the API server did not do it.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                run = await self._kube.get(WORKFLOW_RUNS, name, self._namespace)
+            except NotFound:
+                return False
+            if run["spec"]["workflow"] != workflow:
+                return False
+            signals = run["spec"].get("signals", [])
+            if signal in signals:
+                return True
+            body = {
+                "metadata": {"resourceVersion": run["metadata"]["resourceVersion"]},
+                "spec": {"signals": [*signals, signal]},
+            }
+            with contextlib.suppress(Conflict):
+                await self._kube.patch(WORKFLOW_RUNS, name, self._namespace, body)
+                return True
+        raise Conflict(409, f"others were always faster to write the run {name}")
 
     def approval(self, name: str) -> Mapping[str, Any] | None:
         """Return an Approval as last seen."""

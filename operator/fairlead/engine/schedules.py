@@ -133,7 +133,7 @@ class Schedules:
 
 def schedules_of(workflow: Workflow) -> list[Schedule]:
     """Return the schedules of a Workflow."""
-    return workflow.spec.triggers.schedules if workflow.spec.triggers else []
+    return (workflow.spec.triggers.schedules or []) if workflow.spec.triggers else []
 
 
 def zone_of(schedule: Schedule) -> str:

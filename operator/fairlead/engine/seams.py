@@ -112,6 +112,14 @@ class Cluster(RunCreator, Protocol):
         """Return all WorkflowRuns of the namespace, as last seen."""
         ...
 
+    async def signal_run(self, name: str, workflow: str, signal: Mapping[str, Any]) -> bool:
+        """Add a signal to a run of this Workflow, unless the same one is there; tell whether there is such a run.
+
+        Raises:
+            KubeError: the API server did not do it.
+        """
+        ...
+
     async def config_map(self, name: str) -> Mapping[str, str]:
         """Return the data of a ConfigMap of the namespace.
 

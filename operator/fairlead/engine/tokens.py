@@ -1,4 +1,4 @@
-"""Who reads: a token of the namespace's `fairlead-viewer`, made for this engine and nothing else.
+"""Who reads, and who calls HTTP triggers: a token that was made for this engine and this use, and nothing else.
 
 The API server's service proxy strips `Authorization`, so readers send the token as `X-Fairlead-Token`. It is verified
 here with the cluster's public keys: signature, issuer, audience, subject, expiry. Whoever may create a token of
@@ -27,9 +27,9 @@ class Unauthenticated(FairleadError):
     reason = "Unauthenticated"
 
 
-def audience(namespace: str) -> str:
-    """Return the audience that a reader's token must be made for."""
-    return f"https://engine.{namespace}.fairlead.dev/view"
+def audience(namespace: str, use: str = "view") -> str:
+    """Return the audience that a token must be made for: of a reader `view`, of who calls an HTTP trigger `hooks`."""
+    return f"https://engine.{namespace}.fairlead.dev/{use}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +47,39 @@ class Issuer:
 
 
 class Tokens:
-    """Verifies readers' tokens of one namespace."""
+    """Verifies tokens that were made for this engine and one use."""
 
     def __init__(
-        self, fetch: Callable[[], Awaitable[Issuer]], namespace: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        fetch: Callable[[], Awaitable[Issuer]],
+        namespace: str,
+        *,
+        use: str = "view",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take how the issuer is asked for; `clock` gives seconds and bounds how often it is."""
         self._fetch = fetch
-        self._audience = audience(namespace)
+        self._audience = audience(namespace, use)
         self._subject = f"system:serviceaccount:{namespace}:{VIEWER}"
         self._clock = clock
         self._issuer: Issuer | None = None
         self._fetched_at = float("-inf")
 
     async def verify(self, token: str) -> None:
-        """Return if the token proves it.
+        """Return if the token proves that its bearer may read.
 
         Raises:
             Unauthenticated: it does not.
+            KubeError: the cluster's keys could not be had.
+        """
+        if await self.subject(token) != self._subject:
+            raise Unauthenticated("the token is another account's")
+
+    async def subject(self, token: str) -> str:
+        """Return the user whose token it is.
+
+        Raises:
+            Unauthenticated: it is none, or not for this engine and this use.
             KubeError: the cluster's keys could not be had.
         """
         try:
@@ -80,8 +95,7 @@ class Tokens:
             )
         except (jwt.PyJWTError, UnicodeError) as error:
             raise Unauthenticated(type(error).__name__) from error
-        if claims["sub"] != self._subject:
-            raise Unauthenticated("the token is another account's")
+        return str(claims["sub"])
 
     async def _key(self, key_id: str) -> jwt.PyJWK:
         if (self._issuer is None or key_id not in self._issuer.keys) and self._may_fetch():

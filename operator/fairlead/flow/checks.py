@@ -13,10 +13,10 @@ from typing import Any
 from fairlead.api.meta import ApiModel, cel_name
 from fairlead.api.reasons import ReadyReason
 from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, Limits, OutputContract, Step, WorkflowSpec
-from fairlead.flow.cron import cron_problem, zone_problem
+from fairlead.flow.checks_triggers import trigger_problems
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
 from fairlead.flow.literals import misfits
-from fairlead.flow.schema import check_schema, findings
+from fairlead.flow.schema import check_schema
 from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
 from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, sites_of
 from fairlead.flow.steps.wait import unix_ms
@@ -76,7 +76,7 @@ def check_workflow(
         found += _site(output, Reader(spec, place, place.after()))
     if spec.concurrency is not None:
         found += _site(Site("spec.concurrency.key", spec.concurrency.key), before_the_run(spec))
-    found += [*_schedules(spec), *_schemas(spec), *_endless(spec, name)]
+    found += [*(Finding(*problem) for problem in trigger_problems(spec)), *_schemas(spec), *_endless(spec, name)]
     if spec.defaults is not None and spec.defaults.model is not None:
         found += _model("spec.defaults.model", spec.defaults.model, models)
     return list(dict.fromkeys(found))
@@ -295,22 +295,6 @@ def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
         case list():
             for index, item in enumerate(value):
                 yield from _texts(f"{path}[{index}]", item)
-
-
-# Schedules.
-
-
-def _schedules(spec: WorkflowSpec) -> Iterator[Finding]:
-    schedules = spec.triggers.schedules if spec.triggers is not None else []
-    yield from _duplicates("spec.triggers.schedules", schedules)
-    for index, schedule in enumerate(schedules):
-        path = f"spec.triggers.schedules[{index}]"
-        wrong = {".cron": cron_problem(schedule.cron)}
-        wrong[".timeZone"] = zone_problem(schedule.time_zone) if schedule.time_zone is not None else None
-        yield from (Finding(f"{path}{field}", problem) for field, problem in wrong.items() if problem is not None)
-        schema = spec.input.schema_ if spec.input is not None else None
-        if schema is not None and not check_schema(schema):
-            yield from (Finding(f"{path}.input", problem) for problem in findings(schema, schedule.input or {}))
 
 
 # Schemas, models and tools.

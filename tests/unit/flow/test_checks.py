@@ -69,10 +69,6 @@ def test_a_right_workflow_has_no_findings() -> None:
 ONE = "{name: a, transform: {value: 1}}"
 
 
-def scheduled(schedules: str) -> str:
-    return f"triggers: {{schedules: [{schedules}]}}\nretention: {{succeeded: 1}}\nsteps: [{ONE}]"
-
-
 WRONG = {
     # names and structure
     "same step twice": (f"steps: [{ONE}, {ONE}]", "spec.steps[1].name", "'a' is also the name of spec.steps[0]"),
@@ -109,31 +105,6 @@ WRONG = {
         f"concurrency: {{maxRuns: 1, key: '$( input.usr )'}}\nsteps: [{ONE}]",
         "spec.concurrency.key",
         "'input' has no 'usr'; did you mean 'user'?",
-    ),
-    "a schedule that never comes": (
-        scheduled("{name: n, cron: '0 0 31 2 *'}"),
-        "spec.triggers.schedules[0].cron",
-        "bad day-of-month in '0 0 31 2 *'",
-    ),
-    "a time zone that nobody knows": (
-        scheduled("{name: n, cron: '0 0 * * *', timeZone: Europe/Pari}"),
-        "spec.triggers.schedules[0].timeZone",
-        "there is no time zone 'Europe/Pari'",
-    ),
-    "a scheduled input that does not fit": (
-        scheduled("{name: n, cron: '0 0 * * *'}") + "\ninput: {schema: {required: [day]}}",
-        "spec.triggers.schedules[0].input",
-        "day",
-    ),
-    "two schedules of one name": (
-        scheduled("{name: n, cron: '0 0 * * *'}, {name: n, cron: '0 1 * * *'}"),
-        "spec.triggers.schedules[1].name",
-        "'n' is also the name of spec.triggers.schedules[0]",
-    ),
-    "schedules whose runs pile up": (
-        f"triggers: {{schedules: [{{name: n, cron: '0 0 * * *'}}]}}\nsteps: [{ONE}]",
-        "spec.retention",
-        "say in retention which of them stay",
     ),
     # order
     "needs in a sequence": (

@@ -1,0 +1,269 @@
+"""HTTP triggers: POST /hooks/WORKFLOW/TRIGGER makes a run, or tells one something. On a port of its own.
+
+Who is nobody gets one answer, whatever is wrong and whatever exists. Then the order is: the body's type and form,
+`when`, the input; only then anything is made. A run's name is a hash of the Workflow's UID, the trigger and the dedupe
+key, so that a request that comes again - because its sender saw no answer, or the engine died - finds its run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fairlead.api import API_VERSION
+from fairlead.api.canonical import canonical_json
+from fairlead.api.triggers import HmacAuth, HttpTrigger, SignalCall
+from fairlead.api.workflow import Workflow
+from fairlead.engine.acceptance import INPUT_BYTES, is_ready
+from fairlead.engine.seams import Cluster, Resources
+from fairlead.engine.tokens import Unauthenticated
+from fairlead.engine.wellformed import problem
+from fairlead.errors import AuthorizerUnavailable, CredentialPending, FairleadError, KubeError
+from fairlead.flow.expressions import ExpressionError, evaluate_bool
+from fairlead.flow.schema import findings
+from fairlead.flow.template import render, render_text
+from fairlead.policy.permission import Permission, workflow_permission
+
+TRIGGER_LABEL = "fairlead.dev/trigger"
+ALLOWED_USE = "allowed-use"
+TOKEN_HEADER = "x-fairlead-token"
+MAX_BYTES = 1 << 20
+RETRY_AFTER = {"Retry-After": "5"}
+_UNSHOWN = frozenset({"authorization", "cookie", "proxy-authorization", TOKEN_HEADER})
+
+_log = logging.getLogger(__name__)
+
+
+class Answer(FairleadError):
+    """The request ends here, with this status and these words."""
+
+    reason = "Answered"
+
+    def __init__(self, status: int, error: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message or error)
+        body = {"error": error} | ({"message": message} if message else {})
+        self.response = Response(canonical_json(body), status, dict(headers or {}), "application/json")
+
+
+class Callers(Protocol):
+    """Verifies the tokens of those who call as a ServiceAccount (tokens.py)."""
+
+    async def subject(self, token: str) -> str:
+        """Return the user whose token it is, or raise Unauthenticated."""
+        ...
+
+
+class Hooks:
+    """Answers the requests of one namespace's triggers."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        cluster: Cluster,
+        *,
+        callers: Callers,
+        user_may: Callable[[str, Permission], Awaitable[bool]],
+    ) -> None:
+        """Take what is declared, where runs are made, and who knows users and their permissions."""
+        self._resources = resources
+        self._cluster = cluster
+        self._callers = callers
+        self._user_may = user_may
+
+    def application(self) -> Starlette:
+        """Return the app of the port."""
+        return Starlette(routes=[Route("/hooks/{workflow}/{trigger}", self._post, methods=["POST"])])
+
+    async def _post(self, request: Request) -> Response:
+        try:
+            return await self._answer(request)
+        except Answer as answer:
+            return answer.response
+        except (KubeError, AuthorizerUnavailable) as error:
+            _log.warning("a trigger could not be answered: %s", error)
+            return Answer(503, "Unavailable", headers=RETRY_AFTER).response
+
+    async def _answer(self, request: Request) -> Response:
+        body = await _read(request)
+        workflow, trigger = self._find(**request.path_params)
+        user = await self._authenticate(request, body, workflow, trigger)
+        if workflow is None or trigger is None:
+            raise Answer(401, "Unauthenticated")
+        scope = {"body": _parse(request, body), "headers": _headers(request, trigger)}
+        if trigger.when is not None and not _evaluated(f"{trigger.name}.when", evaluate_bool, trigger.when, scope):
+            return _json({"outcome": "Ignored"}, 200)
+        if trigger.signal is not None:
+            return await self._signal(workflow, trigger, trigger.signal, scope, user)
+        return await self._start(workflow, trigger, scope, user)
+
+    def _find(self, workflow: str, trigger: str) -> tuple[Workflow | None, HttpTrigger | None]:
+        known = self._resources.workflows.get(workflow)
+        declared = (known.spec.triggers.http or []) if known is not None and known.spec.triggers is not None else []
+        return known, next((one for one in declared if one.name == trigger), None)
+
+    async def _authenticate(
+        self, request: Request, body: bytes, workflow: Workflow | None, trigger: HttpTrigger | None
+    ) -> str:
+        """Return who calls: the user of a token; "" of who knows the key.
+
+        Raises:
+            Answer: it is nobody, or somebody who may not.
+        """
+        if workflow is None or trigger is None:
+            raise Answer(401, "Unauthenticated")
+        if trigger.auth.hmac is not None:
+            if not self._signed(trigger.auth.hmac, request, body, f"{workflow.metadata.name}/{trigger.name}"):
+                raise Answer(401, "Unauthenticated")
+            return ""
+        bearer = request.headers.get("authorization", "")
+        token = request.headers.get(TOKEN_HEADER) or bearer.removeprefix("Bearer ")
+        try:
+            user = await self._callers.subject(token)
+        except Unauthenticated as error:
+            _log.info("a trigger's caller was refused", extra={"why": str(error)})
+            raise Answer(401, "Unauthenticated") from error
+        (permission, *_) = workflow_permission(workflow.metadata.name)
+        if not await self._user_may(user, permission):
+            raise Answer(403, "Forbidden", f"{user} needs {permission.verb} on {permission.resource}/{permission.name}")
+        return user
+
+    def _signed(self, auth: HmacAuth, request: Request, body: bytes, place: str) -> bool:
+        """Tell whether the body is signed with the key; a key that may not be used for this signs nothing."""
+        try:
+            use = (self._resources.credential(auth.secret_ref.name, ALLOWED_USE) or "").strip()
+            key = (self._resources.credential(auth.secret_ref.name, auth.secret_ref.key) or "").strip()
+        except CredentialPending as error:
+            raise Answer(503, "Unavailable", headers=RETRY_AFTER) from error
+        if use != "hmac" or not key:
+            why = f"the key {ALLOWED_USE} is not hmac" if use != "hmac" else f"it has no key {auth.secret_ref.key}"
+            _log.warning("trigger %s: Secret %s cannot be used: %s", place, auth.secret_ref.name, why)
+            return False
+        expected = auth.prefix + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+        given = request.headers.getlist(auth.header)
+        return len(given) == 1 and hmac.compare_digest(expected.encode(), given[0].strip().encode("latin-1"))
+
+    async def _start(self, workflow: Workflow, trigger: HttpTrigger, scope: Mapping[str, Any], user: str) -> Response:
+        name = trigger.name
+        value = _evaluated(f"{name}.input", render, trigger.input or {}, scope)
+        key = _evaluated(f"{name}.dedupeKey", render_text, trigger.dedupe_key or "", scope)
+        _fits(workflow, value)
+        if not is_ready(workflow):
+            raise Answer(503, "WorkflowNotReady", headers=RETRY_AFTER)
+        run = triggered_run(workflow, name, value, key=key or secrets.token_hex(16), user=user)
+        made = await self._cluster.create_run(run)
+        if (made["metadata"].get("labels") or {}).get(TRIGGER_LABEL) != name:
+            raise Answer(409, "Conflict", f"somebody else made a run with the name {made['metadata']['name']}")
+        fresh = made["spec"].get("input") == value and "status" not in made
+        answer = {"run": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
+        return _json(answer | {"outcome": "Accepted" if fresh else "Exists"}, 202 if fresh else 200)
+
+    async def _signal(
+        self, workflow: Workflow, trigger: HttpTrigger, call: SignalCall, scope: Mapping[str, Any], user: str
+    ) -> Response:
+        run = _evaluated(f"{trigger.name}.signal.run", render_text, call.run, scope)
+        data = _evaluated(f"{trigger.name}.signal.data", render, call.data, scope)
+        signal = {"name": call.name, "by": user or f"trigger:{trigger.name}"}
+        signal |= {"data": data} if data is not None else {}
+        try:
+            found = await self._cluster.signal_run(run, workflow.metadata.name, signal)
+        except KubeError as error:
+            if error.retryable or error.status == 409:
+                raise
+            raise Answer(422, "Invalid", error.message) from error
+        if not found:
+            raise Answer(404, "NotFound", f"there is no run {run} of Workflow {workflow.metadata.name}")
+        return _json({"outcome": "Signalled", "run": run}, 202)
+
+
+def triggered_run(workflow: Workflow, trigger: str, value: Mapping[str, Any], *, key: str, user: str) -> dict[str, Any]:
+    """Return the WorkflowRun of a request. It has generateName beside its name: nobody named it (see retention)."""
+    name = workflow.metadata.name
+    hashed = hashlib.sha256(f"{workflow.metadata.uid}/{trigger}/{key}".encode()).hexdigest()
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "WorkflowRun",
+        "metadata": {
+            "name": f"{name}-{hashed[:16]}",
+            "generateName": f"{name}-",
+            "namespace": workflow.metadata.namespace,
+            "labels": {TRIGGER_LABEL: trigger},
+        },
+        "spec": {"workflow": name, "input": dict(value)} | ({"requestedBy": user} if user else {}),
+    }
+
+
+async def _read(request: Request) -> bytes:
+    body = b""
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                raise Answer(413, "TooLarge", f"at most {MAX_BYTES} bytes are allowed")
+    except ClientDisconnect as error:
+        raise Answer(400, "Invalid", "the body did not come to its end") from error
+    return body
+
+
+def _parse(request: Request, body: bytes) -> Any:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Answer(415, "UnsupportedMediaType", "the body is application/json")
+    try:
+        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Answer(400, "Malformed", "the body is no JSON, or says one key twice") from error
+    if found := problem(value):
+        raise Answer(400, "Malformed", found)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _headers(request: Request, trigger: HttpTrigger) -> dict[str, str]:
+    """Return what expressions see of the headers: everything but what proves who calls."""
+    unshown = _UNSHOWN | ({trigger.auth.hmac.header.lower()} if trigger.auth.hmac is not None else set())
+    return {name: value for name, value in request.headers.items() if name not in unshown}
+
+
+def _evaluated(
+    place: str, evaluate: Callable[[Any, Mapping[str, Any]], Any], what: Any, scope: Mapping[str, Any]
+) -> Any:
+    try:
+        return evaluate(what, scope)
+    except ExpressionError as error:
+        raise Answer(422, "Invalid", f"{place}: {error.message}") from error
+
+
+def _fits(workflow: Workflow, value: Any) -> None:
+    try:
+        size = len(canonical_json(value))
+    except TypeError as error:
+        raise Answer(422, "Invalid", "the input is not JSON") from error
+    if size > INPUT_BYTES:
+        raise Answer(413, "TooLarge", f"the input has {size} bytes; at most {INPUT_BYTES} are allowed")
+    schema = workflow.spec.input.schema_ if workflow.spec.input is not None else None
+    wrong = findings(schema, value) if schema is not None else []
+    if wrong:
+        raise Answer(422, "Invalid", "the input: " + "; ".join(wrong))
+
+
+def _json(value: Any, status: int) -> Response:
+    return Response(canonical_json(value), status, media_type="application/json")

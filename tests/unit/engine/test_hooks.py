@@ -1,0 +1,314 @@
+"""HTTP triggers: who may call, what a request must be, and that the same request makes one run."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from tests.unit.engine.fakes import FakeResources, tool_step, workflow
+
+from fairlead.engine.acceptance import INPUT_BYTES
+from fairlead.engine.hooks import MAX_BYTES, TRIGGER_LABEL, Hooks
+from fairlead.engine.tokens import Unauthenticated
+from fairlead.errors import AuthorizerUnavailable, CredentialPending, KubeError, Unreachable
+from fairlead.policy.permission import Permission
+
+KEY = "a key of some length"
+HMAC = {"hmac": {"secretRef": {"name": "hooks", "key": "secret"}, "header": "X-Signature", "prefix": "v1="}}
+INCIDENT = {
+    "name": "incident",
+    "auth": HMAC,
+    "when": "body.kind == 'opened' && get(headers, 'x-event') != 'ping'",
+    "input": {"text": "$( body.text )", "n": "$( body.n )"},
+    "dedupeKey": "$( body.id )",
+}
+OPEN = {"name": "open", "auth": HMAC, "input": {"text": "x"}}
+SHOWN = {"name": "shown", "auth": HMAC, "input": {"text": "$( toJson(headers) )"}}
+CALLED = {"name": "called", "auth": {"kubernetes": {}}, "input": {"text": "$( body.text )"}}
+PAID = {"name": "paid", "auth": HMAC, "signal": {"run": "$( body.run )", "name": "paid", "data": {"n": "$( body.n )"}}}
+SCHEMA = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}, "n": {"type": "integer"}}}
+BODY = {"kind": "opened", "id": "i-1", "text": "it burns", "n": 3}
+
+
+class Resources(FakeResources):
+    """One Workflow with triggers, and a Secret."""
+
+    def __init__(self) -> None:
+        triggers = {"http": [INCIDENT, OPEN, SHOWN, CALLED, PAID]}
+        super().__init__(
+            workflow(
+                tool_step("a"), input={"schema": SCHEMA}, triggers=triggers, retention={"ttlSecondsAfterFinished": 60}
+            )
+        )
+        self.secret: dict[str, str] | None = {"allowed-use": "hmac\n", "secret": KEY}
+
+    def credential(self, secret: str, key: str) -> str | None:
+        if self.secret is None:
+            raise CredentialPending("not mounted yet")
+        return self.secret.get(key) if secret == "hooks" else None
+
+
+class Cluster:
+    """WorkflowRuns by name; `error` is what the API server says to every write."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.signals: list[tuple[str, str, Mapping[str, Any]]] = []
+        self.error: KubeError | None = None
+
+    async def create_run(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.error is not None:
+            raise self.error
+        name = run["metadata"]["name"]
+        if name in self.objects:
+            return {**self.objects[name], "status": {}}
+        self.objects[name] = {**run, "metadata": {**run["metadata"], "uid": f"uid-{len(self.objects)}"}}
+        return self.objects[name]
+
+    async def signal_run(self, name: str, workflow: str, signal: Mapping[str, Any]) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.signals.append((name, workflow, signal))
+        return name != "gone"
+
+
+class World:
+    """The port, and everything behind it."""
+
+    def __init__(self) -> None:
+        self.resources, self.cluster = Resources(), Cluster()
+        self.may: bool | Exception = True
+        self.asked: list[tuple[str, Permission]] = []
+        hooks = Hooks(self.resources, self.cluster, callers=self, user_may=self.user_may)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app=hooks.application())
+        self.client = httpx.AsyncClient(transport=transport, base_url="https://engine")
+
+    async def subject(self, token: str) -> str:
+        if token != "good":
+            raise Unauthenticated("no")
+        return "system:serviceaccount:shop:till"
+
+    async def user_may(self, user: str, permission: Permission) -> bool:
+        self.asked.append((user, permission))
+        if isinstance(self.may, Exception):
+            raise self.may
+        return self.may
+
+    async def post(self, trigger: str, body: Any = BODY, *, workflow: str = "w", **headers: str) -> httpx.Response:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", "X-Signature": signed(raw)} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return await self.client.post(f"/hooks/{workflow}/{trigger}", content=raw, headers=sent)
+
+    @property
+    def run(self) -> dict[str, Any]:
+        (only,) = self.cluster.objects.values()
+        return only
+
+
+def signed(raw: bytes, key: str = KEY) -> str:
+    return "v1=" + hmac.new(key.encode(), raw, hashlib.sha256).hexdigest()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    found = World()
+    yield found
+    await found.client.aclose()
+
+
+async def test_a_signed_request_makes_a_run(world: World) -> None:
+    answer = await world.post("incident")
+    assert (answer.status_code, answer.json()) == (
+        202,
+        {"run": world.run["metadata"]["name"], "uid": "uid-0", "outcome": "Accepted"},
+    )
+    assert world.run["spec"] == {"workflow": "w", "input": {"text": "it burns", "n": 3}}
+    assert world.run["metadata"]["labels"] == {TRIGGER_LABEL: "incident"}
+    assert world.run["metadata"]["generateName"] == "w-"
+
+
+async def test_the_same_key_again_is_answered_with_the_run_that_exists(world: World) -> None:
+    first = (await world.post("incident")).json()
+    again = await world.post("incident", BODY | {"text": "it still burns"})
+    assert (again.status_code, again.json()) == (200, first | {"outcome": "Exists"})
+    assert (await world.post("incident", BODY | {"id": "i-2"})).status_code == 202
+    assert len(world.cluster.objects) == 2
+
+
+async def test_without_a_key_every_request_makes_a_run(world: World) -> None:
+    for _ in range(2):
+        assert (await world.post("open", {})).status_code == 202
+    assert len(world.cluster.objects) == 2
+
+
+async def test_a_run_of_that_name_that_no_trigger_made_is_not_taken_for_its_own(world: World) -> None:
+    await world.post("incident")
+    world.run["metadata"]["labels"] = {}
+    assert (await world.post("incident")).status_code == 409
+
+
+@pytest.mark.parametrize("headers", [{}, {"X_Event": "ping"}])
+async def test_what_when_does_not_hold_for_is_answered_and_ignored(world: World, headers: dict[str, str]) -> None:
+    body = BODY if headers else BODY | {"kind": "closed"}
+    answer = await world.post("incident", body, **headers)
+    assert (answer.status_code, answer.json(), world.cluster.objects) == (200, {"outcome": "Ignored"}, {})
+
+
+NOBODY: dict[str, dict[str, Any]] = {
+    "no signature": {"X_Signature": ""},
+    "another key": {"X_Signature": signed(json.dumps(BODY).encode(), "another")},
+    "another body": {"X_Signature": signed(b"{}")},
+    "no prefix": {"X_Signature": signed(json.dumps(BODY).encode()).removeprefix("v1=")},
+    "upper case": {"X_Signature": signed(json.dumps(BODY).encode()).upper()},
+    "not ASCII": {"X_Signature": "v1=é".encode("latin-1").decode("latin-1")},
+    "no such trigger": {"trigger": "other"},
+    "no such workflow": {"workflow": "other"},
+    "no such workflow, no JSON": {"workflow": "other", "body": b"{"},
+    "unsigned, no JSON": {"body": b"{", "X_Signature": "v1=0"},
+    "unsigned, another type": {"Content_Type": "text/plain", "X_Signature": "v1=0"},
+    "no token": {"trigger": "called"},
+    "a wrong token": {"trigger": "called", "Authorization": "Bearer nothing"},
+}
+
+
+@pytest.mark.requirement("A06")
+@pytest.mark.parametrize("request_", NOBODY.values(), ids=NOBODY.keys())
+async def test_nobody_learns_anything(world: World, request_: dict[str, Any]) -> None:
+    given = {"trigger": "incident"} | request_
+    headers = {key: value.encode("latin-1").decode("latin-1") for key, value in given.items() if key[0].isupper()}
+    raw = given.get("body", json.dumps(BODY).encode())
+    sent = {"Content-Type": "application/json", "X-Signature": signed(raw)}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = await world.client.post(
+        f"/hooks/{given.get('workflow', 'w')}/{given['trigger']}",
+        content=raw,
+        headers=[(name.encode(), value.encode("latin-1")) for name, value in sent.items()],
+    )
+    assert (answer.status_code, answer.json()) == (401, {"error": "Unauthenticated"})
+    assert world.cluster.objects == {}
+
+
+@pytest.mark.requirement("A06")
+async def test_two_signatures_are_none(world: World) -> None:
+    raw = json.dumps(BODY).encode()
+    headers = [("Content-Type", "application/json"), ("X-Signature", signed(raw)), ("X-Signature", signed(raw))]
+    assert (await world.client.post("/hooks/w/incident", content=raw, headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize("use", ["", "tls", "HMAC"])
+async def test_a_secret_that_was_made_for_something_else_signs_nothing(
+    world: World, use: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert world.resources.secret is not None
+    world.resources.secret["allowed-use"] = use
+    assert (await world.post("incident")).status_code == 401
+    assert "the key allowed-use is not hmac" in caplog.text and KEY not in caplog.text
+
+
+@pytest.mark.parametrize("secret", [{"allowed-use": "hmac"}, {"allowed-use": "hmac", "secret": " "}])
+async def test_an_empty_key_signs_nothing(world: World, secret: dict[str, str]) -> None:
+    world.resources.secret = secret
+    raw = json.dumps(BODY).encode()
+    assert (await world.post("incident", raw, X_Signature=signed(raw, ""))).status_code == 401
+
+
+async def test_a_secret_that_is_not_mounted_yet_is_asked_for_later(world: World) -> None:
+    world.resources.secret = None
+    answer = await world.post("incident")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X_Fairlead_Token"])
+async def test_a_service_account_with_invoke_starts_a_run_in_its_name(world: World, header: str) -> None:
+    answer = await world.post("called", **{header: "Bearer good" if header == "Authorization" else "good"})
+    assert answer.status_code == 202
+    assert world.run["spec"]["requestedBy"] == "system:serviceaccount:shop:till"
+    assert world.asked == [("system:serviceaccount:shop:till", Permission("workflows", "w"))]
+
+
+@pytest.mark.requirement("A59")
+async def test_without_invoke_a_trigger_is_refused(world: World) -> None:
+    world.may = False
+    answer = await world.post("called", Authorization="Bearer good")
+    assert (answer.status_code, world.cluster.objects) == (403, {})
+    assert "system:serviceaccount:shop:till needs invoke on workflows/w" in answer.json()["message"]
+
+
+@pytest.mark.requirement("A59")
+async def test_when_nobody_can_tell_nothing_is_started(world: World) -> None:
+    world.may = AuthorizerUnavailable("no answer")
+    assert (await world.post("called", Authorization="Bearer good")).status_code == 503
+    assert world.cluster.objects == {}
+
+
+WRONG: dict[str, tuple[Any, int, str]] = {
+    "no JSON": (b"{", 400, "no JSON"),
+    "not UTF-8": (b'"\xff"', 400, "no JSON"),
+    "a key twice": (b'{"kind": 1, "kind": "opened"}', 400, "one key twice"),
+    "NaN": (b'{"kind": NaN}', 400, "no JSON"),
+    "too deep": (b"[" * 100_000, 400, "no JSON"),
+    "nested": (json.loads("[" * 80 + "]" * 80), 400, "nested deeper than 64"),
+    "a large number": (b'{"kind": 123456789012345678901234567890}', 400, "not JSON"),
+    "too large": (b" " * (MAX_BYTES + 1), 413, f"at most {MAX_BYTES} bytes"),
+    "when has no value": ({"text": "x"}, 422, "incident.when"),
+    "input has no value": ({"kind": "opened", "id": "1"}, 422, "incident.input"),
+    "does not fit": (BODY | {"n": "three"}, 422, "/n"),
+    "an input too large": (BODY | {"text": "x" * INPUT_BYTES}, 413, f"at most {INPUT_BYTES} are allowed"),
+}
+
+
+@pytest.mark.requirement("A25")
+@pytest.mark.parametrize(("body", "status", "words"), WRONG.values(), ids=WRONG.keys())
+async def test_a_wrong_body_is_refused_and_says_what_is_wrong(world: World, body: Any, status: int, words: str) -> None:
+    answer = await world.post("incident", body)
+    assert (answer.status_code, world.cluster.objects) == (status, {})
+    assert words in answer.json()["message"]
+
+
+@pytest.mark.requirement("A30")
+@pytest.mark.parametrize("content_type", ["text/plain", "multipart/form-data; boundary=x", "", "application/jsonp"])
+async def test_another_content_type_is_refused(world: World, content_type: str) -> None:
+    assert (await world.post("incident", Content_Type=content_type)).status_code == 415
+
+
+async def test_only_posts_are_answered_and_only_there(world: World) -> None:
+    assert (await world.client.get("/hooks/w/incident")).status_code == 405
+    assert (await world.client.post("/")).status_code == 404
+
+
+async def test_expressions_do_not_see_what_proves_who_calls(world: World) -> None:
+    await world.post("shown", {}, Authorization="Bearer x", Cookie="c", X_More="shown")
+    shown = json.loads(world.run["spec"]["input"]["text"])
+    assert shown["x-more"] == "shown"
+    assert {"authorization", "cookie", "x-signature"}.isdisjoint(shown)
+
+
+async def test_a_workflow_that_is_not_ready_is_asked_for_later(world: World) -> None:
+    world.resources.workflows["w"] = world.resources.workflows["w"].model_copy(update={"status": None})
+    answer = await world.post("incident")
+    assert (answer.status_code, answer.headers["Retry-After"], world.cluster.objects) == (503, "5", {})
+
+
+@pytest.mark.parametrize("error", [Unreachable(0, "no answer"), KubeError(403, "quota")])
+async def test_when_the_run_cannot_be_made_the_sender_shall_come_again(world: World, error: KubeError) -> None:
+    world.cluster.error = error
+    assert (await world.post("incident")).status_code == 503
+    world.cluster.error = None
+    assert (await world.post("incident")).status_code == 202
+
+
+async def test_a_signal_goes_to_the_run_that_the_request_names(world: World) -> None:
+    answer = await world.post("paid", {"run": "w-1", "n": 7})
+    assert (answer.status_code, answer.json()) == (202, {"outcome": "Signalled", "run": "w-1"})
+    assert world.cluster.signals == [("w-1", "w", {"name": "paid", "by": "trigger:paid", "data": {"n": 7}})]
+    assert (await world.post("paid", {"run": "gone", "n": 7})).status_code == 404
+    world.cluster.error = KubeError(422, "at most 50")
+    answer = await world.post("paid", {"run": "w-1", "n": 7})
+    assert (answer.status_code, answer.json()["message"]) == (422, "at most 50")
