@@ -97,6 +97,16 @@ class Access:
             for row in answer["entries"]
         ]
 
+    async def definitions(self, tool: str) -> list[dict[str, Any]]:
+        """Return the functions of a Tool as its server defines them now, asked by the engine.
+
+        Raises:
+            KubeError: the token is refused, there is no such Tool, or the engine or the server does not answer.
+        """
+        path = f"/api/v1/namespaces/{self.namespace}/services/{ENGINE_SERVICE}/proxy/v1/tools/{tool}/definitions"
+        answer = await self.kube.request("GET", path, headers={TOKEN_HEADER: await self._viewer_token()})
+        return list(answer["definitions"])
+
     async def _viewer_token(self) -> str:
         path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{VIEWER}/token"
         audience = f"https://engine.{self.namespace}.fairlead.dev/view"
