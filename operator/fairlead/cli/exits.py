@@ -22,7 +22,7 @@ class Exit(IntEnum):
 
 MEANING = {
     Exit.OK: "all went well; a run that was waited for succeeded",
-    Exit.FAILED: "a run that was waited for failed, or lint has findings",
+    Exit.FAILED: "a run that was waited for failed, lint has findings, or something stays without its pin",
     Exit.USAGE: "the command line, or a file that it names, is wrong",
     Exit.UNREACHABLE: "the cluster or the store cannot be reached",
     Exit.DENIED: "a permission is missing: yours, or the account's (the run ended with reason Denied)",
