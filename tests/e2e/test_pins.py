@@ -193,7 +193,7 @@ def test_a_tool_is_pinned_from_the_terminal_and_a_rug_that_is_pulled_stops_the_n
     assert called(team)[made + 1 :] == ["look"]
 
     defined(team, LOOK | {"description": POISON, "_meta": {"note": POISON}}, SEND)
-    until("drift is noticed", lambda: ends(team, "look") != ("Completed", ""), timeout_seconds=30)
+    until("drift is noticed", lambda: ends(team, "look")[0] == "Denied", timeout_seconds=30)
     made = len(called(team))
     reason, message = ends(team, "look")
     assert (reason, "the server defines look otherwise than it is pinned" in message) == ("Denied", True)
