@@ -67,7 +67,7 @@ _ALL = (
         dependencies={"site": _site(MODELS_LOCK, without=MODEL_PACKAGES)},
         code={
             "servers": _scripts(
-                TEST_SERVERS / "ledger.py",
+                *(TEST_SERVERS / name for name in ("ledger.py", "shifting.py")),
                 *(EXAMPLE_SERVERS / name for name in ("scripted.py", "handbook.py", "handbook.md")),
             )
         },

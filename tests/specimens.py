@@ -130,7 +130,7 @@ spec:
   description: The ticket system
   mcp: {url: "https://mcp.example.com/mcp"}
   functions:
-  - {name: search, effect: Read}
+  - {name: search, effect: Read, pin: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
   - name: create
     description: Files a ticket.
     effect: Reversible
@@ -175,6 +175,7 @@ spec:
       approval: {from: {users: [bob], groups: [oncall]}, minApprovals: 1, expiresAfterSeconds: 600, requester: Excluded}
     limits: [{tool: tickets, function: search, callsPerRun: 20}]
     budgets: {run: {tokens: 200000, modelCalls: 60, toolCalls: 100}}
+    pins: Required
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Approval
@@ -250,7 +251,11 @@ Tool:
   observedGeneration: 2
   conditions: [{type: Ready, status: "False", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
   protocolVersion: "2025-11-25"
-  functions: [{name: search, contract: Listed}, {name: drop, contract: Unlisted}]
+  functions:
+  - name: search
+    contract: Listed
+    digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+  - {name: drop, contract: Unlisted}
 Model:
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]

@@ -144,6 +144,8 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("a decision by nobody", "Approval", {"spec.decisions.0.by": REMOVED}, "spec.decisions[0].by: Required value"),
     ("an unknown decision", "Approval", {"spec.decisions.0.decision": "Maybe"}, 'Unsupported value: "Maybe"'),
     ("a selector of nothing", "Policy", {"spec.appliesTo.workflows.matchLabels": {}}, "at least 1 properties"),
+    ("a pin of another hash", "Tool", {"spec.functions.0.pin": "md5:00"}, "spec.functions[0].pin in body should match"),
+    ("an unknown word for pins", "Policy", {"spec.rules.pins": "Optional"}, 'Unsupported value: "Optional"'),
     ("a negative limit", "Policy", {"spec.rules.limits.0.callsPerRun": -1}, "should be greater than or equal to 0"),
     ("no function of a tool", "Policy", {"spec.grants.tools.0.functions": []}, "should have at least 1 items"),
 ]  # fmt: skip

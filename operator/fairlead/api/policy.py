@@ -145,6 +145,10 @@ class Rules(ApiModel):
     limits: Annotated[
         list[CallLimit], Field(max_length=50, description="How often functions are called.", json_schema_extra=ATOMIC)
     ] = []
+    pins: Annotated[
+        Literal["Required"] | None,
+        Field(description="Required: a function without a pin cannot be called. Whose pin does not fit never can."),
+    ] = None
     budgets: Budgets | None = None
 
 

@@ -57,7 +57,10 @@ class DecisionReason(StrEnum):
     MALFORMED = "Malformed"
     NONDETERMINISM = "Nondeterminism"
     INVALID = "Invalid"
-    TOOL_DRIFT = "ToolDrift"
+    TOOL_DRIFT = "ToolDrift"  # the server's definition of the function is not the pinned one
+    DEFINITION_UNKNOWN = (
+        "DefinitionUnknown"  # of a pinned function: the server does not list what it has; the call waits
+    )
     FORBIDDEN = "Forbidden"
     AUTHORIZER_UNAVAILABLE = "AuthorizerUnavailable"
     POLICY_DENIED = "PolicyDenied"
@@ -107,6 +110,15 @@ class ReachableReason(StrEnum):
     CREDENTIAL_PENDING = "CredentialPending"
     CREDENTIAL_MISSING = "CredentialMissing"
     EGRESS_DENIED = "EgressDenied"
+
+
+class PinnedReason(StrEnum):
+    """Reasons of a Tool's `Pinned`."""
+
+    PINNED = "Pinned"
+    DRIFT = "Drift"  # the message names the functions that the server defines otherwise, or not any more
+    UNPINNED = "Unpinned"  # the message names the functions without a pin
+    DEFINITION_UNKNOWN = "DefinitionUnknown"
 
 
 class AcceptedReason(StrEnum):

@@ -11,6 +11,7 @@ from fairlead.api.meta import (
     ApiModel,
     CelRule,
     Conditions,
+    Digest,
     FunctionName,
     JsonObject,
     Kind,
@@ -87,6 +88,13 @@ class Function(ApiModel):
     ] = "Irreversible"
     idempotency: Idempotency | None = None
     input: FunctionInput | None = None
+    pin: Annotated[
+        Digest | None,
+        Field(
+            description="The digest of the server's definition as it was reviewed: with any other the function cannot "
+            "be called. `fairlead pin` writes it. Absent: the definition is not looked at."
+        ),
+    ] = None
 
 
 class ToolLimits(ApiModel):
@@ -124,10 +132,13 @@ class DiscoveredFunction(ApiModel):
     contract: Annotated[
         Literal["Listed", "Unlisted"], Field(description="Is it in the contract? Unlisted cannot be called.")
     ]
+    digest: Annotated[
+        Digest | None, Field(description="Of its definition, as a pin has it. Absent where there are several of it.")
+    ] = None
 
 
 class ToolStatus(ApiModel):
-    """Written by the operator (Ready, Stalled) and the engine (Reachable, functions, protocolVersion)."""
+    """Written by the operator (Ready, Stalled) and the engine (Reachable, Pinned, functions, protocolVersion)."""
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
@@ -150,6 +161,7 @@ class Tool(Resource):
         columns=(
             PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
             PrinterColumn("Reachable", ".status.conditions[?(@.type=='Reachable')].status"),
+            PrinterColumn("Pinned", ".status.conditions[?(@.type=='Pinned')].status"),
             PrinterColumn("URL", ".spec.mcp.url", priority=1),
             PrinterColumn("Image", ".spec.mcp.server.image", priority=1),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from fairlead.cli import audit, cani, decide, exits, get, grants, lint, run, steer, submit, trace
+from fairlead.cli import audit, cani, decide, exits, get, grants, importtool, lint, pin, run, steer, submit, trace
 from fairlead.cli.exits import CommandFailed, Exit
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command("run")(run.run)
 app.command("lint")(lint.lint)
 app.command("grants")(grants.grants)
 app.command("can-i")(cani.can_i)
+app.command("import-tool")(importtool.import_tool)
+app.command("pin")(pin.pin)
 app.command("submit")(submit.submit)
 app.command("retry")(submit.retry)
 app.command("watch")(submit.watch)

@@ -96,6 +96,15 @@ class Access:
             for row in answer["entries"]
         ]
 
+    async def definitions(self, tool: str) -> list[dict[str, Any]]:
+        """Return the functions of a Tool as its server defines them now, asked by the engine.
+
+        Raises:
+            KubeError: the token is refused, there is no such Tool, or the engine or the server does not answer.
+        """
+        answer = await self.engine(f"/v1/tools/{tool}/definitions", await self.viewer_token())
+        return list(answer["definitions"])
+
     async def engine(self, path: str, token: str) -> Any:
         """Return what the engine answers to a read.
 

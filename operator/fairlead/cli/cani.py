@@ -12,10 +12,11 @@ import typer
 from fairlead.cli.exits import CommandFailed, Exit
 
 if TYPE_CHECKING:
+    from fairlead.api.tool import Tool
     from fairlead.api.workflow import Workflow
     from fairlead.cli.manifests import Manifests
     from fairlead.flow.calls import Call
-    from fairlead.policy.decision import Snapshot
+    from fairlead.policy.decision import Definitions, Snapshot
 
 
 def can_i(
@@ -88,11 +89,20 @@ async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapsho
         account=account,
         model=model,
         tool=tool,
+        definitions=_as_pinned(tool),
         authorization=await GrantAuthorizer(policies).authorize(account, required_permissions(call)),
         policies=binding(policies.values(), workflow.metadata.labels),
         scope=scope,
         limits=workflow.spec.limits or Limits(),
     )
+
+
+def _as_pinned(tool: Tool | None) -> Definitions:
+    """No server is asked: each is taken to define its functions as they are pinned."""
+    from fairlead.policy.decision import Definitions
+
+    functions = tool.spec.functions if tool is not None else []
+    return Definitions({function.name: function.pin for function in functions if function.pin is not None})
 
 
 def _tell(call: Call, snapshot: Snapshot) -> bool:

@@ -22,7 +22,7 @@ class Exit(IntEnum):
 
 MEANING = {
     Exit.OK: "all went well; a run that was waited for succeeded",
-    Exit.FAILED: "a run that was waited for failed, lint has findings, or an audit is not sound",
+    Exit.FAILED: "a run that was waited for failed, lint has findings, a pin is missing, or an audit is not sound",
     Exit.USAGE: "the command line, or a file that it names, is wrong",
     Exit.UNREACHABLE: "the cluster or the store cannot be reached",
     Exit.DENIED: "a permission is missing: yours, or the account's (the run ended with reason Denied)",

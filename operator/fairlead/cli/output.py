@@ -67,6 +67,20 @@ def duration(milliseconds: float) -> str:
     return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
 
 
+_INVISIBLE = frozenset({0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0}).union(
+    range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0)
+)
+"""Printable characters, to Unicode, that show nothing: fillers and variation selectors."""
+
+
+def visible(text: str) -> str:
+    """Return text in which every character shows that would steer the terminal, hide, or turn others around."""
+    return "".join(
+        char if char == "\n" or (char.isprintable() and ord(char) not in _INVISIBLE) else f"\\u{{{ord(char):x}}}"
+        for char in text
+    )
+
+
 def plain(text: str) -> str:
     """Return text that cannot steer the terminal: what a model or a tool said may hold escape sequences."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)

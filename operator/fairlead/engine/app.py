@@ -37,7 +37,7 @@ from fairlead.engine.reachable import Reachability
 from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.tls import Identity, identity
 from fairlead.engine.tokens import Issuer, Tokens
-from fairlead.engine.tools import ToolCaller
+from fairlead.engine.tools import Discovery, ToolCaller
 from fairlead.errors import KubeError
 from fairlead.flow.journal import RunUid
 from fairlead.kube.client import Kube
@@ -233,7 +233,7 @@ class App:
             self._engine.workflow_changed([name] if kind == "Workflow" else list(self._resources.workflows))
 
     async def _serve_readers(self, engine: WorkflowEngine) -> None:
-        application = readers(engine.store, Tokens(self._issuer, self._settings.namespace))
+        application = readers(engine.store, Tokens(self._issuer, self._settings.namespace), self._discover)
         await _server(application, HTTPS_PORT, self._identity()).serve()
 
     async def _serve_hooks(self) -> None:
@@ -244,6 +244,10 @@ class App:
             user_may=self._authorizer.user_may,
         )
         await _server(hooks.application(), HOOKS_PORT, self._identity()).serve()
+
+    async def _discover(self, name: str) -> Discovery | None:
+        tool = self._resources.tools.get(name)
+        return await self._tools.discover(name, tool) if tool is not None else None
 
     async def _serve_probes(self) -> None:
         application = probes(

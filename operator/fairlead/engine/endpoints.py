@@ -1,4 +1,4 @@
-"""What the engine answers: probes and metrics over plain HTTP, and reads of its journal over HTTPS.
+"""What the engine answers: probes and metrics over plain HTTP, and reads of its journal and of Tools over HTTPS.
 
 Readers come through the API server's service proxy with a viewer's token (tokens.py). Every refusal looks the same.
 There is no way to change anything here.
@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fairlead.api.canonical import canonical_json
 from fairlead.engine.store import RunRow, Store
 from fairlead.engine.tokens import Tokens, Unauthenticated
-from fairlead.errors import KubeError
+from fairlead.engine.tools import Discovery
+from fairlead.errors import FairleadError, KubeError
 from fairlead.flow.journal import Entry, RunUid
 from fairlead.telemetry.spans import Span, SpanFold
 
@@ -53,8 +54,15 @@ def probes(*, alive: Callable[[], bool], ready: Callable[[], bool], metrics: Cal
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", exposition)])
 
 
-def readers(store: Store, tokens: Tokens) -> Starlette:
-    """Return the app of the TLS port: runs, journals, spans, payloads and audit, for bearers of a viewer's token."""
+Discover = Callable[[str], Awaitable[Discovery | None]]
+"""Asks a Tool's server what it lists; None when there is no such Tool."""
+
+
+def readers(store: Store, tokens: Tokens, discover: Discover) -> Starlette:
+    """Return the app of the TLS port, for bearers of a viewer's token.
+
+    It tells runs, journals, spans, payloads and audit, and how the servers of Tools define their functions.
+    """
 
     async def runs(_: Request) -> Response:
         return _json({"runs": [_row(row) for row in await store.runs()]})
@@ -90,8 +98,16 @@ def readers(store: Store, tokens: Tokens) -> Starlette:
         body = await store.payload(_uid(request), request.path_params["digest"])
         return Response(body, media_type="application/json") if body is not None else _not_found()
 
+    async def definitions(request: Request) -> Response:
+        try:
+            found = await discover(request.path_params["name"])
+        except FairleadError as error:
+            return _json({"error": error.reason, "message": str(error)}, 503)
+        return _json({"definitions": found.definitions}) if found is not None else _not_found()
+
     return Starlette(
         routes=[
+            Route("/v1/tools/{name}/definitions", definitions),
             Route("/v1/runs", runs),
             Route("/v1/runs/{uid}/journal", journal),
             Route("/v1/runs/{uid}/spans", spans),

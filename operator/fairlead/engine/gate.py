@@ -39,8 +39,8 @@ from fairlead.flow.children import child_spec
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.scope import FINALLY
 from fairlead.flow.state import CallState
-from fairlead.policy.decide import decide, required_permissions, would_deny
-from fairlead.policy.decision import Decision
+from fairlead.policy.decide import called_function, decide, required_permissions, would_deny
+from fairlead.policy.decision import Decision, Definitions
 from fairlead.telemetry.ids import trace_id, traceparent
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Gate:
         began = self._clock()
         pause, waited_ms, has_slot = FIRST_PAUSE_SECONDS, 0, False
         while True:
+            before = self._clock()
             decision = await self._decide(log, call)
             # No await from the decision to the intent, but for those that start again at stage 1.
             if decision is None:
@@ -131,7 +132,6 @@ class Gate:
                 self._ask(log, call, decision)
                 return None
             if decision.verdict == "Wait" and self._clock() - began < LONGEST_WAIT_MS:
-                before = self._clock()
                 await self._sleep(pause)
                 waited_ms += self._clock() - before
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -152,6 +152,7 @@ class Gate:
     async def _decide(self, log: RunLog, call: Call) -> Decision | None:
         """Run stages 1 to 10. Return None when the call is settled."""
         try:
+            definitions = await self._definitions(call)
             started = time.perf_counter()
             authorization = await self._authorizer.authorize(log.account, required_permissions(call))
             self._observe("Authorize", started)
@@ -161,7 +162,7 @@ class Gate:
                 return None
             decision = _fence(log, call, self._clock()) or _parse(call) or _replay(recorded, call)
             if decision is None:
-                snapshot = self._snapshots.of(log, call, authorization)
+                snapshot = self._snapshots.of(log, call, authorization, definitions)
                 decision = decide(call, snapshot)
                 if snapshot.policies and decision.verdict == "Allow":
                     decision = replace(decision, audited=tuple(would_deny(call, snapshot)))
@@ -170,6 +171,18 @@ class Gate:
         except Exception:  # the boundary that fails closed: without a decision nothing is allowed
             _log.exception("decision failed", extra=_context(log))
             return Decision("Deny", Stage.CONTRACT, DecisionReason.DECISION_FAILED, "the decision failed; see the log")
+
+    async def _definitions(self, call: Call) -> Definitions:
+        """Return how a pinned function's server defines it now. Nobody is asked about one without a pin."""
+        target = self._snapshots.target(call)
+        tool = target if isinstance(target, Tool) else None
+        function = called_function(call, tool)
+        if tool is None or function is None or function.pin is None:
+            return Definitions()
+        started = time.perf_counter()
+        definitions = await self._tools.definitions(call.target, tool)
+        self._observe("Definitions", started)
+        return definitions
 
     async def _wait_for(self, slot: asyncio.Semaphore, held: AsyncExitStack, timeout_seconds: float) -> bool:
         """Wait for a free slot, at most as long as the call has; tell whether there is one."""

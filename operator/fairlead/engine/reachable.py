@@ -1,4 +1,4 @@
-"""`Reachable`: does a Tool's or Model's server answer, and what does it say about itself.
+"""`Reachable` and `Pinned`: does a Tool's or Model's server answer, and are its functions what was reviewed.
 
 Early news for people: nothing waits for it and no decision looks at it. A server is asked when its object changes and
 once a minute, each by a task of its own, so that one that hangs delays nobody.
@@ -14,7 +14,7 @@ from typing import Any
 from fairlead.api.conditions import set_condition, timestamp
 from fairlead.api.meta import Condition
 from fairlead.api.model import Model
-from fairlead.api.reasons import ReachableReason
+from fairlead.api.reasons import PinnedReason, ReachableReason
 from fairlead.api.tool import Tool
 from fairlead.engine.credentials import destination
 from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge
@@ -22,6 +22,7 @@ from fairlead.engine.seams import Resources
 from fairlead.engine.status import StatusWriter
 from fairlead.engine.tools import Discovery, ToolCaller
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied, StepError
+from fairlead.policy.pins import drift
 
 INTERVAL_SECONDS = 60.0
 RETRY_SECONDS = 5.0
@@ -33,6 +34,9 @@ _OF_ERROR: Mapping[type[Exception], tuple[bool | None, ReachableReason]] = {
     CredentialMissing: (False, ReachableReason.CREDENTIAL_MISSING),
     EgressDenied: (False, ReachableReason.EGRESS_DENIED),
 }
+
+
+_CONDITIONS = ("Reachable", "Pinned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Reachability:
             if isinstance(target, Tool):
                 async with asyncio.timeout(TIMEOUT_SECONDS):
                     discovery = await self._tools.discover(target.metadata.name, target)
-                missing = {f.name for f in target.spec.functions} - set(discovery.functions)
+                missing = {f.name for f in target.spec.functions} - discovery.digests.keys()
                 note = f"the server does not list {', '.join(sorted(missing))}" if missing else ""
                 return Finding(True, ReachableReason.ANSWERED, note, discovery)
             await self._models_endpoint(target)
@@ -131,7 +135,7 @@ class Reachability:
     def _say(self, kind: str, name: str, target: Tool | Model, found: Finding) -> None:
         published = target.status.model_dump(by_alias=True, exclude_none=True) if target.status else {}
         ours: dict[str, Any] = {key: published[key] for key in ("protocolVersion", "functions") if key in published}
-        ours["conditions"] = [c for c in published.get("conditions", ()) if c["type"] == "Reachable"]
+        ours["conditions"] = [c for c in published.get("conditions", ()) if c["type"] in _CONDITIONS]
 
         def compose(previous: Mapping[str, Any]) -> dict[str, Any]:
             return server_status(target, found, previous=previous, now=timestamp(self._clock()))
@@ -158,12 +162,39 @@ def server_status(target: Tool | Model, found: Finding, *, previous: Mapping[str
         now=now,
         observed_generation=target.metadata.generation,
     )
+    if isinstance(target, Tool):
+        pinned, reason, message = pinned_state(target, found.discovery)
+        conditions = set_condition(
+            conditions,
+            "Pinned",
+            pinned,
+            reason=reason.value,
+            message=message,
+            now=now,
+            observed_generation=target.metadata.generation,
+        )
     status: dict[str, Any] = {"conditions": [c.model_dump(by_alias=True, exclude_none=True) for c in conditions]}
     if isinstance(target, Tool) and found.discovery is not None:
         listed = {function.name for function in target.spec.functions}
         status["protocolVersion"] = found.discovery.protocol_version
         status["functions"] = [
             {"name": name[:128], "contract": "Listed" if name in listed else "Unlisted"}
-            for name in sorted(found.discovery.functions)[:200]
+            | ({"digest": digest} if digest else {})
+            for name, digest in sorted(found.discovery.digests.items())[:200]
         ]
     return status
+
+
+def pinned_state(tool: Tool, discovery: Discovery | None) -> tuple[bool | None, PinnedReason, str]:
+    """Return the status, reason and message of `Pinned`: is every function of the contract as somebody reviewed it."""
+    functions = tool.spec.functions
+    unpinned = ", ".join(function.name for function in functions if function.pin is None)
+    if discovery is None and any(function.pin is not None for function in functions):
+        return None, PinnedReason.DEFINITION_UNKNOWN, "the server does not say how its functions are defined"
+    digests = discovery.digests if discovery is not None else {}
+    drifted = [found for function in functions if (found := drift(function, digests))]
+    if drifted:
+        return False, PinnedReason.DRIFT, "; ".join(drifted)
+    if unpinned:
+        return False, PinnedReason.UNPINNED, f"without a pin: {unpinned}"
+    return True, PinnedReason.PINNED, ""

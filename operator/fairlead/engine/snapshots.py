@@ -20,7 +20,7 @@ from fairlead.flow.journal import Draft
 from fairlead.flow.runstate import ApprovalState
 from fairlead.flow.state import CallState, repeats_of
 from fairlead.policy.decide import find_function
-from fairlead.policy.decision import Authorization, Obstacle, Requirement, RunUsage, Snapshot
+from fairlead.policy.decision import Authorization, Definitions, Obstacle, Requirement, RunUsage, Snapshot
 from fairlead.policy.rules import binding, call_approvals, scope_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Snapshots:
             case _:
                 return self._resources.models.get(call.target)
 
-    def of(self, log: RunLog, call: Call, authorization: Authorization) -> Snapshot:
+    def of(self, log: RunLog, call: Call, authorization: Authorization, definitions: Definitions) -> Snapshot:
         """Return everything that stages 4 to 10 look at."""
         target = self.target(call)
         used = log.state.usage
@@ -60,6 +60,7 @@ class Snapshots:
             model=target if isinstance(target, Model) else None,
             tool=target if isinstance(target, Tool) else None,
             workflow=target if isinstance(target, Workflow) else None,
+            definitions=definitions,
             authorization=authorization,
             limits=log.plan.limits,
             usage=RunUsage(

@@ -27,17 +27,19 @@ def trigger_problems(spec: WorkflowSpec) -> Iterator[Problem]:
         return
     schema = spec.input.schema_ if spec.input is not None else None
     schema = schema if schema is not None and not check_schema(schema) else None
-    for kind, items in (("schedules", triggers.schedules or []), ("http", triggers.http or [])):
-        first: dict[str, int] = {}
-        for index, item in enumerate(items):
-            if item.name in first:
-                where = f"spec.triggers.{kind}[{index}].name"
-                yield where, f"'{item.name}' is also the name of spec.triggers.{kind}[{first[item.name]}]"
-            first.setdefault(item.name, index)
+    yield from _names("schedules", [schedule.name for schedule in triggers.schedules or []])
+    yield from _names("http", [trigger.name for trigger in triggers.http or []])
     for index, schedule in enumerate(triggers.schedules or []):
         yield from _schedule(schedule, f"spec.triggers.schedules[{index}]", schema)
     for index, trigger in enumerate(triggers.http or []):
         yield from _http(trigger, f"spec.triggers.http[{index}]", schema)
+
+
+def _names(kind: str, names: list[str]) -> Iterator[Problem]:
+    for index, name in enumerate(names):
+        if names.index(name) < index:
+            first = f"spec.triggers.{kind}[{names.index(name)}]"
+            yield f"spec.triggers.{kind}[{index}].name", f"'{name}' is also the name of {first}"
 
 
 def _schedule(schedule: Schedule, path: str, schema: Any) -> Iterator[Problem]:

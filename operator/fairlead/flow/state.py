@@ -32,6 +32,7 @@ _CLASS_OF_DENIAL = {
     DecisionReason.BUDGET_EXCEEDED: ErrorClass.BUDGET_EXCEEDED,
     DecisionReason.RATE_LIMITED: ErrorClass.RATE_LIMITED,
     DecisionReason.AUTHORIZER_UNAVAILABLE: ErrorClass.UNAVAILABLE,
+    DecisionReason.DEFINITION_UNKNOWN: ErrorClass.UNAVAILABLE,
 }
 
 

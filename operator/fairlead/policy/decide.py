@@ -19,6 +19,7 @@ from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.schema import findings
 from fairlead.policy.decision import Breach, Decision, Requirement, Snapshot
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
+from fairlead.policy.pins import drift, pin_rules
 from fairlead.policy.rules import call_approvals, call_limits, call_rules, run_budgets
 
 IDENTICAL_CALLS = 3
@@ -50,10 +51,16 @@ def find_function(tool: Tool, name: str) -> Function | None:
     return next((function for function in tool.spec.functions if function.name == name), None)
 
 
+def called_function(call: Call, tool: Tool | None) -> Function | None:
+    """Return the contract of the function that is called, None if it has none or the call is of another kind."""
+    return find_function(tool, call.function) if tool is not None and call.kind is CallKind.TOOL else None
+
+
 def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
     """Return what Policies in Audit mode find; it decides nothing."""
     found = chain(
         call_rules(call, snapshot.scope, snapshot.policies),
+        pin_rules(called_function(call, snapshot.tool), snapshot.policies),
         call_limits(call, snapshot.made, snapshot.policies),
         run_budgets(call, snapshot.usage, snapshot.policies),
     )
@@ -61,10 +68,10 @@ def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
 
 
 def contract(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 4: what is called exists, can do this, was offered, and the arguments fit."""
+    """Stage 4: what is called exists, can do this, was offered, is what was pinned, and the arguments fit."""
     match call.kind:
         case CallKind.TOOL:
-            problem = _tool_problem(call, snapshot)
+            return _tool_contract(call, snapshot)
         case CallKind.WORKFLOW:
             problem = _workflow_problem(call, snapshot.workflow)
         case _:
@@ -85,7 +92,8 @@ def rbac(call: Call, snapshot: Snapshot) -> Decision | None:
 
 def rules(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 6: no Policy's rule denies the call, and the way to its destination is free."""
-    broken = _enforced(call_rules(call, snapshot.scope, snapshot.policies))
+    pins = pin_rules(called_function(call, snapshot.tool), snapshot.policies)
+    broken = _enforced(chain(call_rules(call, snapshot.scope, snapshot.policies), pins))
     if broken is not None:
         return _deny(Stage.RULES, DecisionReason.POLICY_DENIED, str(broken))
     if snapshot.obstacle is None:
@@ -168,15 +176,26 @@ def _model_problem(call: Call, model: Model | None) -> str:
     return ""
 
 
-def _tool_problem(call: Call, snapshot: Snapshot) -> str:
+def _tool_contract(call: Call, snapshot: Snapshot) -> Decision | None:
+    function, problem = called_function(call, snapshot.tool), ""
     if snapshot.tool is None:
-        return f"there is no Tool {call.target}"
-    function = find_function(snapshot.tool, call.function)
-    if function is None:
-        return f"{call.function} is not in the contract of Tool {call.target}"
-    if not call.offered:
-        return f"the step does not offer {call.target}.{call.function}"
-    return _argument_problem(function, call.request.get("arguments"))
+        problem = f"there is no Tool {call.target}"
+    elif function is None:
+        problem = f"{call.function} is not in the contract of Tool {call.target}"
+    elif not call.offered:
+        problem = f"the step does not offer {call.target}.{call.function}"
+    if problem or function is None:
+        return _deny(Stage.CONTRACT, DecisionReason.INVALID, problem)
+    digests = snapshot.definitions.digests
+    if function.pin is not None and digests is None and snapshot.obstacle is None:  # an obstacle says more, in stage 6
+        why = snapshot.definitions.message or "the server was not asked yet"
+        unknown = f"{call.target}.{function.name} is pinned, and nobody knows how it is defined now: {why}"
+        return Decision("Wait", Stage.CONTRACT, DecisionReason.DEFINITION_UNKNOWN, unknown)
+    drifted = drift(function, digests) if digests is not None else ""
+    if drifted:
+        return _deny(Stage.CONTRACT, DecisionReason.TOOL_DRIFT, f"Tool {call.target}: {drifted}")
+    problem = _argument_problem(function, call.request.get("arguments"))
+    return _deny(Stage.CONTRACT, DecisionReason.INVALID, problem) if problem else None
 
 
 def _workflow_problem(call: Call, workflow: Workflow | None) -> str:

@@ -48,6 +48,14 @@ class Obstacle:
 
 
 @dataclass(frozen=True, slots=True)
+class Definitions:
+    """What the Tool's server says now that its functions are: a digest each. None when nobody knows, and why."""
+
+    digests: Mapping[str, str] | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Breach:
     """A rule of a Policy that a call would break. Only what is `enforced` decides."""
 
@@ -88,6 +96,7 @@ class Snapshot:
         model: the Model that is called, None if there is none of that name.
         tool: the Tool that is called, None if there is none of that name.
         workflow: the Workflow that is called, None if there is none of that name.
+        definitions: of a pinned function, how its server defines it now.
         authorization: what the authorizer said.
         limits: the run's bounds.
         usage: what it used so far.
@@ -105,6 +114,7 @@ class Snapshot:
     model: Model | None = None
     tool: Tool | None = None
     workflow: Workflow | None = None
+    definitions: Definitions = field(default_factory=Definitions)
     authorization: Authorization = field(default_factory=lambda: Authorization("Unavailable"))
     limits: Limits = field(default_factory=Limits)
     usage: RunUsage = field(default_factory=RunUsage)

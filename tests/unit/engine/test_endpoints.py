@@ -8,11 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fairlead.api.reasons import ErrorClass
 from fairlead.engine import endpoints
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.store import Store
 from fairlead.engine.tokens import Unauthenticated
-from fairlead.errors import Unreachable
+from fairlead.engine.tools import Discovery
+from fairlead.errors import StepError, Unreachable
 from fairlead.flow.journal import Draft, EntryKind, RunUid
 
 UID = RunUid("7f0c6c1e-0000-4000-8000-000000000001")
@@ -26,6 +28,15 @@ class Tokens:
             raise Unauthenticated("no")
 
 
+LOOK = {"name": "look", "description": "\u202eodd", "inputSchema": {"type": "object"}}
+
+
+async def discover(name: str) -> Discovery | None:
+    if name == "away":
+        raise StepError(ErrorClass.UNAVAILABLE, "Tool away: no answer")
+    return Discovery("2026-07-28", (LOOK,)) if name == "tickets" else None
+
+
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     store = await Store.open(tmp_path / "journal.db", clock=lambda: 1000)
@@ -37,7 +48,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
             Draft(EntryKind.RUN_SUCCEEDED, data={"output": "x" * 5000}),
         ],
     )
-    app = readers(store, Tokens())  # type: ignore[arg-type]  # only verify() is used
+    app = readers(store, Tokens(), discover)  # type: ignore[arg-type]  # only verify() is used
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="https://engine") as found:
         yield found
@@ -52,6 +63,14 @@ async def test_a_reader_gets_the_journal_with_payloads_put_back(client: httpx.As
     entries = (await get(client, f"/v1/runs/{UID}/journal")).json()["entries"]
     assert [entry["kind"] for entry in entries] == ["RunAccepted", "RunSucceeded"]
     assert entries[1]["data"]["output"] == "x" * 5000
+
+
+async def test_a_reader_gets_the_definitions_of_a_tool_as_its_server_wrote_them(client: httpx.AsyncClient) -> None:
+    assert (await get(client, "/v1/tools/tickets/definitions")).json() == {"definitions": [LOOK]}
+    assert (await get(client, "/v1/tools/none/definitions")).status_code == 404
+    away = await get(client, "/v1/tools/away/definitions")
+    assert (away.status_code, away.json()["message"]) == (503, "Tool away: no answer")
+    assert (await get(client, "/v1/tools/tickets/definitions", token="bad")).status_code == 401
 
 
 async def test_a_reader_gets_runs_and_spans(client: httpx.AsyncClient) -> None:

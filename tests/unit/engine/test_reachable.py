@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from fairlead.api.canonical import digest
 from fairlead.api.model import Model
 from fairlead.api.reasons import ReachableReason
 from fairlead.api.tool import Tool
-from fairlead.engine.reachable import Finding, server_status
+from fairlead.engine.reachable import Finding, pinned_state, server_status
 from fairlead.engine.tools import Discovery
 
 META = {"name": "handbook", "namespace": "team", "uid": "u", "generation": 3}
@@ -17,19 +20,60 @@ TOOL = Tool.model_validate(
 MODEL = Model.model_validate(
     {"metadata": META, "spec": {"endpoint": {"api": "OpenAIChat", "url": "https://m.example.com/v1", "model": "m"}}}
 )
+SEARCH = {"name": "search", "inputSchema": {"type": "object"}}
+REMOVE = {"name": "remove"}
+DISCOVERY = Discovery("2026-07-28", (SEARCH, REMOVE))
 NOW = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T00:01:00Z"
 
 
 def test_functions_outside_the_contract_are_shown_as_unlisted() -> None:
-    found = Finding(True, ReachableReason.ANSWERED, discovery=Discovery("2026-07-28", ("search", "remove")))
+    found = Finding(True, ReachableReason.ANSWERED, discovery=DISCOVERY)
     status = server_status(TOOL, found, previous={}, now=NOW)
     assert status["protocolVersion"] == "2026-07-28"
     assert status["functions"] == [
-        {"name": "remove", "contract": "Unlisted"},
-        {"name": "search", "contract": "Listed"},
+        {"name": "remove", "contract": "Unlisted", "digest": digest(REMOVE)},
+        {"name": "search", "contract": "Listed", "digest": digest(SEARCH)},
     ]
-    assert status["conditions"][0] | {"observedGeneration": 3, "status": "True"} == status["conditions"][0]
+    for condition in status["conditions"]:
+        status_ = "True" if condition["type"] == "Reachable" else "False"
+        assert condition | {"observedGeneration": 3, "status": status_} == condition
+
+
+def pinned(*functions: dict[str, Any]) -> Tool:
+    spec = {"mcp": {"url": "https://mcp.example.com/mcp"}, "functions": list(functions)}
+    return Tool.model_validate({"metadata": META, "spec": spec})
+
+
+OLD = "sha256:" + "0" * 64
+FITS = {"name": "search", "pin": digest(SEARCH)}
+
+
+@pytest.mark.requirement("A39")
+@pytest.mark.parametrize(
+    ("functions", "discovery", "state"),
+    [
+        ([FITS], DISCOVERY, (True, "Pinned", "")),
+        ([FITS, {"name": "remove"}], DISCOVERY, (False, "Unpinned", "without a pin: remove")),
+        ([FITS | {"pin": OLD}], DISCOVERY, (False, "Drift", "the server defines search otherwise than it is pinned")),
+        (
+            [FITS, {"name": "gone", "pin": OLD}, {"name": "remove"}],
+            DISCOVERY,
+            (False, "Drift", "the server does not list gone any more"),
+        ),
+        (
+            [FITS],
+            Discovery("2026-07-28", (SEARCH, SEARCH)),
+            (False, "Drift", "the server defines search more than once"),
+        ),
+        ([FITS], None, (None, "DefinitionUnknown", "the server does not say how its functions are defined")),
+        ([{"name": "search"}], None, (False, "Unpinned", "without a pin: search")),
+    ],
+)
+def test_pinned_says_whether_every_function_is_as_it_was_reviewed(
+    functions: list[dict[str, Any]], discovery: Discovery | None, state: tuple[bool | None, str, str]
+) -> None:
+    assert pinned_state(pinned(*functions), discovery) == state
 
 
 @pytest.mark.parametrize(("second", "since"), [(True, NOW), (False, LATER)])

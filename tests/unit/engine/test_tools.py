@@ -211,7 +211,7 @@ async def test_a_server_of_the_older_kind_keeps_its_session() -> None:
             assert (await caller.call("read", n=n)).result == {"text": "done"}
         assert server.opened == 1 and [call["arguments"] for call in server.calls] == [{"n": 0}, {"n": 1}]
         assert server.headers[0]["mcp-protocol-version"] == "2025-11-25"
-        assert (await caller.caller.discover("ledger", caller.tool)).functions == ("read", "append", "other")
+        assert list((await caller.caller.discover("ledger", caller.tool)).digests) == ["read", "append", "other"]
 
 
 @pytest.mark.requirement("F31")
@@ -294,7 +294,7 @@ async def test_discovery_names_the_protocol_and_all_functions(tmp_path: File) ->
     async with ledger_tool(tmp_path) as (caller, _, __):
         found = await caller.caller.discover("ledger", caller.tool)
     assert found.protocol_version == "2026-07-28"
-    assert set(found.functions) == {"read", "append", "append_keyed", "slow", "fail", "echo_headers"}
+    assert set(found.digests) == {"read", "append", "append_keyed", "slow", "fail", "echo_headers"}
 
 
 async def test_a_listing_without_end_is_given_up() -> None:

@@ -18,7 +18,7 @@ from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Path
 from fairlead.policy import decide as decisions
 from fairlead.policy.decide import STAGES, decide
-from fairlead.policy.decision import Authorization, Decision, Obstacle, RunUsage, Snapshot
+from fairlead.policy.decision import Authorization, Decision, Definitions, Obstacle, RunUsage, Snapshot
 from fairlead.policy.permission import Permission
 
 SCHEMA = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
@@ -28,6 +28,19 @@ TOOL = Tool.model_validate(
         "spec": {
             "mcp": {"url": "https://t.example.com/mcp"},
             "functions": [{"name": "search", "input": {"schema": SCHEMA}}, {"name": "create"}],
+        },
+    }
+)
+
+
+PIN = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
+PINNED = Tool.model_validate(
+    {
+        "metadata": {"name": "tickets"},
+        "spec": {
+            "mcp": {"url": "https://t.example.com/mcp"},
+            "functions": [{"name": "search", "pin": PIN, "input": {"schema": SCHEMA}}, {"name": "create"}],
         },
     }
 )
@@ -46,6 +59,9 @@ SEARCH = Call(ID, CallKind.TOOL, "tickets", "search", {"arguments": {"query": "r
 CHAT = Call(ID, CallKind.CHAT, "small", request={"messages": []})
 EMBED = replace(CHAT, kind=CallKind.EMBED, request={"texts": []})
 FINE = Snapshot("team-a", "triage", model=make_model("OpenAIChat"), tool=TOOL, authorization=ALLOWED)
+AS_PINNED = replace(FINE, tool=PINNED, definitions=Definitions({"search": PIN, "more": OTHER}))
+DRIFTED = replace(AS_PINNED, definitions=Definitions({"search": OTHER}))
+UNKNOWN = replace(AS_PINNED, definitions=Definitions(message="no answer"))
 SPENT = RunUsage(model_calls=500, tool_calls=500, tokens=2_000_000)
 BLOCKED = Obstacle(DecisionReason.EGRESS_DENIED, "not there")
 PENDING = Obstacle(DecisionReason.CREDENTIAL_PENDING, "not yet")
@@ -62,6 +78,22 @@ TABLE = [
     ("not offered", replace(SEARCH, offered=False), FINE, "Deny", Stage.CONTRACT, "Invalid"),
     ("misfit", replace(SEARCH, request={"arguments": {"query": 1}}), FINE, "Deny", Stage.CONTRACT, "Invalid"),
     ("no arguments", replace(SEARCH, request={}), FINE, "Deny", Stage.CONTRACT, "Invalid"),
+    ("as pinned", SEARCH, AS_PINNED, "Allow", Stage.APPROVAL, "Allowed"),
+    ("drifted", SEARCH, DRIFTED, "Deny", Stage.CONTRACT, "ToolDrift"),
+    ("gone", SEARCH, replace(AS_PINNED, definitions=Definitions({})), "Deny", Stage.CONTRACT, "ToolDrift"),
+    (
+        "no digest",
+        SEARCH,
+        replace(AS_PINNED, definitions=Definitions({"search": ""})),
+        "Deny",
+        Stage.CONTRACT,
+        "ToolDrift",
+    ),
+    ("drift of another", replace(SEARCH, function="create"), DRIFTED, "Allow", Stage.APPROVAL, "Allowed"),
+    ("defined somehow", SEARCH, UNKNOWN, "Wait", Stage.CONTRACT, "DefinitionUnknown"),
+    ("unknown and no way out", SEARCH, replace(UNKNOWN, obstacle=BLOCKED), "Deny", Stage.RULES, "EgressDenied"),
+    ("unknown, no secret", SEARCH, replace(UNKNOWN, obstacle=PENDING), "Wait", Stage.RULES, "CredentialPending"),
+    ("drifted misfit", replace(SEARCH, request={}), DRIFTED, "Deny", Stage.CONTRACT, "ToolDrift"),
     ("no grant", SEARCH, replace(FINE, authorization=DENIED), "Deny", Stage.RBAC, "Forbidden"),
     ("nobody knows", SEARCH, replace(FINE, authorization=UNAVAILABLE), "Wait", Stage.RBAC, "AuthorizerUnavailable"),
     ("no way out", SEARCH, replace(FINE, obstacle=BLOCKED), "Deny", Stage.RULES, "EgressDenied"),
@@ -139,7 +171,10 @@ snapshots = st.builds(
     namespace=st.just("team-a"),
     account=st.sampled_from(["triage", "other"]),
     model=st.sampled_from([None, make_model("OpenAIChat"), make_model("OpenAIEmbeddings")]),
-    tool=st.sampled_from([None, TOOL]),
+    tool=st.sampled_from([None, TOOL, PINNED]),
+    definitions=st.sampled_from(
+        [Definitions(), Definitions({}), Definitions({"search": PIN}), Definitions({"search": ""})]
+    ),
     authorization=st.sampled_from([ALLOWED, DENIED, UNAVAILABLE, Authorization("Denied")]),
     limits=st.builds(Limits, model_calls=st.integers(0, 3), tool_calls=st.integers(0, 3), tokens=st.integers(0, 3)),
     usage=st.builds(RunUsage, st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)),
@@ -169,6 +204,13 @@ def test_nothing_is_allowed_without_an_allow_of_the_authorizer(
     call: Call, snapshot: Snapshot, authorization: Authorization
 ) -> None:
     assert decide(call, replace(snapshot, authorization=authorization)).verdict != "Allow"
+
+
+@pytest.mark.requirement("A39")
+@given(calls, snapshots, st.sampled_from([Definitions(), Definitions({}), Definitions({"search": OTHER})]))
+def test_no_pinned_function_is_called_but_as_it_is_pinned(call: Call, snapshot: Snapshot, now: Definitions) -> None:
+    called = replace(call, kind=CallKind.TOOL, function="search")
+    assert decide(called, replace(snapshot, tool=PINNED, definitions=now)).verdict != "Allow"
 
 
 @given(calls, snapshots, st.integers(1, 3))

@@ -10,19 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.flow.world import accepted, plan_of
-from tests.unit.policy.test_decide import CHAT, FINE, SEARCH
+from tests.unit.policy.test_decide import CHAT, FINE, PIN, SEARCH, TOOL
 
 from fairlead.api.policy import Policy
 from fairlead.api.reasons import Stage
+from fairlead.api.tool import Function
 from fairlead.api.workflow import Workflow
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.runstate import ApprovalState
 from fairlead.policy.decide import decide, would_deny
-from fairlead.policy.decision import Decision, RunUsage, Snapshot
+from fairlead.policy.decision import Decision, Definitions, RunUsage, Snapshot
 from fairlead.policy.rules import binding, problems, scope_of
 
 STATE = accepted(plan_of([{"name": "answer", "transform": {"value": 1}}])).fold()
 CREATE = replace(SEARCH, function="create", request={"arguments": {"title": "x"}})
+# `create` has a pin, and is what it was pinned as; `search` has none.
+FUNCTIONS = [{"name": "search"}, {"name": "create", "pin": PIN}]
+TICKETS = TOOL.model_copy(
+    update={"spec": TOOL.spec.model_copy(update={"functions": [Function.model_validate(one) for one in FUNCTIONS]})}
+)
+HERE = replace(FINE, tool=TICKETS, definitions=Definitions({"create": PIN}))
 CHILD = Call(SEARCH.id, CallKind.WORKFLOW, "researcher", request={"input": {"topic": "x"}})
 
 
@@ -39,7 +46,7 @@ def denying(when: str, **more: Any) -> Policy:
 
 def bound(call: Call, *policies: Policy, **changes: Any) -> Snapshot:
     scope = scope_of(call, STATE, account="triage", effect="Reversible", model=None, labels={"tier": "prod"})
-    return replace(FINE, policies=binding(policies, {"tier": "prod"}), scope=scope, **changes)
+    return replace(HERE, policies=binding(policies, {"tier": "prod"}), scope=scope, **changes)
 
 
 def decided(call: Call, *policies: Policy, **changes: Any) -> Decision:
@@ -172,6 +179,18 @@ def test_a_rule_that_cannot_be_right_is_found_before_anything_runs(when: str, me
     assert message in f"{found.path}: {found.message}"
 
 
+@pytest.mark.requirement("A40")
+def test_where_pins_are_required_a_function_without_one_cannot_be_called() -> None:
+    required = policy(pins="Required")
+    decision = decided(SEARCH, required)
+    assert (decision.verdict, decision.stage, decision.reason) == ("Deny", Stage.RULES, "PolicyDenied")
+    assert decision.message.startswith("Policy p, rule pins: the function has no pin")
+    assert [decided(call, required).verdict for call in (CREATE, CHAT)] == ["Allow", "Allow"]
+    audited = policy(mode="Audit", pins="Required")
+    assert decided(SEARCH, audited).verdict == "Allow"
+    assert [breach.rule for breach in would_deny(SEARCH, bound(SEARCH, audited))] == ["pins"]
+
+
 ASKS: dict[str, Any] = {"name": "people", "when": "call.tool == 'tickets'", "then": "RequireApproval"}
 TERMS: dict[str, Any] = {"from": {"groups": ["oncall"]}, "requester": "Allowed"}
 
@@ -232,6 +251,7 @@ rules = st.fixed_dictionaries(
         ),
         "limits": st.lists(limits, max_size=2),
         "budgets": budgets.map(lambda run: {"run": run}),
+        "pins": st.sampled_from([None, "Required"]),
     }
 )
 numbered = st.lists(rules, max_size=4).map(lambda all_: [policy(f"p{n}", **one) for n, one in enumerate(all_)])
@@ -271,6 +291,15 @@ def test_audit_mode_finds_and_never_decides(
     alone = decided(call, policy("more", **more), usage=usage, made=made)
     found = would_deny(call, bound(call, audited, usage=usage, made=made))
     assert bool(found) is (alone.verdict != "Allow")
+
+
+@given(calls, st.lists(st.sampled_from([None, "Required"]), max_size=3))
+@pytest.mark.requirement("P6")
+def test_of_several_policies_one_that_requires_pins_is_enough(call: Call, several: list[str | None]) -> None:
+    apart = [policy(f"p{n}", pins=pins) for n, pins in enumerate(several)]
+    together = policy("all", pins="Required" if "Required" in several else None)
+    assert decided(call, *apart).verdict == decided(call, together).verdict
+    assert decided(call, *apart, *apart).verdict == decided(call, *reversed(apart)).verdict
 
 
 @given(calls, st.lists(budgets, min_size=1, max_size=3), usages)

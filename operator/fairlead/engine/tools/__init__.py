@@ -6,21 +6,24 @@ or was unavailable. Any other call whose request may have arrived without a clea
 
 from __future__ import annotations
 
+import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fairlead.api.canonical import canonical_json
 from fairlead.api.reasons import ErrorClass
-from fairlead.api.tool import Function, Tool, ToolLimits
-from fairlead.engine.credentials import Destination, destination
+from fairlead.api.tool import Function, Mcp, Tool, ToolLimits
+from fairlead.engine.credentials import destination
 from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge
 from fairlead.engine.outcomes import failed, refused, retry_after_ms
 from fairlead.engine.seams import Resources
 from fairlead.engine.tools.jsonrpc import HttpStatus, Json, RpcError, Unreadable
+from fairlead.engine.tools.listing import FRESH_SECONDS, Discovery, ToolDrift
 from fairlead.engine.tools.mcp import FAILURES, McpServer, NotConnected
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied, FairleadError, StepError
 from fairlead.flow.calls import Call, Outcome
 from fairlead.policy.decide import find_function
+from fairlead.policy.decision import Definitions
 
 RESERVED_HEADERS = frozenset(
     {"accept", "accept-encoding", "connection", "content-length", "content-type", "cookie", "host", "last-event-id"}
@@ -29,21 +32,14 @@ RESERVED_HEADERS = frozenset(
 _SPARE_BYTES = 64 * 1024  # an answer holds its result twice, as structure and as text, and some words around it
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
-    """What a server says about itself: the protocol's version, and the names of all functions that it lists."""
-
-    protocol_version: str
-    functions: tuple[str, ...]
-
-
 class ToolCaller:
-    """Calls functions on MCP servers. Knows each server's protocol and session until its address changes."""
+    """Calls functions on MCP servers. Knows each server's protocol, session and listing until it is another one."""
 
     def __init__(self, dialer: Dialer, resources: Resources) -> None:
         self._dialer = dialer
         self._resources = resources
-        self._servers: dict[str, McpServer] = {}
+        self._servers: dict[str, tuple[Mcp, McpServer]] = {}
+        self._listing: dict[McpServer, asyncio.Task[Discovery]] = {}
 
     async def call(
         self,
@@ -75,7 +71,7 @@ class ToolCaller:
         repeatable = function.effect == "Read" or idempotency_key is not None
         arguments, headers = _with_key(call, function, idempotency_key)
         try:
-            result = await self._server(name, destination(self._resources, tool)).call_tool(
+            result = await self._server(name, tool).call_tool(
                 function.name,
                 arguments,
                 headers=headers,
@@ -83,10 +79,11 @@ class ToolCaller:
                 end=started + timeout_seconds,
                 max_bytes=_SPARE_BYTES + 4 * limits.max_result_bytes,
                 repeatable=repeatable,
+                pin=function.pin,
             )
         except NotConnected as error:
             return _failure(error.cause, name, repeatable=True, started=started)  # the call itself was not sent
-        except (*FAILURES, CredentialMissing, CredentialPending) as error:
+        except (*FAILURES, ToolDrift, CredentialMissing, CredentialPending) as error:
             return _failure(error, name, repeatable=repeatable, started=started)
         return _outcome(result, name, limits.max_result_bytes, started)
 
@@ -97,23 +94,48 @@ class ToolCaller:
             EgressDenied, CredentialMissing, CredentialPending: the server may not be asked.
             StepError: it did not answer, or not as MCP says.
         """
-        end = time.perf_counter() + (tool.spec.limits or ToolLimits()).timeout_seconds
-        server = self._server(name, destination(self._resources, tool))
+        timeout_seconds = (tool.spec.limits or ToolLimits()).timeout_seconds
         try:
-            version, functions = await server.list_tools(end=end)
+            return await self._server(name, tool).list_tools(end=time.perf_counter() + timeout_seconds)
         except (NotConnected, *FAILURES) as error:
             cause = error.cause if isinstance(error, NotConnected) else error
             if isinstance(cause, EgressDenied):
                 raise cause from None
             raise StepError(ErrorClass.UNAVAILABLE, f"Tool {name}: {cause}") from error
-        return Discovery(version, tuple(str(function["name"]) for function in functions))
 
-    def _server(self, name: str, to: Destination) -> McpServer:
-        known = self._servers.get(name)
-        if known is None or (known.to.url, known.to.private) != (to.url, to.private):
-            known = self._servers[name] = McpServer(self._dialer, to)
-        known.to = to  # a rotated credential
-        return known
+    async def definitions(self, name: str, tool: Tool) -> Definitions:
+        """Return how the server defines its functions now, at most `FRESH_SECONDS` ago. Never raises."""
+        try:
+            server = self._server(name, tool)
+            if server.digests is None:
+                await self._listed(server)
+        except (NotConnected, *FAILURES, CredentialMissing, CredentialPending) as error:
+            return Definitions(message=str(error))
+        return Definitions(server.digests, "what it listed does not count any more")
+
+    async def _listed(self, server: McpServer) -> Discovery:
+        """Have the server list its functions, once for all who wait for it."""
+        if (task := self._listing.get(server)) is None:
+            # no await between the look-up and this line: nobody else starts the same one
+            task = asyncio.create_task(server.list_tools(end=time.perf_counter() + FRESH_SECONDS))
+            self._listing[server] = task
+            task.add_done_callback(lambda done: self._forget(server, done))
+        return await asyncio.shield(task)  # one caller that goes away does not take the answer from the others
+
+    def _forget(self, server: McpServer, done: asyncio.Task[Discovery]) -> None:
+        del self._listing[server]
+        if not done.cancelled():
+            done.exception()  # so that one nobody waits for any more is not reported as lost
+
+    def _server(self, name: str, tool: Tool) -> McpServer:
+        """Return the Tool's server; whatever its spec says of it anew makes it another one."""
+        to = destination(self._resources, tool)
+        mcp, server = self._servers.get(name, (None, None))
+        if server is None or (mcp, server.to.url, server.to.private) != (tool.spec.mcp, to.url, to.private):
+            server = McpServer(self._dialer, to)
+            self._servers[name] = (tool.spec.mcp, server)
+        server.to = to  # a rotated credential
+        return server
 
 
 def _with_key(call: Call, function: Function, key: str | None) -> tuple[Json, dict[str, str]]:
@@ -173,6 +195,8 @@ def _failure(error: FairleadError, name: str, *, repeatable: bool, started: floa
         case DialError(timed_out=timed_out):
             error_class = ErrorClass.TIMEOUT if timed_out else ErrorClass.UNAVAILABLE
             return failed(error_class if repeatable else unknown, message, started=started)
+        case ToolDrift():
+            return failed(ErrorClass.DENIED, message, reason=error.reason, started=started)
         case TooLarge():
             return failed(ErrorClass.TOOL_ERROR, message, reason="TooLarge", started=started)
         case HttpStatus(status=429):

@@ -6,7 +6,7 @@ result is capped while it is read, it is known whether a request was sent, and a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,10 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def _ignore(method: str) -> None:
+    """Do nothing about a notification."""
+
+
 async def ask(
     dialer: Dialer,
     to: Destination,
@@ -68,6 +72,7 @@ async def ask(
     headers: Mapping[str, str],
     timeout_seconds: float,
     max_bytes: int,
+    notified: Callable[[str], None] = _ignore,
 ) -> Reply:
     """Send a request and return its result.
 
@@ -78,6 +83,7 @@ async def ask(
         headers: the protocol's own.
         timeout_seconds: for everything.
         max_bytes: how much is read at most.
+        notified: is told the methods of the notifications that come before the answer.
 
     Raises:
         EgressDenied, DialError, TooLarge: as the dialer says.
@@ -102,7 +108,9 @@ async def ask(
             return Reply(_result(_load(await answer.read(max_bytes))), answer.headers)
         if kind == "text/event-stream":
             async for event in _events(answer, max_bytes):
-                if (response := _response_to(event, message["id"])) is not None:
+                if "method" in event and "id" not in event:
+                    notified(str(event["method"]))
+                elif (response := _response_to(event, message["id"])) is not None:
                     return Reply(_result(response), answer.headers)
             raise Unreadable("the event stream ended without an answer")
         raise Unreadable("the answer is neither JSON nor an event stream")
@@ -134,15 +142,13 @@ async def _events(answer: Answer, max_bytes: int) -> AsyncIterator[Json]:
 
 
 def _response_to(event: Json, request_id: int) -> Json | None:
-    """Return the event if it answers the request; None for a notification.
+    """Return the event if it answers the request, else None.
 
     Raises:
         Unreadable: the server asks something of us (sampling, elicitation), which is refused.
     """
     if "method" in event:
-        if "id" in event:
-            raise Unreadable("the server asked for something in return, which is refused")
-        return None
+        raise Unreadable("the server asked for something in return, which is refused")
     return event if event.get("id") == request_id else None
 
 

@@ -19,6 +19,15 @@ from fairlead.engine.credentials import Destination
 from fairlead.engine.dialer import Dialer, DialError, TooLarge
 from fairlead.engine.tools import paramheaders
 from fairlead.engine.tools.jsonrpc import HttpStatus, Json, Reply, RpcError, Unreadable, ask
+from fairlead.engine.tools.listing import (
+    FRESH_SECONDS,
+    LIST_CHANGED,
+    Discovery,
+    Listed,
+    ToolDrift,
+    digests_of,
+    is_definition,
+)
 from fairlead.errors import EgressDenied, FairleadError
 
 MODERN = "2026-07-28"
@@ -77,6 +86,8 @@ class McpServer:
         self.to = to
         self._dialer = dialer
         self._connection: Connection | None = None
+        self._listed: Listed | None = None
+        self._changes = 0
         self._param_headers: dict[str, paramheaders.Declared] = {}
         self._ids = itertools.count(1)
         self._connecting = asyncio.Lock()
@@ -91,6 +102,7 @@ class McpServer:
         end: float,
         max_bytes: int,
         repeatable: bool,
+        pin: str | None = None,
     ) -> Json:
         """Call a function and return the raw CallToolResult.
 
@@ -102,14 +114,18 @@ class McpServer:
             end: `time.perf_counter()` at which the time is over.
             max_bytes: how much of the answer is read at most.
             repeatable: the call may be made twice.
+            pin: over no connection is the call sent whose last listing has another digest for the function.
 
         Raises:
             NotConnected: the call was not sent.
+            ToolDrift: nor was this one.
             FairleadError: what `jsonrpc.ask` raises.
         """
         params = {"name": name, "arguments": arguments, "_meta": meta}
 
         async def send(connection: Connection) -> Json:
+            if pin is not None:
+                await self._hold_against(pin, name, connection, end)
             wanted = paramheaders.headers(self._param_headers.get(name, {}), arguments)
             reply = await self._ask(
                 connection, "tools/call", params, end=end, max_bytes=max_bytes, headers={**headers, **wanted}
@@ -123,26 +139,45 @@ class McpServer:
                 raise
         return await self._connected(send, end, repeatable=repeatable)
 
-    async def list_tools(self, *, end: float) -> tuple[str, list[Json]]:
+    @property
+    def digests(self) -> Mapping[str, str] | None:
+        """Return the digests that the server listed a moment ago over the connection that it has now, if it did."""
+        listed = self._listed
+        if listed is None or listed.connection is not self._connection:
+            return None
+        return listed.digests if time.perf_counter() - listed.asked_at <= FRESH_SECONDS else None
+
+    async def list_tools(self, *, end: float) -> Discovery:
         """Return the protocol's version and all functions that the server lists. Raises as `call_tool` does.
 
         Raises:
             Unreadable: not a listing, or one without end.
         """
 
-        async def send(connection: Connection) -> tuple[str, list[Json]]:
-            return connection.version, await self._list(connection, end)
+        async def send(connection: Connection) -> Discovery:
+            return Discovery(connection.version, tuple(await self._list(connection, end)))
 
         return await self._connected(send, end, repeatable=True)
+
+    async def _hold_against(self, pin: str, name: str, connection: Connection, end: float) -> None:
+        if self._listed is None or self._listed.connection is not connection:
+            try:
+                await self._list(connection, end)
+            except FAILURES as error:
+                raise NotConnected(error) from error
+        if self._listed is None:
+            raise NotConnected(Unreadable("the functions change while they are listed"))
+        if self._listed.digests.get(name) != pin:
+            raise ToolDrift(f"the server defines {name} otherwise than it is pinned")
 
     async def _learn_headers(self, name: str, end: float) -> bool:
         """Look up which arguments a function wants in headers; tell whether that is news."""
         known = self._param_headers.get(name, {})
         try:
-            _, tools = await self.list_tools(end=end)
+            found = await self.list_tools(end=end)
         except (NotConnected, *FAILURES):
             return False
-        for tool in tools:
+        for tool in found.definitions:
             self._param_headers[str(tool["name"])] = paramheaders.declared(tool.get("inputSchema"))
         return self._param_headers.get(name, {}) != known
 
@@ -185,14 +220,17 @@ class McpServer:
     async def _list(self, connection: Connection, end: float) -> list[Json]:
         found: list[Json] = []
         cursor: Any = None
+        asked_at, changes = time.perf_counter(), self._changes
         for _ in range(MAX_PAGES):
             params = {"cursor": cursor} if cursor is not None else {}
             reply = await self._ask(connection, "tools/list", params, end=end)
             tools, cursor = reply.result.get("tools"), reply.result.get("nextCursor")
             if not isinstance(tools, list):
                 raise Unreadable("the answer is no listing")
-            found += [tool for tool in tools if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
+            found += filter(is_definition, tools)
             if cursor is None:
+                # What changed while it was listed is read again by whoever needs it.
+                self._listed = Listed(connection, asked_at, digests_of(found)) if changes == self._changes else None
                 return found
             if len(found) > MAX_FUNCTIONS:
                 break
@@ -257,7 +295,13 @@ class McpServer:
             headers={**(headers or {}), **connection.headers(message["method"], message.get("params", {}))},
             timeout_seconds=end - time.perf_counter(),
             max_bytes=max_bytes,
+            notified=self._notified,
         )
+
+    def _notified(self, method: str) -> None:
+        if method == LIST_CHANGED:
+            self._changes += 1
+            self._listed = None
 
 
 def _shared(data: Any) -> bool:
