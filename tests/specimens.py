@@ -17,7 +17,7 @@ metadata: {name: triage}
 spec:
   description: Answers a customer message from the handbook.
   serviceAccountName: triage
-  input: {schema: {type: object, required: [message], properties: {message: {type: string}}}}
+  input: {trust: Untrusted, schema: {type: object, required: [message], properties: {message: {type: string}}}}
   defaults: {model: small, timeoutSeconds: 60, retry: {limit: 3, backoffSeconds: 1, factor: 2, maxBackoffSeconds: 60}}
   limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000, depth: 2}
   concurrency: {maxRuns: 10, key: $( input.customer ), whenBusy: Queue}
@@ -121,6 +121,7 @@ spec:
     path: other
     attempt: 1
     index: 0.0.0
+    label: Untrusted/Internal
     limits: {timeoutSeconds: 60, steps: 5, modelCalls: 4, toolCalls: 3, tokens: 1000, depth: 1}
 ---
 apiVersion: fairlead.dev/v1alpha1
@@ -134,6 +135,8 @@ spec:
   - name: create
     description: Files a ticket.
     effect: Reversible
+    reach: Internal
+    returns: {trust: Trusted, sensitivity: Confidential}
     idempotency: {header: Idempotency-Key}
     input: {schema: {type: object, properties: {title: {type: string}}}}
   credential: {secretRef: {name: tickets, key: token}, header: Authorization, scheme: Bearer}
@@ -176,6 +179,8 @@ spec:
     limits: [{tool: tickets, function: search, callsPerRun: 20}]
     budgets: {run: {tokens: 200000, modelCalls: 60, toolCalls: 100}}
     pins: Required
+    dataFlow: {untrustedToExternal: RequireApproval, approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1,
+        expiresAfterSeconds: 60, requester: Allowed}}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Approval

@@ -226,12 +226,12 @@ class TestOtherEnds:
     @pytest.mark.requirement("G1")
     def test_a_retry_goes_on_where_the_run_had_failed(self, team: Kubectl, cluster_environment: dict[str, str]) -> None:
         broken = {"name": "second", "transform": {"value": "$( input.missing )"}}
-        declare(team, workflow("twosteps", calls("append", "$( input.key )", name="first"), broken))
+        declare(team, workflow("twosteps", calls("append_keyed", "$( input.key )", name="first"), broken))
         becomes(team, "workflow", "twosteps", "Authorized")
         name = create_run(team, "twosteps", key="once-only")
         assert outcome(finished(team, name))[0] == "StepFailed"
         mended = {"name": "second", "transform": {"value": "$( steps.first.output )"}}
-        declare(team, workflow("twosteps", calls("append", "$( input.key )", name="first"), mended))
+        declare(team, workflow("twosteps", calls("append_keyed", "$( input.key )", name="first"), mended))
         becomes(team, "workflow", "twosteps", "Authorized")
         program = (sys.executable, "-m", "fairlead.cli", "retry", name, "--wait", "-o", "json")
         again = json.loads(run_program(*program, f"--namespace={team.namespace}", env=cluster_environment))
@@ -248,7 +248,7 @@ class TestOtherEnds:
             program = (sys.executable, "-m", "fairlead.cli", "audit", *words, f"--namespace={team.namespace}")
             return run_program(*program, env=cluster_environment)
 
-        declare(team, workflow("audited", calls("append", "$( input.key )")))
+        declare(team, workflow("audited", calls("append_keyed", "$( input.key )")))
         becomes(team, "workflow", "audited", "Authorized")
         name = create_run(team, "audited", key="for the record")
         run = finished(team, name)

@@ -68,7 +68,10 @@ class TestWhoMayWeakenATool:
         )
         plain = changed(
             tool,
-            {"spec.functions.0.effect": "Irreversible", "spec.functions.1.effect": REMOVED},
+            {
+                "spec.functions.0.effect": "Irreversible",
+                "spec.functions.1": {"name": "create", "description": "Files a ticket."},
+            },
         )
         assert f"spec.functions[search].pin: to add, change or remove it, {NEEDS}" in tries(alice, plain)
         assert tries(alice, changed(plain, {"spec.functions.0.pin": REMOVED})) == ""
@@ -88,7 +91,15 @@ class TestWhoMayWeakenATool:
             ({"spec.functions.0": REMOVED}, "functions[search].pin"),
             ({"spec.functions.0.effect": "Irreversible"}, ""),
             ({"spec.functions.1.effect": REMOVED}, ""),
-            ({"spec.functions.1": REMOVED}, ""),
+            ({"spec.functions.1": REMOVED}, "functions[create].returns.sensitivity"),
+            ({"spec.functions.2.reach": "Internal"}, "functions[drop].reach"),
+            ({"spec.functions.2.reach": "External"}, ""),
+            ({"spec.functions.2.returns": {"trust": "Trusted"}}, "functions[drop].returns.trust"),
+            ({"spec.functions.2.returns": {"sensitivity": "Public"}}, "functions[drop].returns.sensitivity"),
+            ({"spec.functions.2.returns": {"trust": "Untrusted", "sensitivity": "Confidential"}}, ""),
+            ({"spec.functions.1.returns.sensitivity": "Internal"}, "functions[create].returns.sensitivity"),
+            ({"spec.functions.1.returns": REMOVED}, "functions[create].returns.sensitivity"),
+            ({"spec.functions.1.returns.trust": "Untrusted"}, ""),
             ({"spec.functions.3": {"name": "more"}, "spec.description": "Another."}, ""),
         ],
     )

@@ -135,6 +135,26 @@ class Budgets(ApiModel):
     run: RunBudget
 
 
+class DataFlow(ApiModel):
+    """What may become of data. Labels follow what steps read, by themselves; see docs/data-flow.md."""
+
+    cel: ClassVar = (
+        CelRule(
+            "has(self.approval) == (self.untrustedToExternal == 'RequireApproval')",
+            "approval says who must approve: it goes with `untrustedToExternal: RequireApproval`",
+            ".approval",
+        ),
+    )
+    untrusted_to_external: Annotated[
+        Literal["Deny", "RequireApproval"],
+        Field(
+            description="What becomes of a call of a Tool that reaches outside or cannot be undone, when what led to "
+            "it holds both something untrusted and something confidential."
+        ),
+    ]
+    approval: ApprovalTerms | None = None
+
+
 class Rules(ApiModel):
     """What holds at every call of the runs that are bound. What is absent forbids nothing."""
 
@@ -150,6 +170,7 @@ class Rules(ApiModel):
         Field(description="Required: a function without a pin cannot be called. Whose pin does not fit never can."),
     ] = None
     budgets: Budgets | None = None
+    data_flow: DataFlow | None = None
 
 
 class PolicySpec(ApiModel):

@@ -87,6 +87,10 @@ class Parent(ApiModel):
     path: Annotated[str, Field(max_length=4096, description="The step that called.")]
     attempt: Annotated[int, Field(ge=1, description="The attempt of that step.")]
     index: Annotated[str, Field(max_length=64, description="Which call of the attempt.")]
+    label: Annotated[
+        str | None,
+        Field(max_length=32, description="Of what led to the call: the child's input has at least this label."),
+    ] = None
     limits: ParentLimits
 
 

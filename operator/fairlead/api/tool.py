@@ -73,6 +73,18 @@ class FunctionInput(ApiModel):
     schema_: Annotated[JsonObject, Field(alias="schema", description="A JSON Schema (2020-12) of type object.")]
 
 
+class Returns(ApiModel):
+    """The label of what a function returns, its errors included."""
+
+    trust: Annotated[
+        Literal["Trusted", "Untrusted"] | None,
+        Field(description="Untrusted (default): somebody outside may have written it, as a web page or a mail."),
+    ] = None
+    sensitivity: Annotated[
+        Literal["Public", "Internal", "Confidential"] | None, Field(description="Default Internal.")
+    ] = None
+
+
 class Function(ApiModel):
     """The contract of one function. What is not listed cannot be called."""
 
@@ -86,6 +98,11 @@ class Function(ApiModel):
             description="What a call does to the world. Default Irreversible. Only Read may be repeated after a crash."
         ),
     ] = "Irreversible"
+    reach: Annotated[
+        Literal["Internal", "External"] | None,
+        Field(description="Does what a call brings along reach somebody outside? External (default), or Internal."),
+    ] = None
+    returns: Returns | None = None
     idempotency: Idempotency | None = None
     input: FunctionInput | None = None
     pin: Annotated[

@@ -147,6 +147,13 @@ class Input(ApiModel):
     """What a run must bring."""
 
     schema_: Annotated[SchemaObject | None, Field(alias="schema")] = None
+    trust: Annotated[
+        Literal["Trusted", "Untrusted"] | None,
+        Field(
+            description="The label that the input starts with. Untrusted (default): whoever wrote it may want "
+            "something else than you; see `rules.dataFlow` of Policies."
+        ),
+    ] = None
 
 
 class Defaults(ApiModel):

@@ -16,6 +16,7 @@ from fairlead.api.run import WorkflowRun
 from fairlead.engine.acceptance import Accept
 from fairlead.engine.schedules import scheduled_ms
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, RunUid
+from fairlead.flow.labels import of_input
 from fairlead.flow.plan import Plan
 
 NO_ACCOUNT = "fairlead-none"
@@ -56,6 +57,7 @@ def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, retries: Run
         data["concurrencyKey"] = accept.key
     if run.spec.requested_by:
         data["requestedBy"] = run.spec.requested_by
+    data["inputLabel"] = str(of_input(workflow, parent.label if parent is not None else None))
     if parent is not None:
         data["parent"] = parent.to_yaml_dict()
     if run.spec.retry_from is not None:

@@ -37,6 +37,7 @@ from fairlead.engine.wellformed import problem
 from fairlead.flow.calls import Call, CallError, Outcome
 from fairlead.flow.children import child_spec
 from fairlead.flow.journal import Draft, EntryKind
+from fairlead.flow.labels import written
 from fairlead.flow.scope import FINALLY
 from fairlead.flow.state import CallState
 from fairlead.policy.decide import called_function, decide, required_permissions, would_deny
@@ -227,7 +228,7 @@ class Gate:
         effect, key = effect_and_key(target, log, call)
         admitted = _Admitted(target=target, effect=effect, key=key, waited_ms=waited_ms)
         if recorded_call(log, call) is None:
-            data = _named(call) | {"digest": call.digest, "effect": effect}
+            data = _named(call) | {"digest": call.digest, "effect": effect} | written(call.label)
             data |= {"key": key} if key is not None else {}
             data |= {"wouldDeny": [str(breach) for breach in decision.audited]} if decision.audited else {}
             if isinstance(target, Workflow):
@@ -310,6 +311,7 @@ class Gate:
             data["result"] = scrub(outcome.result, known_secrets(self._resources))
         if outcome.error is not None:
             data["error"] = outcome.error.as_data()
+        data |= written(self._snapshots.brought(log, call))
         if outcome.input_tokens or outcome.output_tokens:
             data["usage"] = {"inputTokens": outcome.input_tokens, "outputTokens": outcome.output_tokens}
             self._count_tokens(call, outcome)

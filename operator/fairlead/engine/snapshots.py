@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fairlead.api.model import Model
-from fairlead.api.policy import Policy
 from fairlead.api.reasons import DecisionReason
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow
@@ -17,11 +17,12 @@ from fairlead.flow.approvals import request
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.children import child_name
 from fairlead.flow.journal import Draft
+from fairlead.flow.labels import TRUSTED, WORST, Label, returned
 from fairlead.flow.runstate import ApprovalState
 from fairlead.flow.state import CallState, repeats_of
-from fairlead.policy.decide import find_function
+from fairlead.policy.decide import find_function, requirements
 from fairlead.policy.decision import Authorization, Definitions, Obstacle, Requirement, RunUsage, Snapshot
-from fairlead.policy.rules import binding, call_approvals, scope_of
+from fairlead.policy.rules import binding, scope_of
 
 if TYPE_CHECKING:
     from fairlead.engine.log import RunLog
@@ -53,8 +54,10 @@ class Snapshots:
         policies = binding(self._resources.policies.values(), labels)
         scope = _scope(log, call, target, labels) if policies else {}
         itself = 1 if recorded_call(log, call) is not None else 0  # a resumed call is in the counts already
+        accepted = log.state.accepted
+        label = call.label if accepted is not None and accepted.label is not None else WORST
         tools_itself, models_itself = (0, itself) if isinstance(target, Model) else (itself, 0)
-        return Snapshot(
+        snapshot = Snapshot(
             namespace=log.namespace,
             account=log.account,
             model=target if isinstance(target, Model) else None,
@@ -68,13 +71,21 @@ class Snapshots:
                 tool_calls=used.tool_calls - tools_itself,
                 tokens=used.input_tokens + used.output_tokens,
             ),
+            label=label,
             repeats=repeats_of(log.state, call),
             obstacle=self._obstacle(target),
             policies=policies,
             scope=scope,
             made=_made(log, call, itself),
-            approvals=self._approvals(log, call, scope, policies),
         )
+        return replace(snapshot, approvals=self._approvals(log, call, snapshot))
+
+    def brought(self, log: RunLog, call: Call) -> Label:
+        """Return the label of what a call brings: of a Tool's function what the contract says, also of its errors."""
+        target, accepted = self.target(call), log.state.accepted
+        if not isinstance(target, Tool) or accepted is None or accepted.label is None:
+            return TRUSTED
+        return returned(find_function(target, call.function))
 
     def request(self, log: RunLog, call: Call, needed: Requirement, *, now_ms: int) -> Draft:
         """Return the entry that asks people about a call. It is good for this request, this contract and this rule."""
@@ -99,9 +110,7 @@ class Snapshots:
             rule={"policy": needed.policy, "rule": needed.rule.name},
         )
 
-    def _approvals(
-        self, log: RunLog, call: Call, scope: Mapping[str, Any], policies: Sequence[Policy]
-    ) -> dict[tuple[str, str], ApprovalState]:
+    def _approvals(self, log: RunLog, call: Call, snapshot: Snapshot) -> dict[tuple[str, str], ApprovalState]:
         """Return what people were asked about this very call: the digests of requests tell."""
         step = log.state.steps.get(call.id.path)
         if step is None or not step.approvals or self.target(call) is None:
@@ -109,7 +118,7 @@ class Snapshots:
         asked = {approval.spec["digest"]: approval for approval in step.approvals.values()}
         digests = {
             needed.key: self.request(log, call, needed, now_ms=0).data["spec"]["digest"]
-            for needed in call_approvals(call, scope, policies)
+            for needed in requirements(call, snapshot)
         }
         return {key: asked[digest] for key, digest in digests.items() if digest in asked}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from fairlead.api.reasons import NEVER_RETRIED, RETRIED_BY_DEFAULT, ErrorClass
@@ -23,10 +24,12 @@ from fairlead.flow.backoff import backoff_ms, jitter_key
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.evaluation import PlaceEvaluator
 from fairlead.flow.journal import Draft, EntryKind, Path
+from fairlead.flow.labels import TRUSTED, Label, written
+from fairlead.flow.paths import is_turn
 from fairlead.flow.plan import Body, Plan, StepPlan
 from fairlead.flow.reuse import taken_over
 from fairlead.flow.scope import Frame
-from fairlead.flow.state import BodyState, RunState, StepState, first_failure, is_turn
+from fairlead.flow.state import BodyState, RunState, StepState, first_failure
 from fairlead.flow.steps import kinds
 from fairlead.flow.steps.attempt import Attempt, Enter, Failed, Fork, ResourceView, Result, Setting, Succeeded, failed
 from fairlead.flow.walking import (
@@ -84,9 +87,10 @@ class Walk:
 
     def _output(self, frame: Frame) -> BodyResult:
         if frame.body.output is None:
-            return Succeeded(self.state.steps[frame.path(frame.body.sequence[-1].name)].output)
-        value = evaluate(lambda: PlaceEvaluator(self.state, frame).render(frame.body.output))
-        return Failed(value.error) if value.error else Succeeded(value.value)
+            last = self.state.steps[frame.path(frame.body.sequence[-1].name)]
+            return Succeeded(last.output, last.label)
+        value = evaluate(PlaceEvaluator(self.state, frame), lambda evaluator: evaluator.render(frame.body.output))
+        return Failed(value.error) if value.error else Succeeded(value.value, value.label)
 
     # Steps that start.
 
@@ -113,7 +117,7 @@ class Walk:
             when = self.state.whens.get(path)
             if when is None:
                 expression = plan.spec.when
-                when = evaluate(lambda: PlaceEvaluator(self.state, frame).holds(expression))
+                when = evaluate(PlaceEvaluator(self.state, frame), lambda evaluator: evaluator.holds(expression))
                 self.record(EntryKind.EVALUATED, path, 0, evaluated("When", when))
             if when.error is not None:
                 self.fail(path, 0, when.error, then=plan.spec.on_error)
@@ -148,7 +152,7 @@ class Walk:
         kind = kinds.of(plan)
         setting = Setting(self.plan.defaults.model or "", self.resources)
         evaluator = PlaceEvaluator(self.state, frame)
-        value = evaluate(lambda: kind.inputs(plan.definition, evaluator, setting))
+        value = evaluate(evaluator, lambda evaluator: kind.inputs(plan.definition, evaluator, setting))
         self.record(EntryKind.EVALUATED, path, attempt, evaluated("Inputs", value))
 
     # Steps that go on.
@@ -168,8 +172,8 @@ class Walk:
 
     def _settle_body(self, step: StepState, result: BodyResult) -> None:
         match result:
-            case Succeeded(output):
-                self.succeed(step, output)
+            case Succeeded(output, label):
+                self.succeed(step, output, label=step.context.join(label or TRUSTED))
             case Failed(error):
                 self.fail(step.path, step.attempt, error)
             case Unfinished.DRAINED:
@@ -206,7 +210,7 @@ class Walk:
         elif result is None:
             result = self._wait(step, attempt, drain=drain)
         if isinstance(result, Succeeded):
-            self.succeed(step, result.output)
+            self.succeed(step, result.output, label=result.label or _label_of(plan, step))
         elif isinstance(result, Failed):
             self._attempt_failed(plan, step, result.error, drain=drain)
 
@@ -242,8 +246,10 @@ class Walk:
             inner = frame.enter(self.plan.blocks[way.block], step.path, error=way.error)
             result = self.body(inner, deadline_ms=attempt.deadline_ms, drain=drain)
         match result:
-            case Succeeded(output):
-                return Succeeded(way.wrap(output) if isinstance(way, Enter) else output)
+            case Succeeded(output, label):
+                return Succeeded(
+                    way.wrap(output) if isinstance(way, Enter) else output, step.context.join(label or TRUSTED)
+                )
             case Failed(error) as failure:
                 # What failed because of the deadline was cancelled; what failed before it, or while it passed, says so.
                 return _timed_out() if overdue and error.error_class == ErrorClass.CANCELLED else failure
@@ -254,9 +260,9 @@ class Walk:
 
     # Steps that end.
 
-    def succeed(self, step: StepState, output: Any, *, partial: str = "") -> None:
+    def succeed(self, step: StepState, output: Any, *, partial: str = "", label: Label | None = None) -> None:
         """Propose the end of a step that succeeded; `partial` says why its output is not whole."""
-        data = {"output": output} | ({"partial": partial} if partial else {})
+        data = {"output": output} | ({"partial": partial} if partial else {}) | written(label or step.context)
         self.record(EntryKind.STEP_SUCCEEDED, step.path, step.attempt, data)
 
     def _attempt_failed(self, plan: StepPlan, step: StepState, error: CallError, *, drain: Drain) -> None:
@@ -333,6 +339,13 @@ def _handler(plan: StepPlan) -> OnError | None:
 def _may_retry(plan: StepPlan, step: StepState, error: CallError) -> bool:
     allowed = plan.retry.error_classes if plan.retry.error_classes is not None else RETRIED_BY_DEFAULT
     return step.tries <= plan.retry.limit and error.error_class in allowed and error.error_class not in NEVER_RETRIED
+
+
+def _label_of(plan: StepPlan, step: StepState) -> Label:
+    """Return the label of a step's output: of a call, what it brought, whatever was asked; of others their context."""
+    if plan.kind in ("tool", "workflow"):
+        return reduce(Label.join, (call.label for call in step.calls.values()), step.control)
+    return step.context
 
 
 def _timed_out() -> Failed:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fairlead.api.canonical import digest
 from fairlead.flow.journal import Path, RunUid
+from fairlead.flow.labels import TRUSTED, Label
 
 
 class CallKind(StrEnum):
@@ -66,6 +67,7 @@ class Call:
             Tool: {arguments: {...}}. Workflow: {input: {...}}.
         offered: False when a model asked for something that its step does not offer: the gate denies it.
         deadline_ms: Unix ms after which the call is a Timeout; 0 for none of its own.
+        label: of everything that led to it. No part of what is asked.
     """
 
     id: CallId
@@ -75,6 +77,7 @@ class Call:
     request: Mapping[str, Any] = field(default_factory=dict)
     offered: bool = True
     deadline_ms: int = 0
+    label: Label = TRUSTED
 
     @property
     def digest(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from fairlead.api.reasons import ErrorClass, RunReason
@@ -16,6 +17,7 @@ from fairlead.api.run import ParentLimits
 from fairlead.api.workflow import Step, WorkflowSpec
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import Draft, EntryKind, Path, RunUid
+from fairlead.flow.labels import TRUSTED, Label, written
 from fairlead.flow.plan import Plan
 from fairlead.flow.runstate import CallState, RunState
 from fairlead.flow.scope import FINALLY
@@ -85,7 +87,7 @@ def child_spec(plan: Plan, state: RunState, call: Call, *, now_ms: int) -> dict[
         "attempt": call.id.attempt,
         "index": str(call.id.index),
         "limits": left,
-    }
+    } | written(call.label)
     requested_by = {"requestedBy": accepted.requested_by} if accepted.requested_by else {}
     return {"workflow": call.target, "input": call.request["input"], "parent": parent} | requested_by
 
@@ -130,10 +132,13 @@ def child_outcome(path: Path, attempt: int, call: CallState, ended: RunState) ->
         },
     }
     if end.kind is EntryKind.RUN_SUCCEEDED:
-        return Draft(EntryKind.CALL_OUTCOME, path, attempt, data | {"status": "Succeeded", "result": end.output})
+        done = {"status": "Succeeded", "result": end.output} | written(end.label)
+        return Draft(EntryKind.CALL_OUTCOME, path, attempt, data | done)
     message = f"run {child.name}: {end.message or end.reason}"[:_MESSAGE_CHARACTERS]
     error = CallError(_class_of(end.reason).value, end.reason, message)
-    return Draft(EntryKind.CALL_OUTCOME, path, attempt, data | {"status": "Failed", "error": error.as_data()})
+    label = reduce(Label.join, (step.label for step in ended.steps.values()), TRUSTED)
+    failed = {"status": "Failed", "error": error.as_data()} | written(label)
+    return Draft(EntryKind.CALL_OUTCOME, path, attempt, data | failed)
 
 
 def is_child_of(spec: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

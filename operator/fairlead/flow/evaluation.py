@@ -6,15 +6,16 @@ from typing import Any
 
 from fairlead.api.workflow import OutputRule
 from fairlead.flow.expressions import evaluate_bool, read
-from fairlead.flow.scope import Frame, scope_of
+from fairlead.flow.scope import Frame, Reads, Scope, scope_of
 from fairlead.flow.state import RunState
 from fairlead.flow.template import render, render_text, whole_segment
 
 
 class PlaceEvaluator:
-    """Evaluates at one place. All of it raises ExpressionError."""
+    """Evaluates at one place. All of it raises ExpressionError. `reads` has the label of all that it read."""
 
     def __init__(self, state: RunState, frame: Frame, **more: Any) -> None:
+        self.reads = Reads()
         self._state = state
         self._frame = frame
         self._more = more
@@ -38,8 +39,8 @@ class PlaceEvaluator:
 
     def broken_rules(self, rules: list[OutputRule], output: Any) -> list[str]:
         """Return the messages of the rules that do not hold for this output."""
-        scope = self._scope() | {"output": output} if rules else {}
+        scope = self._scope(output=output)
         return [rule.message for rule in rules if not evaluate_bool(rule.expression, scope)]
 
-    def _scope(self) -> dict[str, Any]:
-        return scope_of(self._state, self._frame) | self._more
+    def _scope(self, **more: Any) -> Scope:
+        return scope_of(self._state, self._frame, self.reads, self._more | more)

@@ -41,7 +41,7 @@ def go_on(walk: Walk, frame: Frame, plan: StepPlan, step: StepState, *, deadline
 
 
 def _items(walk: Walk, frame: Frame, loop: ForEach) -> Evaluation:
-    found = evaluate(lambda: PlaceEvaluator(walk.state, frame).named(loop.items))
+    found = evaluate(PlaceEvaluator(walk.state, frame), lambda evaluator: evaluator.named(loop.items))
     if found.error is not None:
         return found
     if not isinstance(found.value, list):

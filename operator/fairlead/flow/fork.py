@@ -6,10 +6,12 @@ tell how it went, as everywhere.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from fairlead.flow.calls import CallError
 from fairlead.flow.journal import Path
+from fairlead.flow.labels import Label
 from fairlead.flow.members import Member, begun, follow
 from fairlead.flow.plan import StepPlan
 from fairlead.flow.scope import Frame
@@ -41,7 +43,8 @@ def go_on(
         return Unfinished.PENDING
     if met:
         ends = {name: walk.state.steps.get(Path(prefix + name)) for name in names}
-        return Succeeded({name: end.output if end else None for name, end in ends.items()})
+        label = reduce(Label.join, (end.label for end in ends.values() if end is not None), step.context)
+        return Succeeded({name: end.output if end else None for name, end in ends.items()}, label)
     return Failed(_not_met(walk, prefix, here, fork, of=len(names))) if lost else Unfinished.DRAINED
 
 

@@ -15,6 +15,7 @@ from fairlead.api.reasons import DecisionReason, ErrorClass, RunReason
 from fairlead.flow.body import Walk
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, Path
+from fairlead.flow.labels import TRUSTED, written
 from fairlead.flow.plan import Plan
 from fairlead.flow.recover import given_up, open_calls
 from fairlead.flow.scope import FINALLY, Frame
@@ -89,7 +90,8 @@ def _go_on(plan: Plan, state: RunState, accepted: Accepted, walk: Walk) -> Next:
         return _close(RunReason.NONDETERMINISM, str(error))
     match result:
         case Succeeded():
-            return _over(plan, {"reason": RunReason.COMPLETED.value, "message": "", "output": result.output})
+            data = {"reason": RunReason.COMPLETED.value, "message": "", "output": result.output}
+            return _over(plan, data | written(result.label or TRUSTED))
         case Failed():
             return _over(plan, _failure(state, result.error))
         case Unfinished():
@@ -107,7 +109,7 @@ def _over(plan: Plan, data: dict[str, object]) -> Next:
     if plan.finally_ is not None:
         return _record(EntryKind.CLOSING, data)
     if data["reason"] == RunReason.COMPLETED:
-        return _record(EntryKind.RUN_SUCCEEDED, {"output": data["output"]})
+        return _record(EntryKind.RUN_SUCCEEDED, {key: data[key] for key in ("output", "label") if key in data})
     return _record(EntryKind.RUN_FAILED, data)
 
 
@@ -158,7 +160,7 @@ def _end_without_finally(closing: Closing, message: str, error: CallError) -> Ne
 
 def _end(closing: Closing) -> Next:
     if closing.reason == RunReason.COMPLETED:
-        return _record(EntryKind.RUN_SUCCEEDED, {"output": closing.output})
+        return _record(EntryKind.RUN_SUCCEEDED, {"output": closing.output} | written(closing.label))
     if closing.reason == RunReason.CANCELLED:
         return _record(EntryKind.RUN_CANCELLED, {"message": closing.message})
     data: dict[str, object] = {"reason": closing.reason, "message": closing.message}

@@ -11,6 +11,7 @@ from typing import Any
 
 from fairlead.api.workflow import Block, Defaults, Limits, Retry, Step, WorkflowSpec
 from fairlead.flow.journal import Path
+from fairlead.flow.labels import TRUSTED, Label
 
 CONTAINERS = ("block", "parallel", "workflow")
 """Kinds that run other steps, here or in a child: the defaults hold for the steps within, not for them."""
@@ -81,6 +82,7 @@ class Past:
         choice: of a route that ran a block: which way it went.
         output: of a step that succeeded.
         succeeded: whether it did.
+        label: of the output.
     """
 
     run: str
@@ -90,6 +92,7 @@ class Past:
     choice: str | None = None
     output: Any = None
     succeeded: bool = False
+    label: Label = TRUSTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ def _until(walk: Walk, frame: Frame, plan: StepPlan, last: StepState) -> bool:
     if last.until is not None or plan.spec.repeat is None:
         return False
     expression = plan.spec.repeat.until
-    until = evaluate(lambda: PlaceEvaluator(walk.state, frame, output=last.output).holds(expression))
+    evaluator = PlaceEvaluator(walk.state, frame, output=last.output)
+    until = evaluate(evaluator, lambda evaluator: evaluator.holds(expression))
     walk.record(EntryKind.EVALUATED, last.path, last.attempt, evaluated("Until", until))
     return True
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fairlead.api.canonical import digest
 from fairlead.flow.journal import Draft, Entry, EntryKind, Path
+from fairlead.flow.labels import WORST, Label, written
 from fairlead.flow.plan import Past, Plan, StepPlan
 from fairlead.flow.state import StepState
 from fairlead.flow.steps.attempt import Evaluator
@@ -31,7 +32,10 @@ def past_of(run: str, entries: Iterable[Entry], plan: Plan) -> dict[Path, Past]:
         plan: the revision that it executed.
     """
     found: dict[Path, Past] = {}
+    labelled = True  # a version without labels had none to give
     for entry in entries:
+        if entry.kind is EntryKind.RUN_ACCEPTED:
+            labelled = "inputLabel" in entry.data
         known = found.get(entry.path)
         match entry.kind, entry.data.get("purpose"):
             case EntryKind.EVALUATED, "Inputs" if "error" not in entry.data:
@@ -43,7 +47,8 @@ def past_of(run: str, entries: Iterable[Entry], plan: Plan) -> dict[Path, Past]:
             case EntryKind.STEP_FAILED, _ if entry.data.get("onError") == "Block":
                 found.pop(entry.path, None)  # what it comes to is the work of a handler
             case EntryKind.STEP_SUCCEEDED, _ if known is not None:
-                found[entry.path] = replace(known, output=entry.data["output"], succeeded=True)
+                label = Label.parse(entry.data.get("label")) if labelled else WORST
+                found[entry.path] = replace(known, output=entry.data["output"], succeeded=True, label=label)
             case _:
                 pass
     return {path: past for path, past in found.items() if past.succeeded or past.choice is not None}
@@ -74,7 +79,7 @@ def taken_over(plan: Plan, at: StepPlan, step: StepState, evaluator: Evaluator) 
     contract = getattr(at.definition, "output", None)  # its rules may look at more than the inputs
     if contract is not None and evaluator.broken_rules(contract.rules or [], past.output):
         return None
-    data = {"output": past.output, "reusedFrom": past.run}
+    data = {"output": past.output, "reusedFrom": past.run} | written(step.control.join(past.label))
     return Draft(EntryKind.STEP_SUCCEEDED, step.path, step.attempt, data)
 
 

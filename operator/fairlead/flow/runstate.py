@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fairlead.flow.calls import CallError, CallKind, Outcome
 from fairlead.flow.journal import EntryKind, Path, RunUid
+from fairlead.flow.labels import TRUSTED, Label
 
 Phase = Literal["Running", "BackingOff", "Waiting", "Succeeded", "Failed", "Skipped"]
 
@@ -20,7 +21,7 @@ class Accepted:
     """What was frozen when the run was accepted. `created_at`, `deadline` and `scheduled_at` are Unix ms.
 
     `parent` is that of a child's spec: {name, uid, path, attempt, index, limits}. `retry_from` is the ended run that
-    this one goes on from: {run, uid, step?}.
+    this one goes on from: {run, uid, step?}. `label` is the input's; None of a run of a version without labels.
     """
 
     workflow: str
@@ -37,6 +38,7 @@ class Accepted:
     parent: Mapping[str, Any] | None = None
     scheduled_at: int | None = None
     retry_from: Mapping[str, Any] | None = None
+    label: Label | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class Closing:
     at: int
     output: Any = None
     error: CallError | None = None
+    label: Label = TRUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,16 @@ class Terminal:
     message: str
     output: Any = None
     error: CallError | None = None
+    label: Label = TRUSTED
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A value as it was evaluated once, or why it could not be."""
+    """A value as it was evaluated once, or why it could not be, and the label of what was read for it."""
 
     value: Any = None
     error: CallError | None = None
+    label: Label = TRUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,10 @@ class ApprovalState:
 
 @dataclass(slots=True)
 class CallState:
-    """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where)."""
+    """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where).
+
+    `label` is that of its outcome.
+    """
 
     index: str
     kind: CallKind
@@ -134,6 +142,7 @@ class CallState:
     outcome: Outcome | None = None
     denied: CallError | None = None
     stage: str = ""
+    label: Label = TRUSTED
 
     @property
     def settled(self) -> bool:
@@ -184,6 +193,9 @@ class StepState:
         held_since: Unix ms since which people have been asked: its time stands still until they have decided.
         tokens: of all attempts.
         child: the name of the last child run.
+        control: the label of what decided that it runs.
+        context: of that, of all that it read, and of all that its calls brought.
+        label: of its output, or of its error.
     """
 
     path: Path
@@ -213,6 +225,9 @@ class StepState:
     held_since: int = 0
     tokens: int = 0
     child: str = ""
+    control: Label = TRUSTED
+    context: Label = TRUSTED
+    label: Label = TRUSTED
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from fairlead.flow.calls import CallError
 from fairlead.flow.journal import Path
+from fairlead.flow.labels import TRUSTED, Label
 from fairlead.flow.plan import Body
 from fairlead.flow.state import RunState, StepState
 
@@ -64,17 +65,32 @@ class Frame:
             frame = frame.caller
 
 
+class Reads:
+    """The label of everything that was read."""
+
+    def __init__(self) -> None:
+        self.label = TRUSTED
+
+    def note(self, label: Label) -> None:
+        """Take note of what is read."""
+        self.label = self.label.join(label)
+
+
 class VisibleSteps(Mapping[str, Any]):
     """The `steps` of the scope. Each is looked up when an expression reads it, in the nearest list that has it."""
 
-    def __init__(self, state: RunState, frame: Frame) -> None:
+    def __init__(self, state: RunState, frame: Frame, reads: Reads) -> None:
         self._state = state
         self._frame = frame
+        self._reads = reads
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         for place in self._frame.outward():
             if name in place.body.steps:
-                return _view(self._state.steps.get(place.path(name)))
+                step = self._state.steps.get(place.path(name))
+                if step is not None and step.finished_at is not None:  # checks.py refuses to read what may not be over
+                    self._reads.note(step.label)
+                return _view(step)
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -84,14 +100,40 @@ class VisibleSteps(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-def scope_of(state: RunState, frame: Frame) -> dict[str, Any]:
-    """Return what expressions see from a place. The names of loops and `error` are there only where they exist."""
+class Scope(Mapping[str, Any]):
+    """What expressions see from a place; reading the input is noted, reading `steps` too."""
+
+    def __init__(self, values: Mapping[str, Any], of_input: Label, reads: Reads) -> None:
+        self._values = values
+        self._of_input = of_input
+        self._reads = reads
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "input":
+            self._reads.note(self._of_input)
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def scope_of(state: RunState, frame: Frame, reads: Reads, more: Mapping[str, Any] | None = None) -> Scope:
+    """Return what expressions see from a place. The names of loops and `error` are there only where they exist.
+
+    These names have no label of their own: a step has the label of what holds it anyway (labels.py).
+    """
     accepted = state.accepted
     if accepted is None:
-        return {}
+        return Scope({}, TRUSTED, reads)
     scope: dict[str, Any] = {
         "input": accepted.input,
-        "steps": VisibleSteps(state, frame),
+        "steps": VisibleSteps(state, frame, reads),
         "run": {
             "name": accepted.name,
             "uid": state.run_uid,
@@ -102,7 +144,7 @@ def scope_of(state: RunState, frame: Frame) -> dict[str, Any]:
     }
     for place in reversed([*frame.outward()]):
         scope |= place.adds
-    return scope
+    return Scope(scope | dict(more or {}), accepted.label or TRUSTED, reads)
 
 
 def _view(step: StepState | None) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from fairlead.api.reasons import DecisionReason, ErrorClass
 from fairlead.flow.approvals import fold_decision, fold_request, withdraw
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
 from fairlead.flow.journal import TERMINAL, Entry, EntryKind, Path, RunUid
+from fairlead.flow.labelling import control_of, of_signal, tell_holder
+from fairlead.flow.labels import Label
+from fairlead.flow.paths import place_of
 from fairlead.flow.runstate import (
     Accepted,
     BodyState,
@@ -62,22 +65,6 @@ def repeats_of(state: RunState, call: Call) -> int:
     return sum(other.digest == digest and index != own for index, other in step.calls.items())
 
 
-def place_of(path: Path) -> tuple[str, str, int]:
-    """Return where a path stands: its body's prefix, its step's name, its iteration (0: the step itself).
-
-    An item's body is its forEach: `summaries[3]` is `3]` in `summaries[`.
-    """
-    cut = max(path.rfind("/"), path.rfind("[")) + 1
-    name, _, iteration = path[cut:].partition("#")
-    return path[:cut], name, int(iteration or 0)
-
-
-def is_turn(path: Path) -> bool:
-    """Tell whether a path is that of an iteration or an item, not of the step that holds it."""
-    last = path[path.rfind("/") + 1 :]
-    return "#" in last or "[" in last
-
-
 def first_failure(state: RunState, prefix: str) -> CallError | None:
     """Return what a list of steps failed with: the first of its failures, but before all others an unknown outcome.
 
@@ -107,6 +94,7 @@ def _accepted(state: RunState, entry: Entry) -> None:
         parent=data.get("parent"),
         scheduled_at=data.get("scheduledAt"),
         retry_from=data.get("retryFrom"),
+        label=Label.parse(data["inputLabel"]) if "inputLabel" in data else None,
     )
 
 
@@ -115,6 +103,7 @@ def _step_started(state: RunState, entry: Entry) -> None:
     step = state.steps.get(entry.path)
     if step is None:
         step = state.steps[entry.path] = StepState(entry.path, started_at=entry.at)
+        step.control = step.context = control_of(state, entry.path)
         state.whens.pop(entry.path, None)
         for used in _counted(state, entry.path):
             used.steps += iteration != 1
@@ -159,8 +148,11 @@ def _back_off_until(step: StepState, at: int) -> None:
 
 def _evaluated(state: RunState, entry: Entry) -> None:
     purpose, error = entry.data["purpose"], entry.data.get("error")
-    value = Evaluation(entry.data.get("value"), CallError.from_data(error) if error else None)
+    label = Label.parse(entry.data.get("label"))
+    value = Evaluation(entry.data.get("value"), CallError.from_data(error) if error else None, label)
     step = state.steps.get(entry.path)
+    if step is not None:
+        step.context = step.context.join(label if purpose != "Signal" else of_signal(state))
     match purpose:
         case "When":
             state.whens[entry.path] = value
@@ -234,6 +226,8 @@ def _call_outcome(state: RunState, entry: Entry) -> None:
         output_tokens=usage.get("outputTokens", 0),
         duration_ms=data.get("durationMs", 0),
     )
+    call.label = Label.parse(data.get("label"))
+    step.context = step.context.join(call.label)
     for used in _counted(state, entry.path):
         used.model_calls += usage.get("modelCalls", 0)
         used.tool_calls += usage.get("toolCalls", 0)
@@ -270,21 +264,26 @@ def _step_succeeded(state: RunState, entry: Entry) -> None:
     step = _settle(state, entry, phase="Succeeded")
     step.output, step.inputs, step.choice, step.items = entry.data.get("output"), None, None, None
     step.partial, step.reused_from = entry.data.get("partial", ""), entry.data.get("reusedFrom", "")
+    step.label = Label.parse(entry.data.get("label"))
+    tell_holder(state, step)
 
 
 def _step_skipped(state: RunState, entry: Entry) -> None:
+    step = state.steps.setdefault(entry.path, StepState(entry.path, started_at=entry.at))
+    step.label = step.control = step.context = control_of(state, entry.path)
     state.whens.pop(entry.path, None)
-    state.steps.setdefault(entry.path, StepState(entry.path, started_at=entry.at))
     _settle(state, entry, phase="Skipped")
 
 
 def _step_failed(state: RunState, entry: Entry) -> None:
     error = CallError.from_data(entry.data["error"])
     then = entry.data.get("onError")
-    # A `when` that cannot be evaluated fails a step that never started.
-    state.whens.pop(entry.path, None)
     step = state.steps.setdefault(entry.path, StepState(entry.path, started_at=entry.at))
-    step.error = error
+    if not step.attempt:  # a `when` that cannot be evaluated fails a step that never started
+        step.control = step.context = control_of(state, entry.path)
+    state.whens.pop(entry.path, None)
+    step.error, step.label = error, step.context
+    tell_holder(state, step)
     if entry.data["final"]:
         _settle(state, entry, phase="Failed", ends_body=then != "Continue")
     elif then == "Block":
@@ -344,6 +343,7 @@ def _closing(state: RunState, entry: Entry) -> None:
             at=entry.at,
             output=data.get("output"),
             error=CallError.from_data(error) if error else None,
+            label=Label.parse(data.get("label")),
         )
 
 
@@ -356,6 +356,7 @@ def _ended(state: RunState, entry: Entry) -> None:
         message=data.get("message", ""),
         output=data.get("output"),
         error=CallError.from_data(error) if error else None,
+        label=Label.parse(data.get("label")),
     )
     state.finished_at = entry.at
     state.open_calls.clear()
@@ -424,8 +425,6 @@ __all__ = [
     "Usage",
     "apply",
     "first_failure",
-    "is_turn",
     "new_state",
-    "place_of",
     "repeats_of",
 ]

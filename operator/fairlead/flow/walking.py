@@ -12,6 +12,8 @@ from typing import Any
 from fairlead.api.reasons import ErrorClass
 from fairlead.errors import FairleadError, StepError
 from fairlead.flow.calls import CallError
+from fairlead.flow.evaluation import PlaceEvaluator
+from fairlead.flow.labels import written
 from fairlead.flow.state import BodyState, Evaluation
 from fairlead.flow.steps.attempt import Failed, Succeeded
 
@@ -44,12 +46,12 @@ class TooManySteps(FairleadError):
     reason = "BudgetExceeded"
 
 
-def evaluate(evaluation: Callable[[], Any]) -> Evaluation:
-    """Return a value, or why there is none."""
+def evaluate(evaluator: PlaceEvaluator, evaluation: Callable[[PlaceEvaluator], Any]) -> Evaluation:
+    """Return a value, or why there is none, with the label of what was read for it."""
     try:
-        return Evaluation(evaluation())
+        return Evaluation(evaluation(evaluator), label=evaluator.reads.label)
     except StepError as error:
-        return Evaluation(error=expression_failed(error))
+        return Evaluation(error=expression_failed(error), label=evaluator.reads.label)
 
 
 def expression_failed(error: StepError) -> CallError:
@@ -59,5 +61,5 @@ def expression_failed(error: StepError) -> CallError:
 
 def evaluated(purpose: str, value: Evaluation) -> dict[str, Any]:
     """Return the data of an Evaluated entry."""
-    data = {"purpose": purpose, "value": value.value}
+    data = {"purpose": purpose, "value": value.value} | written(value.label)
     return data | ({"error": value.error.as_data()} if value.error else {})

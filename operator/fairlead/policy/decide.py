@@ -7,7 +7,7 @@ give the same decision. Each stage is a small function that either decides or ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from fairlead.api.model import Model
@@ -18,6 +18,7 @@ from fairlead.flow.approvals import REFUSALS, decision_of, lacks_requester
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.schema import findings
 from fairlead.policy.decision import Breach, Decision, Requirement, Snapshot
+from fairlead.policy.flows import flow_approvals, flow_breaches
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
 from fairlead.policy.pins import drift, pin_rules
 from fairlead.policy.rules import call_approvals, call_limits, call_rules, run_budgets
@@ -61,10 +62,17 @@ def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
     found = chain(
         call_rules(call, snapshot.scope, snapshot.policies),
         pin_rules(called_function(call, snapshot.tool), snapshot.policies),
+        flow_breaches(snapshot.label, called_function(call, snapshot.tool), snapshot.policies),
         call_limits(call, snapshot.made, snapshot.policies),
         run_budgets(call, snapshot.usage, snapshot.policies),
     )
     return [breach for breach in found if not breach.enforced]
+
+
+def requirements(call: Call, snapshot: Snapshot) -> Iterator[Requirement]:
+    """Yield the rules that let a call happen only when people approve it."""
+    yield from call_approvals(call, snapshot.scope, snapshot.policies)
+    yield from flow_approvals(snapshot.label, called_function(call, snapshot.tool), snapshot.policies)
 
 
 def contract(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -105,8 +113,10 @@ def rules(call: Call, snapshot: Snapshot) -> Decision | None:
 
 
 def data_flow(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 7: calls carry no labels yet, so no flow can be refused."""
-    return None
+    """Stage 7: what holds something untrusted and something confidential does not leave by itself."""
+    function = called_function(call, snapshot.tool)
+    broken = _enforced(flow_breaches(snapshot.label, function, snapshot.policies))
+    return _deny(Stage.DATA_FLOW, DecisionReason.FLOW_DENIED, str(broken)) if broken is not None else None
 
 
 def limits(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -139,7 +149,7 @@ def approval(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 10: everybody has approved whom a rule asks. Until they have, the call waits."""
     missing: list[Requirement] = []
     pending = ""
-    for needed in call_approvals(call, snapshot.scope, snapshot.policies):
+    for needed in requirements(call, snapshot):
         assert needed.rule.approval is not None
         known = snapshot.approvals.get(needed.key)
         if lacks_requester(needed.rule.approval, snapshot.scope["run"]["requestedBy"]):

@@ -11,6 +11,7 @@ from fairlead.api.policy import CallRule, Policy
 from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Limits, Workflow
+from fairlead.flow.labels import TRUSTED, Label
 from fairlead.flow.runstate import ApprovalState
 from fairlead.policy.permission import Permission
 
@@ -100,6 +101,7 @@ class Snapshot:
         authorization: what the authorizer said.
         limits: the run's bounds.
         usage: what it used so far.
+        label: of everything that led to the call.
         repeats: how often this very call (same target, function and arguments) was made in this attempt already.
         obstacle: what stands between the call and its destination, None if the way is free.
         policies: those whose rules bind the run, by name.
@@ -118,6 +120,7 @@ class Snapshot:
     authorization: Authorization = field(default_factory=lambda: Authorization("Unavailable"))
     limits: Limits = field(default_factory=Limits)
     usage: RunUsage = field(default_factory=RunUsage)
+    label: Label = TRUSTED
     repeats: int = 0
     obstacle: Obstacle | None = None
     policies: Sequence[Policy] = ()

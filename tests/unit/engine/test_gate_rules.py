@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import pytest
 from prometheus_client import generate_latest
-from tests.unit.engine.gateworld import World, tool_call
+from tests.unit.engine.gateworld import STEP, World, tool_call
 
 from fairlead.api.policy import Policy
 from fairlead.api.workflow import Workflow
+from fairlead.flow.labels import WORST, Label
 
 
 def rules(name: str = "p", *, mode: str = "Enforce", applies: dict[str, str] | None = None, **spec: Any) -> Policy:
@@ -73,3 +76,42 @@ async def test_rules_bind_by_the_labels_that_the_workflow_has_now_and_always_whe
     world.workflows = {}
     await world.make(tool_call("append", ordinal=2 + 2, request={"arguments": {"query": f"q{2}"}}))
     assert len(world.dispatched) == 1
+
+
+FLOW = {"dataFlow": {"untrustedToExternal": "Deny"}}
+
+
+def labelled(world: World, label: str = "Untrusted/Public") -> None:
+    """Let the run be one whose input has a label; the fold keeps what it was accepted with."""
+    assert world.log.state.accepted is not None
+    world.log.state.accepted = dataclasses.replace(world.log.state.accepted, label=Label.parse(label))
+
+
+@pytest.mark.requirement("A36")
+async def test_what_holds_both_never_leaves_and_says_why() -> None:
+    world = World()
+    labelled(world)
+    world.policies = {"p": rules(**FLOW)}
+    await world.make(tool_call("append", label=Label(untrusted=True)))
+    await world.make(tool_call("append", ordinal=2, label=WORST))
+    assert len(world.dispatched) == 1
+    denial = world.log.last()
+    assert (denial["stage"], denial["reason"]) == (7, "FlowDenied")
+
+
+async def test_a_run_of_a_version_without_labels_has_the_worst() -> None:
+    world = World()
+    world.policies = {"p": rules(**FLOW)}
+    await world.make(tool_call("append"))
+    assert world.dispatched == [] and world.log.last()["reason"] == "FlowDenied"
+
+
+async def test_intents_and_outcomes_say_their_labels() -> None:
+    world = World(
+        spec={"functions": [{"name": "append", "returns": {"trust": "Trusted", "sensitivity": "Confidential"}}]}
+    )
+    labelled(world)
+    await world.make(tool_call("append", label=Label(untrusted=True)))
+    intent, outcome = world.log.entries[-2:]
+    assert (intent.data["label"], outcome.data["label"]) == ("Untrusted/Public", "Trusted/Confidential")
+    assert str(world.log.state.steps[STEP].context) == "Trusted/Confidential"

@@ -23,7 +23,7 @@ SCHEMA = {
 }
 ARGUMENTS = {"type": "object", "properties": {"q": {"type": "integer"}}, "required": ["q"]}
 FUNCTIONS = {
-    "read": {"effect": "Read"},
+    "read": {"effect": "Read", "returns": {"trust": "Untrusted", "sensitivity": "Public"}},
     "write": {"effect": "Irreversible"},
     "keyed": {"effect": "Reversible", "idempotency": {"header": "Idempotency-Key"}},
 }
@@ -39,8 +39,11 @@ SIGNAL = "go"
 Draw = st.DrawFn
 
 
-def world(seed: int, *, errors_percent: int) -> World:
-    """Return a world of this seed in which so many calls of a hundred fail."""
+def world(seed: int, *, errors_percent: int, untrusted: int = 0) -> World:
+    """Return a world of this seed in which so many calls of a hundred fail.
+
+    What the function `read` answers comes from somebody outside, who has a seed of their own.
+    """
 
     def dice(call: Call, sides: int, throw: str = "") -> int:
         return _dice(f"{seed}|{call.id.path}|{call.id.attempt}|{call.id.index}|{throw}", sides)
@@ -54,7 +57,8 @@ def world(seed: int, *, errors_percent: int) -> World:
             case CallKind.WORKFLOW:
                 return {"n": dice(call, 4), "of": call.target}
             case CallKind.TOOL:
-                return {"n": dice(call, 4), "of": call.function}
+                said = f"by {untrusted}" if call.function == "read" else ""
+                return {"n": dice(call, 4, said), "of": call.function}
             case CallKind.CHAT:
                 tools = call.request.get("tools")
                 if tools and dice(call, 3, "asks"):

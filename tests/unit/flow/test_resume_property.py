@@ -33,7 +33,7 @@ errors = st.sampled_from([0, 5, 25])
 
 def begun(plan: Plan, n: int) -> Journal:
     """Return the journal of a run that was accepted and has been told something, fit for waits or not."""
-    journal = accepted(plan, {"n": n})
+    journal = accepted(plan, {"n": n}, inputLabel="Trusted/Internal")
     for index, data in enumerate([{"n": n, "word": "yes"}, "unfit", {"n": 1, "word": "no"}]):
         journal.append(Draft(EntryKind.SIGNAL, data={"index": index, "name": SIGNAL, "data": data, "by": "alice"}))
     return journal

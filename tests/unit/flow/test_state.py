@@ -10,8 +10,9 @@ from tests.unit.flow.world import START_MS, UID, Driver, Journal, World, accepte
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, Path
 from fairlead.flow.next import Next, what_next
+from fairlead.flow.paths import place_of
 from fairlead.flow.recover import recover
-from fairlead.flow.state import CallState, RunState, new_state, place_of, repeats_of
+from fairlead.flow.state import CallState, RunState, new_state, repeats_of
 
 A = Path("a")
 

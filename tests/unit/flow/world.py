@@ -18,6 +18,7 @@ from fairlead.flow.approvals import Verdict, decided, undecided
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
 from fairlead.flow.children import child_name, child_outcome, child_spec
 from fairlead.flow.journal import SEMANTICS, Draft, Entry, EntryKind, Path, RunUid
+from fairlead.flow.labels import TRUSTED, Label, returned, written
 from fairlead.flow.next import what_next
 from fairlead.flow.plan import Plan, compile_plan
 from fairlead.flow.recover import open_calls, recover
@@ -104,6 +105,14 @@ class World:
         function = next((function for function in functions if function.name == call.function), None)
         return (function.effect, function.idempotency is not None) if function else ("Irreversible", False)
 
+    def brings(self, call: Call) -> Label:
+        """Return the label of what a call brings; a world without contracts has none."""
+        if call.kind is not CallKind.TOOL or call.target not in self.tools:
+            return TRUSTED
+        functions = self.tools[call.target].spec.functions
+        function = next((function for function in functions if function.name == call.function), None)
+        return returned(function) if function is not None and function.returns is not None else TRUSTED
+
     def effects(self) -> list[tuple[str, str, str]]:
         """Return the calls that were performed and do more than read: path, index, function."""
         return sorted(
@@ -176,9 +185,11 @@ class Driver:
             self.append(Draft(EntryKind.CHILD_STARTED, call.id.path, call.id.attempt, data))
             return
         outcome = self.world.perform(call)
+        label = self.world.brings(call)
         late = call.deadline_ms and self.journal.now_ms + self.world.call_ms > call.deadline_ms
         self.journal.now_ms += self.world.call_ms
-        self.append(outcome_of(call, Outcome(error=CallError("Timeout", "Timeout", "too late")) if late else outcome))
+        outcome = Outcome(error=CallError("Timeout", "Timeout", "too late")) if late else outcome
+        self.append(outcome_of(call, outcome, label))
 
     def _a_child_ends(self) -> bool:
         """Let the first child run that is waited for end, if there is any."""
@@ -236,8 +247,8 @@ def run_of(outcome: Outcome) -> RunState:
     return state
 
 
-def outcome_of(call: Call, outcome: Outcome) -> Draft:
-    data: dict[str, Any] = {
+def outcome_of(call: Call, outcome: Outcome, label: Label = TRUSTED) -> Draft:
+    data: dict[str, Any] = written(label) | {
         "index": str(call.id.index),
         "status": "Failed" if outcome.error else "Succeeded",
         "durationMs": outcome.duration_ms,

@@ -14,9 +14,10 @@ from tests.unit.policy.test_decide import CHAT, FINE, PIN, SEARCH, TOOL
 
 from fairlead.api.policy import Policy
 from fairlead.api.reasons import Stage
-from fairlead.api.tool import Function
+from fairlead.api.tool import Function, Tool
 from fairlead.api.workflow import Workflow
 from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.labels import TRUSTED, WORST, Label
 from fairlead.flow.runstate import ApprovalState
 from fairlead.policy.decide import decide, would_deny
 from fairlead.policy.decision import Decision, Definitions, RunUsage, Snapshot
@@ -218,6 +219,65 @@ def test_somebody_else_must_approve_and_nobody_knows_who_asked() -> None:
     assert decided(SEARCH, asks).reason == "RequesterUnknown"
 
 
+# Where data may go.
+
+FLOWS: list[dict[str, Any]] = [
+    {"untrustedToExternal": "Deny"},
+    {"untrustedToExternal": "RequireApproval", "approval": {"from": {"users": ["bob"]}, "requester": "Allowed"}},
+]
+DENY_FLOW = policy(dataFlow=FLOWS[0])
+CONFIDENTIAL, UNTRUSTED = Label(sensitivity=2), Label(untrusted=True, sensitivity=1)
+
+
+def with_contract(**more: Any) -> Tool:
+    functions = [Function.model_validate({"name": "search", **more})]
+    return TOOL.model_copy(update={"spec": TOOL.spec.model_copy(update={"functions": functions})})
+
+
+@pytest.mark.requirement("A36")
+def test_untrusted_and_confidential_data_together_do_not_leave() -> None:
+    decision = decided(SEARCH, DENY_FLOW, label=WORST)
+    assert (decision.verdict, decision.stage, decision.reason) == ("Deny", Stage.DATA_FLOW, "FlowDenied")
+    said = "what led to the call is Untrusted/Confidential, and it reaches outside"
+    assert decision.message == f"Policy p, rule dataFlow: {said}"
+
+
+@pytest.mark.parametrize("label", [CONFIDENTIAL, UNTRUSTED, TRUSTED])
+def test_one_of_both_alone_may_leave(label: Label) -> None:
+    assert decided(SEARCH, DENY_FLOW, label=label).verdict == "Allow"
+
+
+@pytest.mark.parametrize(
+    ("contract", "verdict"),
+    [
+        ({"effect": "Read", "reach": "Internal"}, "Allow"),
+        ({"effect": "Reversible", "reach": "Internal"}, "Allow"),
+        ({"effect": "Irreversible", "reach": "Internal"}, "Deny"),
+        ({"effect": "Read", "reach": "External"}, "Deny"),
+        ({"effect": "Read"}, "Deny"),
+        ({"reach": "Internal"}, "Deny"),
+    ],
+)
+def test_what_stays_inside_and_can_be_undone_is_free(contract: dict[str, Any], verdict: str) -> None:
+    assert decided(SEARCH, DENY_FLOW, label=WORST, tool=with_contract(**contract)).verdict == verdict
+
+
+@pytest.mark.parametrize("call", [CHAT, CHILD])
+def test_models_answer_and_children_are_looked_at_themselves(call: Call) -> None:
+    assert decided(call, DENY_FLOW, label=WORST).stage != Stage.DATA_FLOW
+
+
+def test_people_may_let_it_out_by_a_rule_that_asks_them() -> None:
+    asks = policy(dataFlow=FLOWS[1])
+    decision = decided(SEARCH, asks, label=WORST)
+    assert (decision.verdict, decision.reason) == ("Wait", "ApprovalPending")
+    (needed,) = decision.needs
+    assert needed.key == ("p", "dataFlow")
+    assert "Untrusted/Confidential" in needed.rule.message
+    assert decided(SEARCH, asks, label=CONFIDENTIAL).verdict == "Allow"
+    assert decided(SEARCH, asks, DENY_FLOW, label=WORST).verdict == "Deny"
+
+
 # Properties, over any rules.
 
 conditions = st.sampled_from(
@@ -252,44 +312,46 @@ rules = st.fixed_dictionaries(
         "limits": st.lists(limits, max_size=2),
         "budgets": budgets.map(lambda run: {"run": run}),
         "pins": st.sampled_from([None, "Required"]),
+        "dataFlow": st.sampled_from([None, *FLOWS]),
     }
 )
 numbered = st.lists(rules, max_size=4).map(lambda all_: [policy(f"p{n}", **one) for n, one in enumerate(all_)])
 calls = st.sampled_from([SEARCH, CREATE, CHAT])
 usages = st.builds(RunUsage, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+labels = st.builds(Label, st.booleans(), st.integers(0, 2))
 counts = st.dictionaries(st.sampled_from(["tickets.search", "tickets.create", "other.x"]), st.integers(0, 3))
 
 
-@given(calls, numbered, rules, usages, counts)
+@given(calls, numbered, rules, usages, counts, labels)
 @pytest.mark.requirement("P1")
 def test_another_rule_never_turns_a_deny_into_an_allow(
-    call: Call, policies: list[Policy], more: dict[str, Any], usage: RunUsage, made: dict[str, int]
+    call: Call, policies: list[Policy], more: dict[str, Any], usage: RunUsage, made: dict[str, int], label: Label
 ) -> None:
-    before = decided(call, *policies, usage=usage, made=made)
-    after = decided(call, *policies, policy("more", **more), usage=usage, made=made)
+    before = decided(call, *policies, usage=usage, made=made, label=label)
+    after = decided(call, *policies, policy("more", **more), usage=usage, made=made, label=label)
     assert not (before.verdict == "Deny" and after.verdict == "Allow")
 
 
-@given(calls, numbered, usages, counts)
+@given(calls, numbered, usages, counts, labels)
 @pytest.mark.requirement("P2")
 def test_the_order_of_policies_does_not_matter(
-    call: Call, policies: list[Policy], usage: RunUsage, made: dict[str, int]
+    call: Call, policies: list[Policy], usage: RunUsage, made: dict[str, int], label: Label
 ) -> None:
     orders = itertools.islice(itertools.permutations(policies), 6)
-    first, *others = (decided(call, *order, usage=usage, made=made) for order in orders)
+    first, *others = (decided(call, *order, usage=usage, made=made, label=label) for order in orders)
     assert all(other == first for other in others)
 
 
-@given(calls, numbered, rules, usages, counts)
+@given(calls, numbered, rules, usages, counts, labels)
 @pytest.mark.requirement("P3")
 def test_audit_mode_finds_and_never_decides(
-    call: Call, policies: list[Policy], more: dict[str, Any], usage: RunUsage, made: dict[str, int]
+    call: Call, policies: list[Policy], more: dict[str, Any], usage: RunUsage, made: dict[str, int], label: Label
 ) -> None:
     audited = policy("more", mode="Audit", **more)
-    with_it = decided(call, *policies, audited, usage=usage, made=made)
-    assert with_it == decided(call, *policies, usage=usage, made=made)
-    alone = decided(call, policy("more", **more), usage=usage, made=made)
-    found = would_deny(call, bound(call, audited, usage=usage, made=made))
+    with_it = decided(call, *policies, audited, usage=usage, made=made, label=label)
+    assert with_it == decided(call, *policies, usage=usage, made=made, label=label)
+    alone = decided(call, policy("more", **more), usage=usage, made=made, label=label)
+    found = would_deny(call, bound(call, audited, usage=usage, made=made, label=label))
     assert bool(found) is (alone.verdict != "Allow")
 
 

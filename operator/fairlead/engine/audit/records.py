@@ -105,6 +105,7 @@ def _intent(entry: Entry, keyed: Keyed) -> dict[str, Any]:
     what = _what(entry, keyed) | {"effect": data.get("effect", ""), "keyed": "key" in data}
     if "child" in data:
         what["child"] = data["child"]["name"]
+    why |= {"label": data["label"]} if "label" in data else {}
     return {"what": what, "why": why | ({"wouldDeny": data["wouldDeny"]} if "wouldDeny" in data else {})}
 
 

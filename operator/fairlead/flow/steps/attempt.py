@@ -20,6 +20,7 @@ from fairlead.errors import FairleadError
 from fairlead.flow.approvals import expired, lacks_requester, request, undecided
 from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
+from fairlead.flow.labels import Label
 from fairlead.flow.state import CallState, RunState, SignalState, StepState
 
 
@@ -50,9 +51,10 @@ class Nondeterminism(FairleadError):
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The attempt is done."""
+    """The attempt, or a list of steps, is done; `label` is what its output is known to have, None for the context's."""
 
     output: Any
+    label: Label | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ class Attempt:
             request=request,
             offered=offered,
             deadline_ms=self.deadline_ms,
+            label=self.state.context,
         )
         known = self.recorded(index)
         if known is not None and known.digest and known.digest != call.digest:

@@ -1,0 +1,67 @@
+"""Labels: how far a value can be trusted, and how sensitive it is. They follow what was read; nobody sets them. Pure.
+
+A step has three. Its *control* is that of everything that decided that it runs: its `when`, and what holds it - a
+loop's items, a route's choice. Its *context* is control, all that its expressions read, and all that its calls
+brought. Its *label* is that of its output: the context, but of a call of a Tool what the contract says of its results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairlead.api.tool import Function
+from fairlead.api.workflow import Workflow
+
+SENSITIVITIES = ("Public", "Internal", "Confidential")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """`sensitivity` is an index into SENSITIVITIES."""
+
+    untrusted: bool = False
+    sensitivity: int = 0
+
+    def join(self, other: Label) -> Label:
+        """Return the worst of both."""
+        return Label(self.untrusted or other.untrusted, max(self.sensitivity, other.sensitivity))
+
+    def __str__(self) -> str:
+        return f"{'Untrusted' if self.untrusted else 'Trusted'}/{SENSITIVITIES[self.sensitivity]}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Label:
+        """Read the journal's form back; None stands for TRUSTED, which is not written."""
+        if text is None:
+            return TRUSTED
+        trust, _, sensitivity = text.partition("/")
+        return cls(trust == "Untrusted", SENSITIVITIES.index(sensitivity))
+
+
+TRUSTED = Label()
+"""What a Workflow says itself: trusted and public."""
+
+WORST = Label(untrusted=True, sensitivity=len(SENSITIVITIES) - 1)
+"""Of what nobody has labelled."""
+
+TOLD = Label(untrusted=True)
+"""Of what comes from outside and nobody vouches for: a run's input unless its Workflow says otherwise, and signals."""
+
+
+def of_input(workflow: Workflow, parent: str | None) -> Label:
+    """Return the label that a run's input starts with; of a child run it is no better than what led to it."""
+    trusted = workflow.spec.input is not None and workflow.spec.input.trust == "Trusted"
+    return (TRUSTED if trusted else TOLD).join(Label.parse(parent))
+
+
+def written(label: Label) -> dict[str, str]:
+    """Return what an entry's data says of a label: nothing of TRUSTED."""
+    return {"label": str(label)} if label != TRUSTED else {}
+
+
+def returned(function: Function | None) -> Label:
+    """Return the label of what a function returns, as its contract says; without one it is untrusted and internal."""
+    returns = function.returns if function is not None else None
+    trust = returns.trust if returns is not None and returns.trust is not None else "Untrusted"
+    sensitivity = returns.sensitivity if returns is not None and returns.sensitivity is not None else "Internal"
+    return Label(trust == "Untrusted", SENSITIVITIES.index(sensitivity))
