@@ -221,6 +221,7 @@ Workflow:
   runs: {active: 1, waiting: 0, queued: 2, succeeded: 3, failed: 4}
   revision: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
   nextScheduleTime: "2026-01-01T01:00:00Z"
+  effectivePolicies: [{name: triage, mode: Audit}]
 WorkflowRun:
   conditions:
   - {type: Accepted, status: "True", reason: Accepted, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}
@@ -265,6 +266,7 @@ Model:
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
 Policy:
+  calls: {denied: 1, wouldDeny: 2, asked: 3}
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
 Approval:

@@ -45,6 +45,11 @@ def test_rules_hold_at_every_call_and_go_with_their_policy(administrator: Kubect
         assert reason == "Denied"
         assert "1 of 1 calls of ledger.append are made" in message
         assert [entry["key"] for entry in ledger(team)] == ["open", "first"]
+        becomes(team, "policy", "bounds", "Enforced")
+        until("it is counted", lambda: team.get("policy", "bounds")["status"].get("calls", {}).get("denied") == 2)
+        effective = {"name": "bounds", "mode": "Enforce"}
+        until("the Workflow says so", lambda: effective in team.get("workflow", "once")["status"]["effectivePolicies"])
+        becomes(team, "engine", "default", "GuardrailsInstalled")
         team("delete", "policy", "bounds")
         until(
             "the rules are gone",

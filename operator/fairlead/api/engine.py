@@ -77,7 +77,7 @@ class EngineSpec(ApiModel):
 
 
 class EngineStatus(ApiModel):
-    """Written by the operator."""
+    """Written by the operator (Ready, Stalled, observedGeneration) and the engine (GuardrailsInstalled)."""
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
@@ -107,6 +107,7 @@ class Engine(Resource):
         short_names=(),
         columns=(
             PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Guardrails", ".status.conditions[?(@.type=='GuardrailsInstalled')].status"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
         ),

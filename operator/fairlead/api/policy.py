@@ -194,11 +194,20 @@ class PolicySpec(ApiModel):
     rules: Rules | None = None
 
 
+class PolicyCalls(ApiModel):
+    """What its rules did about calls since the Policy exists; a crash may lose those of its last seconds."""
+
+    denied: Annotated[int, Field(ge=0, description="Calls that were denied.")] = 0
+    would_deny: Annotated[int, Field(ge=0, description="Calls that were recorded in Audit mode, and happened.")] = 0
+    asked: Annotated[int, Field(ge=0, description="Calls that were given to people.")] = 0
+
+
 class PolicyStatus(ApiModel):
-    """Written by the operator."""
+    """Written by the operator (Ready, Stalled, observedGeneration) and the engine (Enforced, calls)."""
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
+    calls: PolicyCalls | None = None
 
 
 class Policy(Resource):
@@ -210,6 +219,8 @@ class Policy(Resource):
         short_names=("pol",),
         columns=(
             PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Enforced", ".status.conditions[?(@.type=='Enforced')].reason"),
+            PrinterColumn("Denied", ".status.calls.denied", "integer"),
             PrinterColumn("Accounts", ".spec.grants.serviceAccounts"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),

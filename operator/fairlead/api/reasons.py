@@ -180,6 +180,23 @@ class AuditedReason(StrEnum):
     RECORDED = "Recorded"
 
 
+class EnforcedReason(StrEnum):
+    """Reasons of a Policy's `Enforced`."""
+
+    ENFORCED = "Enforced"
+    AUDITED = "Audited"  # recorded, and allowed
+    NO_RULES = "NoRules"  # it only grants
+    INVALID_RULES = "InvalidRules"  # a rule that cannot be right denies what it is held against
+    NOT_UNDERSTOOD = "NotUnderstood"  # by this version: it denies every call that it binds
+
+
+class GuardrailsReason(StrEnum):
+    """Reasons of an Engine's `GuardrailsInstalled`."""
+
+    VERIFIED = "Verified"
+    NOT_INSTALLED = "NotInstalled"  # forged decisions are not refused: no approval counts
+
+
 class TracedReason(StrEnum):
     """Reasons of a run's `Traced`."""
 

@@ -298,6 +298,13 @@ class RunCounts(ApiModel):
     failed: Annotated[int, Field(ge=0, description="Ended otherwise.")] = 0
 
 
+class EffectivePolicy(ApiModel):
+    """A Policy whose rules bind the runs of this Workflow."""
+
+    name: Annotated[str, Field(max_length=63, description="The Policy's name.")]
+    mode: Annotated[Literal["Enforce", "Audit"], Field(description="Whether its rules decide or only record.")]
+
+
 class WorkflowStatus(ApiModel):
     """Written by the operator (Ready, Stalled, observedGeneration) and the engine (all else)."""
 
@@ -305,6 +312,10 @@ class WorkflowStatus(ApiModel):
     conditions: Conditions = []
     runs: RunCounts | None = None
     revision: Annotated[Digest | None, Field(description="The digest of the spec that new runs follow.")] = None
+    effective_policies: Annotated[
+        list[EffectivePolicy] | None,
+        Field(max_length=200, description="Whose rules bind its runs now.", json_schema_extra=ATOMIC),
+    ] = None
     next_schedule_time: Annotated[
         Timestamp | None, Field(description="When a schedule makes a run next; absent while the Workflow is not Ready.")
     ] = None

@@ -29,10 +29,12 @@ from fairlead.engine.dialer import Dialer
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
+from fairlead.engine.guardrails import Guardrails
 from fairlead.engine.hooks import Hooks
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.news import news
 from fairlead.engine.objects import ClusterObjects
+from fairlead.engine.policies import PolicyReports
 from fairlead.engine.reachable import Reachability
 from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.tls import Identity, identity
@@ -101,6 +103,10 @@ class App:
             model_statuses=self._server_statuses[1],
             clock=self._clock,
         )
+        self._policy_statuses = StatusWriter("Policy", self._sink, durable=_nothing)
+        self._policies = PolicyReports(self._resources, self._policy_statuses, clock=self._clock)
+        self._engine_statuses = StatusWriter("Engine", self._sink, durable=_nothing)
+        self._guardrails = Guardrails(self._resources, self._objects, self._engine_statuses, clock=self._clock)
         self._engine: WorkflowEngine | None = None
         self._stopping = asyncio.Event()
         self._own: Identity | None = None
@@ -145,7 +151,10 @@ class App:
             group.create_task(_endless(part))
             for part in (
                 self._reachability.run(),
+                self._guardrails.run(),
                 *(writer.run() for writer in self._server_statuses),
+                self._policy_statuses.run(),
+                self._engine_statuses.run(),
                 self._serve_readers(engine),
                 self._serve_hooks(),
                 self._publish_ca(),
@@ -157,7 +166,8 @@ class App:
     async def _open(self) -> WorkflowEngine:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
             models = ModelCaller(self._dialer, self._resources)
-            return Gate(self._resources, self._authorizer, models, self._tools, clock, metrics, creator=self._objects)
+            parts = (self._resources, self._authorizer, models, self._tools, clock, metrics)
+            return Gate(*parts, creator=self._objects, on_rule=self._policies.did)
 
         return await WorkflowEngine.open(
             self._settings.data / "journal.db",
@@ -227,6 +237,8 @@ class App:
     def _on_change(self, kind: str, name: str) -> None:
         if kind in ("Tool", "Model"):
             self._reachability.changed(kind, name)
+        if kind == "Policy":
+            self._policies.changed(name)
         if self._engine is not None and kind == "Approval":
             self._engine.approvals.observe(name)
         if self._engine is not None and kind in ("Workflow", "Tool", "Policy"):

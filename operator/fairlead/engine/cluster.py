@@ -44,7 +44,7 @@ SECRET_SECONDS = 2.0
 """How long a value that was read is used; the kubelet itself needs up to a minute to bring a new one."""
 
 VERSIONS_KEPT = 4096
-_STATUS_TYPES = {rt.kind: rt for rt in (WORKFLOW_RUNS, WORKFLOWS, TOOLS, MODELS, APPROVALS)}
+_STATUS_TYPES = {rt.kind: rt for rt in (WORKFLOW_RUNS, WORKFLOWS, TOOLS, MODELS, POLICIES, APPROVALS, ENGINES)}
 
 Object = dict[str, Any]
 T = TypeVar("T", bound=Resource)
@@ -59,6 +59,7 @@ class ClusterResources:
         runs: the informer of WorkflowRuns; its changes go to `on_run`.
         approvals: the informer of Approvals; of their changes `on_change` is told.
         engine_uid: of the Engine object, "" while there is none.
+        engine_object: that object, empty while there is none.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class ClusterResources:
         self.policies: Mapping[str, Policy] = policies
         self.engine = EngineSpec()
         self.engine_uid = ""
+        self.engine_object: Mapping[str, Any] = {}
         self._on_change = on_change
         self._secrets = secrets
         self._clock = clock
@@ -191,6 +193,7 @@ class ClusterResources:
         if name != "default":
             return
         self.engine_uid = str(new["metadata"].get("uid", "")) if new is not None else ""
+        self.engine_object = new or {}
         parsed = _parsed(Engine, new) if new is not None else None
         if parsed is not None:
             self.engine = parsed.spec

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fairlead.api.canonical import digest
 from fairlead.api.conditions import set_condition, timestamp
 from fairlead.api.meta import Condition
+from fairlead.api.policy import Policy
 from fairlead.api.reasons import AuthorizedReason
 from fairlead.api.workflow import Workflow
 from fairlead.engine.authorized import Authorizations
@@ -16,6 +17,7 @@ from fairlead.engine.schedules import next_schedule_ms
 from fairlead.engine.seams import Resources
 from fairlead.engine.status import StatusWriter
 from fairlead.policy.decision import Authorization
+from fairlead.policy.rules import binding
 
 _AUTHORIZED = {
     "Allowed": (True, AuthorizedReason.GRANTED),
@@ -23,7 +25,7 @@ _AUTHORIZED = {
     "Unavailable": (None, AuthorizedReason.AUTHORIZER_UNAVAILABLE),
 }
 
-_OWN = ("runs", "revision", "nextScheduleTime")
+_OWN = ("runs", "revision", "nextScheduleTime", "effectivePolicies")
 
 
 def workflow_status(
@@ -31,6 +33,7 @@ def workflow_status(
     authorization: Authorization,
     runs: Mapping[str, int],
     *,
+    policies: Iterable[Policy] = (),
     previous: Mapping[str, Any],
     now_ms: int,
 ) -> dict[str, Any]:
@@ -40,6 +43,7 @@ def workflow_status(
         workflow: as it stands now.
         authorization: what was found out about its account.
         runs: `status.runs`.
+        policies: those of the namespace.
         previous: the status as it stands; the transition time is kept from it.
         now_ms: Unix ms.
     """
@@ -55,10 +59,13 @@ def workflow_status(
         observed_generation=workflow.metadata.generation,
     )
     next_ms = next_schedule_ms(workflow, now_ms=now_ms)
+    bound = binding(policies, workflow.metadata.labels)
+    effective = [{"name": policy.metadata.name, "mode": policy.spec.mode or "Enforce"} for policy in bound]
     return {
         "conditions": [condition.model_dump(by_alias=True, exclude_none=True) for condition in conditions],
         "runs": dict(runs),
         "revision": revision_of(workflow),
+        **({"effectivePolicies": effective} if effective else {}),
     } | ({"nextScheduleTime": timestamp(next_ms)} if next_ms is not None else {})
 
 
@@ -110,6 +117,7 @@ class WorkflowStatuses:
             current = self._resources.workflows.get(name, workflow)
             found = self._authorizations.of(name) or Authorization("Unavailable", message="being looked up again")
             runs, now_ms = self._roster.status(name), self._clock()
-            return workflow_status(current, found, runs, previous=previous, now_ms=now_ms)
+            policies = self._resources.policies.values()
+            return workflow_status(current, found, runs, policies=policies, previous=previous, now_ms=now_ms)
 
         self._statuses.mark(workflow.metadata.uid, name, compose, published=engines)

@@ -30,6 +30,7 @@ from fairlead.api.tool import Tool, ToolLimits
 from fairlead.api.workflow import Workflow
 from fairlead.engine.children import make
 from fairlead.engine.credentials import known_secrets, scrub
+from fairlead.engine.policies import Did
 from fairlead.engine.seams import Authorizer, Resources, RunCreator
 from fairlead.engine.slots import Slots
 from fairlead.engine.snapshots import Snapshots, effect_and_key, recorded_call
@@ -89,8 +90,9 @@ class Gate:
         *,
         creator: RunCreator,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_rule: Callable[[str, Did], None] = lambda policy, did: None,
     ) -> None:
-        """Take the seams; `clock` gives Unix ms."""
+        """Take the seams; `clock` gives Unix ms, `on_rule` is told what the rules of Policies did."""
         self._resources = resources
         self._authorizer = authorizer
         self._models = models
@@ -99,6 +101,7 @@ class Gate:
         self._metrics = metrics
         self._creator = creator
         self._sleep = sleep
+        self._on_rule = on_rule
         self._snapshots = Snapshots(resources)
         self._slots = Slots()
 
@@ -199,6 +202,8 @@ class Gate:
         self._count(decision)
         if log.state.terminal is not None:
             return  # nothing is added to what has ended
+        if decision.policy:
+            self._on_rule(decision.policy, Did.DENIED)
         data = _named(call) | {
             "digest": "" if decision.reason is DecisionReason.MALFORMED else call.digest,
             "reason": decision.reason.value,
@@ -217,6 +222,8 @@ class Gate:
             self._deny(log, call, Decision("Deny", Stage.APPROVAL, DecisionReason.INVALID, message))
         elif log.state.terminal is None:
             log.append(*drafts)
+            for needed in decision.needs:
+                self._on_rule(needed.policy, Did.ASKED)
 
     def _intend(self, log: RunLog, call: Call, decision: Decision, waited_ms: int) -> _Admitted | None:
         """Stage 11, the record: append the intent, unless this call is resumed and has it."""
@@ -345,8 +352,9 @@ class Gate:
             self._metrics.decisions.labels(decision.verdict, decision.reason.value).inc()
 
     def _count_audited(self, decision: Decision) -> None:
-        if self._metrics is not None:
-            for breach in decision.audited:
+        for breach in decision.audited:
+            self._on_rule(breach.policy, Did.WOULD_DENY)
+            if self._metrics is not None:
                 self._metrics.would_deny.labels(breach.policy, breach.rule).inc()
 
     def _count_tokens(self, call: Call, outcome: Outcome) -> None:

@@ -103,7 +103,7 @@ def rules(call: Call, snapshot: Snapshot) -> Decision | None:
     pins = pin_rules(called_function(call, snapshot.tool), snapshot.policies)
     broken = _enforced(chain(call_rules(call, snapshot.scope, snapshot.policies), pins))
     if broken is not None:
-        return _deny(Stage.RULES, DecisionReason.POLICY_DENIED, str(broken))
+        return _broken(Stage.RULES, DecisionReason.POLICY_DENIED, broken)
     if snapshot.obstacle is None:
         return None
     reason, message = snapshot.obstacle.reason, snapshot.obstacle.message
@@ -116,7 +116,7 @@ def data_flow(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 7: what holds something untrusted and something confidential does not leave by itself."""
     function = called_function(call, snapshot.tool)
     broken = _enforced(flow_breaches(snapshot.label, function, snapshot.policies))
-    return _deny(Stage.DATA_FLOW, DecisionReason.FLOW_DENIED, str(broken)) if broken is not None else None
+    return _broken(Stage.DATA_FLOW, DecisionReason.FLOW_DENIED, broken) if broken is not None else None
 
 
 def limits(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -126,7 +126,7 @@ def limits(call: Call, snapshot: Snapshot) -> Decision | None:
         made = f"{name} was called {snapshot.repeats} times with the same arguments"
         return _deny(Stage.LIMITS, DecisionReason.LOOP_DETECTED, made)
     broken = _enforced(call_limits(call, snapshot.made, snapshot.policies))
-    return _deny(Stage.LIMITS, DecisionReason.POLICY_DENIED, str(broken)) if broken is not None else None
+    return _broken(Stage.LIMITS, DecisionReason.POLICY_DENIED, broken) if broken is not None else None
 
 
 def budget(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -142,7 +142,7 @@ def budget(call: Call, snapshot: Snapshot) -> Decision | None:
         if used >= limit:
             return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, f"limits.{name}: {used} of {limit} used")
     broken = _enforced(run_budgets(call, usage, snapshot.policies))
-    return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, str(broken)) if broken is not None else None
+    return _broken(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, broken) if broken is not None else None
 
 
 def approval(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -238,3 +238,7 @@ def _missing(call: Call, snapshot: Snapshot) -> str:
 
 def _deny(stage: Stage, reason: DecisionReason, message: str) -> Decision:
     return Decision("Deny", stage, reason, message)
+
+
+def _broken(stage: Stage, reason: DecisionReason, breach: Breach) -> Decision:
+    return Decision("Deny", stage, reason, str(breach), policy=breach.policy)

@@ -133,7 +133,8 @@ class Snapshot:
 class Decision:
     """Allow, Deny with exactly one reason, or Wait (no answer of the authorizer, or people are asked).
 
-    `audited` is what Policies in Audit mode would have denied, `needs` what people were not asked for yet.
+    `audited` is what Policies in Audit mode would have denied, `needs` what people were not asked for yet, `policy` the
+    one whose rule denied.
     """
 
     verdict: Literal["Allow", "Deny", "Wait"]
@@ -142,3 +143,4 @@ class Decision:
     message: str = ""
     audited: tuple[Breach, ...] = ()
     needs: tuple[Requirement, ...] = ()
+    policy: str = ""

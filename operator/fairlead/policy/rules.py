@@ -27,6 +27,8 @@ NAMES: Mapping[str, frozenset[str]] = {
 }
 """What an expression of a rule can read. Every name is there for every call; what does not concern it is empty."""
 
+UNREADABLE = "unreadable"
+
 _KINDS = {CallKind.CHAT: "model", CallKind.EMBED: "model", CallKind.TOOL: "tool", CallKind.WORKFLOW: "workflow"}
 
 
@@ -157,6 +159,12 @@ def problems(policy: Policy) -> list[Finding]:
     return found
 
 
+def is_stand_in(policy: Policy) -> bool:
+    """Tell whether this is what `unreadable` made."""
+    rules = policy.spec.rules
+    return rules is not None and [rule.name for rule in rules.calls] == [UNREADABLE] and rules.calls[0].when == "true"
+
+
 def unreadable(obj: Mapping[str, Any]) -> Policy | None:
     """Return what stands in for a Policy that this version does not understand: it denies every call.
 
@@ -165,7 +173,7 @@ def unreadable(obj: Mapping[str, Any]) -> Policy | None:
     spec = obj.get("spec") or {}
     if not spec.get("rules") or spec.get("mode") == "Audit":
         return None
-    rule = {"name": "unreadable", "when": "true", "message": "this version of Fairlead does not understand the Policy"}
+    rule = {"name": UNREADABLE, "when": "true", "message": "this version of Fairlead does not understand the Policy"}
     return Policy.model_validate({"metadata": obj["metadata"], "spec": {"rules": {"calls": [rule]}}})
 
 

@@ -1,0 +1,114 @@
+"""The engine's part of a Policy's status: is it enforced as it stands, and what did its rules do?
+
+The counts go on from what the status says, so that a restart does not begin anew; what was counted in the seconds
+before a crash is missing. What decides is never looked up here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from fairlead.api.conditions import set_condition, timestamp
+from fairlead.api.meta import Condition
+from fairlead.api.policy import Policy
+from fairlead.api.reasons import EnforcedReason
+from fairlead.engine.seams import Resources
+from fairlead.engine.status import StatusWriter
+from fairlead.policy.rules import is_stand_in, problems
+
+
+class Did(StrEnum):
+    """What a rule did about a call, as `status.calls` names it."""
+
+    DENIED = "denied"
+    WOULD_DENY = "wouldDeny"
+    ASKED = "asked"
+
+
+class PolicyReports:
+    """Counts what rules do, and writes it."""
+
+    def __init__(self, resources: Resources, statuses: StatusWriter, *, clock: Callable[[], int]) -> None:
+        """Take what is declared and who writes; `clock` gives Unix ms."""
+        self._resources = resources
+        self._statuses = statuses
+        self._clock = clock
+        self._counts: dict[str, Counter[str]] = {}
+
+    def changed(self, name: str) -> None:
+        """Take note that a Policy changed."""
+        self._mark(name)
+
+    def did(self, name: str, what: Did) -> None:
+        """Count what a rule of a Policy did."""
+        policy = self._resources.policies.get(name)
+        if policy is not None:
+            self._counted(policy)[what] += 1
+            self._mark(name)
+
+    def _counted(self, policy: Policy) -> Counter[str]:
+        known = self._counts.get(policy.metadata.uid)
+        if known is None:
+            calls = policy.status.calls if policy.status is not None else None
+            known = Counter(calls.model_dump(by_alias=True) if calls is not None else {})
+            self._counts[policy.metadata.uid] = known
+        return known
+
+    def _mark(self, name: str) -> None:
+        policy = self._resources.policies.get(name)
+        if policy is None:
+            return
+        published = policy.status.model_dump(by_alias=True, exclude_none=True) if policy.status else {}
+        ours: dict[str, Any] = {key: published[key] for key in ("calls",) if key in published}
+        ours["conditions"] = [c for c in published.get("conditions", ()) if c["type"] == "Enforced"]
+
+        def compose(previous: Mapping[str, Any]) -> dict[str, Any]:
+            current = self._resources.policies.get(name, policy)
+            return policy_status(current, self._counted(current), previous=previous, now=timestamp(self._clock()))
+
+        self._statuses.mark(policy.metadata.uid, name, compose, published=ours)
+
+
+def policy_status(
+    policy: Policy, counted: Mapping[str, int], *, previous: Mapping[str, Any], now: str
+) -> dict[str, Any]:
+    """Return all fields of a Policy's status that the engine owns.
+
+    Args:
+        policy: as it is enforced now: the last that was understood.
+        counted: what its rules did.
+        previous: the engine's part as it stands; the transition time is kept from it.
+        now: RFC 3339.
+    """
+    status, reason, message = _enforced(policy)
+    conditions = set_condition(
+        [Condition.model_validate(c) for c in previous.get("conditions", ())],
+        "Enforced",
+        status,
+        reason=reason.value,
+        message=message,
+        now=now,
+        observed_generation=policy.metadata.generation,
+    )
+    found: dict[str, Any] = {"conditions": [c.model_dump(by_alias=True, exclude_none=True) for c in conditions]}
+    return found | ({"calls": {what.value: counted.get(what, 0) for what in Did}} if policy.spec.rules else {})
+
+
+def _enforced(policy: Policy) -> tuple[bool, EnforcedReason, str]:
+    if policy.spec.rules is None:
+        return True, EnforcedReason.NO_RULES, "it grants, and forbids nothing"
+    if is_stand_in(policy):
+        return (
+            False,
+            EnforcedReason.NOT_UNDERSTOOD,
+            "this engine does not understand it: every call that it binds is denied",
+        )
+    if found := problems(policy):
+        message = f"{found[0].path}: {found[0].message}; every call that such a rule is held against is denied"
+        return False, EnforcedReason.INVALID_RULES, message
+    if policy.spec.mode == "Audit":
+        return True, EnforcedReason.AUDITED, "what its rules would deny is recorded and happens"
+    return True, EnforcedReason.ENFORCED, "its rules hold at every call"
