@@ -62,6 +62,11 @@ def test_every_marked_requirement_is_claimed() -> None:
     assert sorted(marked() - set(claimed())) == []
 
 
+def test_the_list_of_attacks_has_every_one_that_is_claimed_and_no_other() -> None:
+    listed = re.findall(r"\bA\d\d\b", (ROOT / "docs/security.md").read_text(encoding="utf-8"))
+    assert set(listed) == {name for name in claimed() if name.startswith("A")}
+
+
 @pytest.mark.parametrize("word", ["import pickle", "yaml.load(", "eval(", "exec(", "import jinja2"])
 def test_nothing_in_the_package_can_run_data(word: str) -> None:
     pattern = re.compile(r"(?<![\w.])" + re.escape(word))
