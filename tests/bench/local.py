@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import httpx
-from tests.bench import baseline, scale, workloads
+from tests.bench import baseline, decisions, scale, workloads
 from tests.bench.engines import NOWHERE, Bench, InstantTools, serving
 from tests.bench.figures import Figure, Repetition, Title, figures, percentiles_ms, value
 from tests.bench.process import footprint
@@ -60,6 +60,7 @@ TITLES = {
     "local.start_cpu": Title("processor time of that", "s"),
     "local.memory.idle": Title("engine memory (RSS), idle", "MiB"),
     "local.memory.worked": Title(f"engine memory (RSS) after {MEMORY_RUNS} runs", "MiB", "300 MiB"),
+    **decisions.TITLES,
     **scale.TITLES,
 }
 
@@ -83,6 +84,10 @@ async def measure(build: Path, *, repeats: int, say: Callable[[str], None]) -> l
 
 async def _baseline(folder: Path) -> Repetition:
     return {FSYNC: await asyncio.to_thread(baseline.synchronised_appends, folder)}
+
+
+async def _decisions(folder: Path) -> Repetition:
+    return await decisions.decisions()
 
 
 async def _latency(folder: Path) -> Repetition:
@@ -201,6 +206,7 @@ async def _memory_and_start(folder: Path) -> Repetition:
 
 _PARTS: Sequence[Callable[[Path], Awaitable[Repetition]]] = (
     _baseline,
+    _decisions,
     _latency,
     _latency_over_mcp,
     _call_step,
