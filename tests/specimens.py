@@ -140,7 +140,7 @@ spec:
     idempotency: {header: Idempotency-Key}
     input: {schema: {type: object, properties: {title: {type: string}}}}
   credential: {secretRef: {name: tickets, key: token}, header: Authorization, scheme: Bearer}
-  limits: {timeoutSeconds: 30, maxResultBytes: 262144, concurrency: 4}
+  limits: {timeoutSeconds: 30, maxResultBytes: 262144, concurrency: 4, ratePerMinute: 60}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Model
@@ -155,7 +155,7 @@ spec:
     port: 8080
     path: /v1
     resources: {cpu: "1", memory: 1Gi}
-  limits: {maxOutputTokens: 4096, concurrency: 2, timeoutSeconds: 120}
+  limits: {maxOutputTokens: 4096, concurrency: 2, timeoutSeconds: 120, requestsPerMinute: 600}
   capabilities: [StructuredOutput]
 ---
 apiVersion: fairlead.dev/v1alpha1
@@ -176,7 +176,7 @@ spec:
       when: call.effect == 'Irreversible'
       then: RequireApproval
       approval: {from: {users: [bob], groups: [oncall]}, minApprovals: 1, expiresAfterSeconds: 600, requester: Excluded}
-    limits: [{tool: tickets, function: search, callsPerRun: 20}]
+    limits: [{tool: tickets, function: search, callsPerRun: 20, ratePerMinute: 10}]
     budgets: {run: {tokens: 200000, modelCalls: 60, toolCalls: 100}}
     pins: Required
     dataFlow: {untrustedToExternal: RequireApproval, approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1,

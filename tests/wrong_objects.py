@@ -155,6 +155,12 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("a selector of nothing", "Policy", {"spec.appliesTo.workflows.matchLabels": {}}, "at least 1 properties"),
     ("a pin of another hash", "Tool", {"spec.functions.0.pin": "md5:00"}, "spec.functions[0].pin in body should match"),
     ("an unknown word for pins", "Policy", {"spec.rules.pins": "Optional"}, 'Unsupported value: "Optional"'),
+    (
+        "a limit of nothing",
+        "Policy",
+        {"spec.rules.limits.0.callsPerRun": REMOVED, "spec.rules.limits.0.ratePerMinute": REMOVED},
+        "say at least one of callsPerRun and ratePerMinute",
+    ),
     ("a negative limit", "Policy", {"spec.rules.limits.0.callsPerRun": -1}, "should be greater than or equal to 0"),
     ("no function of a tool", "Policy", {"spec.grants.tools.0.functions": []}, "should have at least 1 items"),
 ]  # fmt: skip

@@ -49,6 +49,9 @@ class ModelLimits(ApiModel):
         int, Field(ge=1, le=1000000, description="No call may ask for a longer answer. Default 4096.")
     ] = 4096
     concurrency: Annotated[int | None, Field(ge=1, le=1000, description="Calls in flight at most; more wait.")] = None
+    requests_per_minute: Annotated[
+        int | None, Field(ge=1, le=1_000_000, description="Calls a minute at most, of all runs; more wait.")
+    ] = None
     timeout_seconds: Annotated[int, Field(ge=1, le=3600, description="One call takes no longer. Default 120.")] = 120
 
 

@@ -114,11 +114,22 @@ class CallRule(ApiModel):
 
 
 class CallLimit(ApiModel):
-    """How often a run may call a Tool or one of its functions."""
+    """How often a Tool or one of its functions may be called."""
 
+    cel: ClassVar = (
+        CelRule(
+            "has(self.callsPerRun) || has(self.ratePerMinute)", "say at least one of callsPerRun and ratePerMinute"
+        ),
+    )
     tool: Annotated[ObjectName, Field(description="The Tool's name.")]
     function: Annotated[FunctionName | None, Field(description="Absent: all of its functions together.")] = None
-    calls_per_run: Annotated[int, Field(ge=0, le=100_000, description="So many calls in a run; 0 for none.")]
+    calls_per_run: Annotated[int | None, Field(ge=0, le=100_000, description="So many calls in a run; 0 for none.")] = (
+        None
+    )
+    rate_per_minute: Annotated[
+        int | None,
+        Field(ge=1, le=100_000, description="So many calls a minute, of all runs of the namespace; more wait."),
+    ] = None
 
 
 class RunBudget(ApiModel):

@@ -122,6 +122,9 @@ class ToolLimits(ApiModel):
         int, Field(ge=1024, le=10485760, description="A longer result is an error. Default 262144.")
     ] = 262144
     concurrency: Annotated[int | None, Field(ge=1, le=1000, description="Calls in flight at most; more wait.")] = None
+    rate_per_minute: Annotated[
+        int | None, Field(ge=1, le=100_000, description="Calls a minute at most, of all runs; more wait.")
+    ] = None
 
 
 class ToolSpec(ApiModel):

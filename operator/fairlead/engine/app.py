@@ -36,6 +36,7 @@ from fairlead.engine.news import news
 from fairlead.engine.objects import ClusterObjects
 from fairlead.engine.policies import PolicyReports
 from fairlead.engine.reachable import Reachability
+from fairlead.engine.recent import RecentCalls
 from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.tls import Identity, identity
 from fairlead.engine.tokens import Issuer, Tokens
@@ -86,6 +87,7 @@ class App:
         self._kube = kube
         self._settings = settings
         self._clock = steady_clock()
+        self._recent = RecentCalls(self._clock)
         self._dialer = Dialer()
         self._exporter = SpanExporter.from_environment(on_dropped=self.metrics.spans_dropped.inc)
         self._resources = ClusterResources(kube, settings.namespace, on_change=self._on_change, on_run=self._on_run)
@@ -143,6 +145,7 @@ class App:
         if not await self._synced():
             await engine.store.close()
             return
+        await self._recent.read_back(engine.store)
         await engine.recover(self._run_objects())
         self._announce_recovery(engine)
         self._engine = engine
@@ -167,7 +170,7 @@ class App:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
             models = ModelCaller(self._dialer, self._resources)
             parts = (self._resources, self._authorizer, models, self._tools, clock, metrics)
-            return Gate(*parts, creator=self._objects, on_rule=self._policies.did)
+            return Gate(*parts, recent=self._recent, creator=self._objects, on_rule=self._policies.did)
 
         return await WorkflowEngine.open(
             self._settings.data / "journal.db",

@@ -31,6 +31,7 @@ from fairlead.api.workflow import Workflow
 from fairlead.engine.children import make
 from fairlead.engine.credentials import known_secrets, scrub
 from fairlead.engine.policies import Did
+from fairlead.engine.recent import RecentCalls
 from fairlead.engine.seams import Authorizer, Resources, RunCreator
 from fairlead.engine.slots import Slots
 from fairlead.engine.snapshots import Snapshots, effect_and_key, recorded_call
@@ -90,9 +91,14 @@ class Gate:
         *,
         creator: RunCreator,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        recent: RecentCalls | None = None,
         on_rule: Callable[[str, Did], None] = lambda policy, did: None,
     ) -> None:
-        """Take the seams; `clock` gives Unix ms, `on_rule` is told what the rules of Policies did."""
+        """Take the seams.
+
+        `clock` gives Unix ms, `recent` knows the calls of an earlier process, `on_rule` is told what the rules of
+        Policies did.
+        """
         self._resources = resources
         self._authorizer = authorizer
         self._models = models
@@ -102,7 +108,8 @@ class Gate:
         self._creator = creator
         self._sleep = sleep
         self._on_rule = on_rule
-        self._snapshots = Snapshots(resources)
+        self._recent = recent or RecentCalls(clock)
+        self._snapshots = Snapshots(resources, self._recent)
         self._slots = Slots()
 
     async def call(self, log: RunLog, call: Call) -> None:
@@ -241,6 +248,7 @@ class Gate:
             if isinstance(target, Workflow):
                 data["child"] = {"name": key, "spec": child_spec(log.plan, log.state, call, now_ms=self._clock())}
             log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
+            self._recent.note(call)
         # A log that takes nothing more (the engine ends) leaves no record: no record, no action.
         return admitted if recorded_call(log, call) is not None else None
 

@@ -11,6 +11,7 @@ from fairlead.api.reasons import DecisionReason
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow
 from fairlead.engine.credentials import destination, known_secrets, scrub
+from fairlead.engine.recent import RecentCalls
 from fairlead.engine.seams import Resources
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
 from fairlead.flow.approvals import request
@@ -33,8 +34,9 @@ Target = Tool | Model | Workflow
 class Snapshots:
     """Reads them."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, recent: RecentCalls) -> None:
         self._resources = resources
+        self._recent = recent
 
     def target(self, call: Call) -> Target | None:
         """Return what is called, None if there is none of that name."""
@@ -73,6 +75,7 @@ class Snapshots:
             ),
             label=label,
             repeats=repeats_of(log.state, call),
+            rates=self._recent.of(call) if not itself else {},
             obstacle=self._obstacle(target),
             policies=policies,
             scope=scope,

@@ -21,6 +21,7 @@ from fairlead.policy.decision import Breach, Decision, Requirement, Snapshot
 from fairlead.policy.flows import flow_approvals, flow_breaches
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
 from fairlead.policy.pins import drift, pin_rules
+from fairlead.policy.rates import exceeded, rate_rules
 from fairlead.policy.rules import call_approvals, call_limits, call_rules, run_budgets
 
 IDENTICAL_CALLS = 3
@@ -64,6 +65,7 @@ def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
         pin_rules(called_function(call, snapshot.tool), snapshot.policies),
         flow_breaches(snapshot.label, called_function(call, snapshot.tool), snapshot.policies),
         call_limits(call, snapshot.made, snapshot.policies),
+        rate_rules(call, snapshot.rates, snapshot.policies),
         run_budgets(call, snapshot.usage, snapshot.policies),
     )
     return [breach for breach in found if not breach.enforced]
@@ -120,13 +122,21 @@ def data_flow(call: Call, snapshot: Snapshot) -> Decision | None:
 
 
 def limits(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 8: an agent does not make the very same call again and again, and no Policy's limit is used up."""
+    """Stage 8: an agent does not make the very same call again and again, no Policy's limit is used up, no rate is.
+
+    Who comes too early for a rate waits; who is the same call again, or one too many, does not.
+    """
     if call.kind not in MODEL_API and snapshot.repeats >= IDENTICAL_CALLS - 1:
         name = f"{call.target}.{call.function}" if call.function else call.target
         made = f"{name} was called {snapshot.repeats} times with the same arguments"
         return _deny(Stage.LIMITS, DecisionReason.LOOP_DETECTED, made)
     broken = _enforced(call_limits(call, snapshot.made, snapshot.policies))
-    return _broken(Stage.LIMITS, DecisionReason.POLICY_DENIED, broken) if broken is not None else None
+    if broken is not None:
+        return _broken(Stage.LIMITS, DecisionReason.POLICY_DENIED, broken)
+    early = exceeded(call, snapshot.tool or snapshot.model, snapshot.rates)
+    ruled = _enforced(rate_rules(call, snapshot.rates, snapshot.policies))
+    too_early = early or (str(ruled) if ruled is not None else "")
+    return Decision("Wait", Stage.LIMITS, DecisionReason.RATE_LIMITED, too_early) if too_early else None
 
 
 def budget(call: Call, snapshot: Snapshot) -> Decision | None:

@@ -103,6 +103,7 @@ class Snapshot:
         usage: what it used so far.
         label: of everything that led to the call.
         repeats: how often this very call (same target, function and arguments) was made in this attempt already.
+        rates: how often the same Tool (by function) or Model was called within the last minute, by all runs.
         obstacle: what stands between the call and its destination, None if the way is free.
         policies: those whose rules bind the run, by name.
         scope: what the expressions of rules read.
@@ -122,6 +123,7 @@ class Snapshot:
     usage: RunUsage = field(default_factory=RunUsage)
     label: Label = TRUSTED
     repeats: int = 0
+    rates: Mapping[str, int] = field(default_factory=dict)
     obstacle: Obstacle | None = None
     policies: Sequence[Policy] = ()
     scope: Mapping[str, Any] = field(default_factory=dict)

@@ -88,7 +88,7 @@ def call_limits(call: Call, made: Mapping[str, int], policies: Iterable[Policy])
     for policy in policies if call.kind is CallKind.TOOL else ():
         rules = policy.spec.rules
         for index, limit in enumerate(rules.limits if rules else ()):
-            if limit.tool != call.target or limit.function not in (None, call.function):
+            if limit.tool != call.target or limit.function not in (None, call.function) or limit.calls_per_run is None:
                 continue
             what = f"{limit.tool}.{limit.function}" if limit.function else limit.tool
             count = sum(n for name, n in made.items() if what in (name, name.partition(".")[0]))

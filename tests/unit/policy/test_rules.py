@@ -298,10 +298,14 @@ thens = st.sampled_from(
     ]
 )
 limits = st.builds(
-    lambda tool, function, most: {"tool": tool, "callsPerRun": most} | ({"function": function} if function else {}),
+    lambda tool, function, most: {"tool": tool, **most} | ({"function": function} if function else {}),
     st.sampled_from(["tickets", "other"]),
     st.sampled_from([None, "search", "create"]),
-    st.integers(0, 3),
+    st.one_of(
+        st.fixed_dictionaries({"callsPerRun": st.integers(0, 3)}),
+        st.fixed_dictionaries({"ratePerMinute": st.integers(1, 3)}),
+        st.fixed_dictionaries({"callsPerRun": st.integers(0, 3), "ratePerMinute": st.integers(1, 3)}),
+    ),
 )
 budgets = st.dictionaries(st.sampled_from(["tokens", "modelCalls", "toolCalls"]), st.integers(0, 3))
 rules = st.fixed_dictionaries(
@@ -318,40 +322,53 @@ rules = st.fixed_dictionaries(
 numbered = st.lists(rules, max_size=4).map(lambda all_: [policy(f"p{n}", **one) for n, one in enumerate(all_)])
 calls = st.sampled_from([SEARCH, CREATE, CHAT])
 usages = st.builds(RunUsage, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+rates = st.dictionaries(st.sampled_from(["search", "create"]), st.integers(0, 3))
 labels = st.builds(Label, st.booleans(), st.integers(0, 2))
 counts = st.dictionaries(st.sampled_from(["tickets.search", "tickets.create", "other.x"]), st.integers(0, 3))
 
 
-@given(calls, numbered, rules, usages, counts, labels)
+@given(calls, numbered, rules, usages, counts, labels, rates)
 @pytest.mark.requirement("P1")
 def test_another_rule_never_turns_a_deny_into_an_allow(
-    call: Call, policies: list[Policy], more: dict[str, Any], usage: RunUsage, made: dict[str, int], label: Label
+    call: Call,
+    policies: list[Policy],
+    more: dict[str, Any],
+    usage: RunUsage,
+    made: dict[str, int],
+    label: Label,
+    rate: dict[str, int],
 ) -> None:
-    before = decided(call, *policies, usage=usage, made=made, label=label)
-    after = decided(call, *policies, policy("more", **more), usage=usage, made=made, label=label)
+    before = decided(call, *policies, usage=usage, made=made, label=label, rates=rate)
+    after = decided(call, *policies, policy("more", **more), usage=usage, made=made, label=label, rates=rate)
     assert not (before.verdict == "Deny" and after.verdict == "Allow")
 
 
-@given(calls, numbered, usages, counts, labels)
+@given(calls, numbered, usages, counts, labels, rates)
 @pytest.mark.requirement("P2")
 def test_the_order_of_policies_does_not_matter(
-    call: Call, policies: list[Policy], usage: RunUsage, made: dict[str, int], label: Label
+    call: Call, policies: list[Policy], usage: RunUsage, made: dict[str, int], label: Label, rate: dict[str, int]
 ) -> None:
     orders = itertools.islice(itertools.permutations(policies), 6)
-    first, *others = (decided(call, *order, usage=usage, made=made, label=label) for order in orders)
+    first, *others = (decided(call, *order, usage=usage, made=made, label=label, rates=rate) for order in orders)
     assert all(other == first for other in others)
 
 
-@given(calls, numbered, rules, usages, counts, labels)
+@given(calls, numbered, rules, usages, counts, labels, rates)
 @pytest.mark.requirement("P3")
 def test_audit_mode_finds_and_never_decides(
-    call: Call, policies: list[Policy], more: dict[str, Any], usage: RunUsage, made: dict[str, int], label: Label
+    call: Call,
+    policies: list[Policy],
+    more: dict[str, Any],
+    usage: RunUsage,
+    made: dict[str, int],
+    label: Label,
+    rate: dict[str, int],
 ) -> None:
     audited = policy("more", mode="Audit", **more)
-    with_it = decided(call, *policies, audited, usage=usage, made=made, label=label)
-    assert with_it == decided(call, *policies, usage=usage, made=made, label=label)
-    alone = decided(call, policy("more", **more), usage=usage, made=made, label=label)
-    found = would_deny(call, bound(call, audited, usage=usage, made=made, label=label))
+    with_it = decided(call, *policies, audited, usage=usage, made=made, label=label, rates=rate)
+    assert with_it == decided(call, *policies, usage=usage, made=made, label=label, rates=rate)
+    alone = decided(call, policy("more", **more), usage=usage, made=made, label=label, rates=rate)
+    found = would_deny(call, bound(call, audited, usage=usage, made=made, label=label, rates=rate))
     assert bool(found) is (alone.verdict != "Allow")
 
 
