@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from tests.cluster.commands import run as run_program
 from tests.e2e.installation import Fairlead, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
@@ -30,7 +33,9 @@ ONCE = workflow("once", calls("append", "$( input.key )"))
 
 
 @pytest.mark.requirement("P1")
-def test_rules_hold_at_every_call_and_go_with_their_policy(administrator: Kubectl, chart: Fairlead) -> None:
+def test_rules_hold_at_every_call_and_go_with_their_policy(
+    administrator: Kubectl, chart: Fairlead, cluster_environment: dict[str, str]
+) -> None:
     rules = manifest("Policy", "bounds", {"rules": RULES})
     objects = (engine(), ledger_tool(), scripted_model(), policy("worker", "append"), rules, TWICE, ONCE)
     with scene(administrator, *objects) as team:
@@ -50,6 +55,15 @@ def test_rules_hold_at_every_call_and_go_with_their_policy(administrator: Kubect
         effective = {"name": "bounds", "mode": "Enforce"}
         until("the Workflow says so", lambda: effective in team.get("workflow", "once")["status"]["effectivePolicies"])
         becomes(team, "engine", "default", "GuardrailsInstalled")
+        open_ = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}
+        head = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "open"}}
+        team.create(head | {"spec": open_})
+        program = (sys.executable, "-m", "fairlead.cli", "doctor", f"--namespace={team.namespace}")
+        told = run_program(*program, env=cluster_environment)
+        assert "admission policies deny" in told
+        assert "NetworkPolicy open lets Fairlead's servers out" in told
+        assert "functions that nobody has reviewed may be called: ledger." in told
+        team("delete", "networkpolicy", "open")
         team("delete", "policy", "bounds")
         until(
             "the rules are gone",

@@ -9,7 +9,22 @@ import sys
 
 import typer
 
-from fairlead.cli import audit, cani, decide, exits, get, grants, importtool, lint, pin, run, steer, submit, trace
+from fairlead.cli import (
+    audit,
+    cani,
+    decide,
+    doctor,
+    exits,
+    get,
+    grants,
+    importtool,
+    lint,
+    pin,
+    run,
+    steer,
+    submit,
+    trace,
+)
 from fairlead.cli.exits import CommandFailed, Exit
 
 app = typer.Typer(
@@ -25,6 +40,7 @@ app.command("run")(run.run)
 app.command("lint")(lint.lint)
 app.command("grants")(grants.grants)
 app.command("can-i")(cani.can_i)
+app.command("doctor")(doctor.doctor)
 app.command("import-tool")(importtool.import_tool)
 app.command("pin")(pin.pin)
 app.command("submit")(submit.submit)

@@ -1,0 +1,162 @@
+"""What may be wrong with a namespace's governance, from what stands in the cluster. Plain dicts in, findings out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fairlead.api import GROUP
+
+Object = Mapping[str, Any]
+Level = Literal["ok", "warning", "problem", "unknown"]
+
+GUARDRAILS = tuple(
+    f"fairlead-{name}"
+    for name in (
+        "approvals",
+        "engine-scope",
+        "operator-grants",
+        "operator-objects",
+        "operator-scope",
+        "operator-workloads",
+        "pod-access",
+        "pods",
+        "policy-grant",
+        "run-invoke",
+        "run-signals",
+        "server-proxy",
+        "status-writers",
+        "tokens",
+        "tool-weakening",
+        "workflow-account",
+        "workloads",
+    )
+)
+"""The admission policies of the chart."""
+
+EVERYBODY = ("system:authenticated", "system:unauthenticated", "system:serviceaccounts")
+COMPONENT_LABEL = "fairlead.dev/component"
+_INVOKABLE = frozenset({"tools", "toolfunctions", "models", "workflows", "*"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing: how bad it is, what it is, and what would be right."""
+
+    level: Level
+    what: str
+    advice: str = ""
+
+
+def guardrails(policies: Iterable[Object], bindings: Iterable[Object]) -> Iterator[Finding]:
+    """Look for the chart's admission policies, and that each is bound everywhere and denies."""
+    names = {policy["metadata"]["name"] for policy in policies}
+    denying = {
+        binding["spec"].get("policyName")
+        for binding in bindings
+        if "Deny" in binding["spec"].get("validationActions", ()) and "matchResources" not in binding["spec"]
+    }
+    missing = [name for name in GUARDRAILS if name not in names]
+    unbound = [name for name in GUARDRAILS if name in names and name not in denying]
+    for what, found in (("is not installed", missing), ("is installed and does not deny everywhere", unbound)):
+        for name in found:
+            yield Finding(
+                "problem", f"the admission policy {name} {what}", "upgrade the chart with admission.enabled=true"
+            )
+    if not missing and not unbound:
+        yield Finding("ok", f"{len(GUARDRAILS)} admission policies deny")
+
+
+def wide_grants(
+    namespace: str, roles: Iterable[Object], cluster_roles: Iterable[Object], bindings: Iterable[Object]
+) -> Iterator[Finding]:
+    """Look for Roles that let accounts of the namespace invoke whatever there is, and for grants to everybody.
+
+    Args:
+        namespace: the one that is looked at.
+        roles: its Roles.
+        cluster_roles: all ClusterRoles.
+        bindings: its RoleBindings, and all ClusterRoleBindings.
+    """
+    rules = {("Role", role["metadata"]["name"]): role.get("rules") or [] for role in roles}
+    rules |= {("ClusterRole", role["metadata"]["name"]): role.get("rules") or [] for role in cluster_roles}
+    found = False
+    for binding in bindings:
+        reference = binding["roleRef"]["kind"], binding["roleRef"]["name"]
+        wide = [rule for rule in rules.get(reference, ()) if _invokes(rule) and not rule.get("resourceNames")]
+        narrow = any(_invokes(rule) for rule in rules.get(reference, ()))
+        for subject in binding.get("subjects") or ():
+            who = f"{subject['kind']} {subject['name']}"
+            everybody = subject["kind"] == "Group" and subject["name"].startswith(EVERYBODY)
+            mine = subject["kind"] == "ServiceAccount" and subject.get("namespace") == namespace
+            how = f"by {reference[0]} {reference[1]} ({binding['kind']} {binding['metadata']['name']})"
+            if (wide and mine) or (narrow and everybody):
+                found = True
+                what = "may invoke whatever there is" if wide else "may invoke"
+                yield Finding("warning", f"{who} {what}, {how}", "grant functions by name, in a Policy")
+    if not found:
+        yield Finding("ok", "no account of the namespace may invoke whatever there is")
+
+
+def _invokes(rule: Mapping[str, Any]) -> bool:
+    groups, verbs, resources = (rule.get(key) or () for key in ("apiGroups", "verbs", "resources"))
+    in_group, may = GROUP in groups or "*" in groups, "invoke" in verbs or "*" in verbs
+    return in_group and may and not _INVOKABLE.isdisjoint(resources)
+
+
+def network(policies: Iterable[Object]) -> Iterator[Finding]:
+    """Look for NetworkPolicies of others that let out what Fairlead runs: they add up."""
+    widening = [
+        policy["metadata"]["name"]
+        for policy in policies
+        if COMPONENT_LABEL not in (policy["metadata"].get("labels") or {})
+        and policy["spec"].get("egress")
+        and _selects_servers(policy["spec"].get("podSelector") or {})
+    ]
+    for name in widening:
+        advice = f"let its podSelector leave out what has the label {COMPONENT_LABEL}"
+        yield Finding("warning", f"NetworkPolicy {name} lets Fairlead's servers out", advice)
+    if not widening:
+        yield Finding("ok", "no other NetworkPolicy lets Fairlead's servers out")
+
+
+def _selects_servers(selector: Mapping[str, Any]) -> bool:
+    """Tell whether a selector takes in pods whose labels are Fairlead's alone."""
+    if any(not key.startswith("fairlead.dev/") for key in selector.get("matchLabels") or {}):
+        return False
+    for expression in selector.get("matchExpressions") or ():
+        ours = expression["key"].startswith("fairlead.dev/")
+        if (expression["operator"] in ("In", "Exists")) is not ours:
+            return False
+    return True
+
+
+def objects(kind: str, found: Sequence[Object], conditions: Sequence[str]) -> Iterator[Finding]:
+    """Look at what objects say of themselves: conditions that are False or not there."""
+    wrong = False
+    for obj in found:
+        said = {one["type"]: one for one in (obj.get("status") or {}).get("conditions", ())}
+        for type_ in conditions:
+            condition = said.get(type_)
+            if condition is not None and condition["status"] == "False":
+                wrong = True
+                message = condition.get("message") or condition["reason"]
+                yield Finding("problem", f"{kind} {obj['metadata']['name']}: {type_} is False: {message}")
+    if found and not wrong:
+        yield Finding("ok", f"{kind}: {len(found)}, none says that something is wrong")
+
+
+def pins(tools: Iterable[Object], policies: Iterable[Object]) -> Iterator[Finding]:
+    """Look for functions without a pin, where no Policy demands them."""
+    required = any((policy["spec"].get("rules") or {}).get("pins") == "Required" for policy in policies)
+    unpinned = [
+        f"{tool['metadata']['name']}.{function['name']}"
+        for tool in tools
+        for function in tool["spec"].get("functions", ())
+        if "pin" not in function
+    ]
+    if unpinned and not required:
+        shown = ", ".join(unpinned[:5]) + (f" and {len(unpinned) - 5} more" if len(unpinned) > 5 else "")
+        advice = "review and pin them: fairlead pin; then a Policy with `pins: Required`"
+        yield Finding("warning", f"functions that nobody has reviewed may be called: {shown}", advice)
