@@ -1,4 +1,4 @@
-"""What may be wrong with a namespace's governance, from what stands in the cluster. Plain dicts in, findings out. Pure."""
+"""What may be wrong with the governance of a namespace, from what stands in the cluster. Dicts in, findings out."""
 
 from __future__ import annotations
 
