@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from fairlead.api.meta import Condition
 
@@ -49,6 +50,34 @@ def set_condition(
         }
     )
     return [by_type[key] for key in sorted(by_type)]
+
+
+def only_condition(
+    status: Mapping[str, Any],
+    type_: str,
+    value: bool | None,
+    *,
+    reason: str,
+    message: str,
+    now: str,
+    observed_generation: int,
+) -> list[dict[str, Any]]:
+    """Return `conditions` as they are sent by who owns this one condition of an object and no other.
+
+    Args:
+        status: the object's status as it stands; the transition time is kept from it.
+        type_: the condition's type.
+        value: True, False, or None for Unknown.
+        reason: a stable reason of `api/reasons.py`.
+        message: for people.
+        now: RFC 3339.
+        observed_generation: the `metadata.generation` that was looked at.
+    """
+    before = [Condition.model_validate(c) for c in status.get("conditions", ()) if c["type"] == type_]
+    after = set_condition(
+        before, type_, value, reason=reason, message=message, now=now, observed_generation=observed_generation
+    )
+    return [condition.model_dump(by_alias=True, exclude_none=True) for condition in after]
 
 
 def find_condition(conditions: Iterable[Condition], type_: str) -> Condition | None:

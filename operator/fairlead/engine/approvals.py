@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from fairlead.api.conditions import set_condition, timestamp
-from fairlead.api.meta import Condition
+from fairlead.api.conditions import only_condition, timestamp
 from fairlead.api.reasons import DecidedReason
 from fairlead.engine.owned import owned
 from fairlead.engine.roster import Roster, Run, Standing
@@ -218,9 +217,8 @@ class Approvals:
         now, metadata = timestamp(self._clock()), obj["metadata"]
 
         def compose(published: Mapping[str, Any]) -> dict[str, Any]:
-            before = [Condition.model_validate(condition) for condition in published.get("conditions", ())]
-            conditions = set_condition(
-                before,
+            conditions = only_condition(
+                published,
                 "Decided",
                 status,
                 reason=reason.value,
@@ -228,7 +226,7 @@ class Approvals:
                 now=now,
                 observed_generation=metadata.get("generation", 0),
             )
-            return {"conditions": [one.model_dump(by_alias=True, exclude_none=True) for one in conditions]}
+            return {"conditions": conditions}
 
         self._statuses.mark(metadata["uid"], metadata["name"], compose, published=obj.get("status") or {}, final=final)
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fairlead.api.canonical import digest
-from fairlead.api.conditions import set_condition, timestamp
-from fairlead.api.meta import Condition
+from fairlead.api.conditions import only_condition, timestamp
 from fairlead.api.policy import Policy
 from fairlead.api.reasons import AuthorizedReason
 from fairlead.api.workflow import Workflow
@@ -48,9 +47,8 @@ def workflow_status(
         now_ms: Unix ms.
     """
     status, reason = _AUTHORIZED[authorization.verdict]
-    before = [Condition.model_validate(c) for c in previous.get("conditions", ()) if c["type"] == "Authorized"]
-    conditions = set_condition(
-        before,
+    conditions = only_condition(
+        previous,
         "Authorized",
         status,
         reason=reason,
@@ -62,7 +60,7 @@ def workflow_status(
     bound = binding(policies, workflow.metadata.labels)
     effective = [{"name": policy.metadata.name, "mode": policy.spec.mode or "Enforce"} for policy in bound]
     return {
-        "conditions": [condition.model_dump(by_alias=True, exclude_none=True) for condition in conditions],
+        "conditions": conditions,
         "runs": dict(runs),
         "revision": revision_of(workflow),
         **({"effectivePolicies": effective} if effective else {}),

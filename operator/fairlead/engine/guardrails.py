@@ -11,8 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from fairlead.api.conditions import set_condition, timestamp
-from fairlead.api.meta import Condition
+from fairlead.api.conditions import only_condition, timestamp
 from fairlead.api.reasons import GuardrailsReason
 from fairlead.engine.approvals import UNGUARDED
 from fairlead.engine.owned import owned
@@ -83,8 +82,8 @@ class Guardrails:
         published = [c for c in (obj.get("status") or {}).get("conditions", ()) if c["type"] == "GuardrailsInstalled"]
 
         def compose(previous: Mapping[str, Any]) -> dict[str, Any]:
-            conditions = set_condition(
-                [Condition.model_validate(c) for c in previous.get("conditions", ())],
+            conditions = only_condition(
+                previous,
                 "GuardrailsInstalled",
                 refused,
                 reason=reason.value,
@@ -92,6 +91,6 @@ class Guardrails:
                 now=timestamp(self._clock()),
                 observed_generation=obj["metadata"].get("generation", 0),
             )
-            return {"conditions": [c.model_dump(by_alias=True, exclude_none=True) for c in conditions]}
+            return {"conditions": conditions}
 
         self._statuses.mark(self._engine.engine_uid, "default", compose, published={"conditions": published})

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from fairlead.api.conditions import set_condition, timestamp
-from fairlead.api.meta import Condition
+from fairlead.api.conditions import only_condition, timestamp
 from fairlead.api.policy import Policy
 from fairlead.api.reasons import EnforcedReason
 from fairlead.engine.seams import Resources
@@ -84,8 +83,8 @@ def policy_status(
         now: RFC 3339.
     """
     status, reason, message = _enforced(policy)
-    conditions = set_condition(
-        [Condition.model_validate(c) for c in previous.get("conditions", ())],
+    conditions = only_condition(
+        previous,
         "Enforced",
         status,
         reason=reason.value,
@@ -93,7 +92,7 @@ def policy_status(
         now=now,
         observed_generation=policy.metadata.generation,
     )
-    found: dict[str, Any] = {"conditions": [c.model_dump(by_alias=True, exclude_none=True) for c in conditions]}
+    found: dict[str, Any] = {"conditions": conditions}
     return found | ({"calls": {what.value: counted.get(what, 0) for what in Did}} if policy.spec.rules else {})
 
 
