@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fairlead.api import GROUP
+from fairlead.api.reasons import PinnedReason
 
 Object = Mapping[str, Any]
 Level = Literal["ok", "warning", "problem", "unknown"]
@@ -38,6 +39,10 @@ GUARDRAILS = tuple(
 EVERYBODY = ("system:authenticated", "system:unauthenticated", "system:serviceaccounts")
 COMPONENT_LABEL = "fairlead.dev/component"
 _INVOKABLE = frozenset({"tools", "toolfunctions", "models", "workflows", "*"})
+
+
+_NO_PROBLEM = frozenset({PinnedReason.UNPINNED.value})
+"""Reasons of conditions that are False and nevertheless as somebody wants it; `pins` looks at that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,7 @@ def objects(kind: str, found: Sequence[Object], conditions: Sequence[str]) -> It
         said = {one["type"]: one for one in (obj.get("status") or {}).get("conditions", ())}
         for type_ in conditions:
             condition = said.get(type_)
-            if condition is not None and condition["status"] == "False":
+            if condition is not None and condition["status"] == "False" and condition["reason"] not in _NO_PROBLEM:
                 wrong = True
                 message = condition.get("message") or condition["reason"]
                 yield Finding("problem", f"{kind} {obj['metadata']['name']}: {type_} is False: {message}")

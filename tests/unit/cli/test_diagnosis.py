@@ -95,14 +95,15 @@ def test_policies_that_let_servers_out_are_named(spec: dict[str, Any], level: st
 
 
 def test_objects_are_believed_when_they_say_that_something_is_wrong() -> None:
-    def tool(status: str) -> dict[str, Any]:
-        condition = {"type": "Pinned", "status": status, "reason": "Drift", "message": "search is not as pinned"}
+    def tool(status: str, reason: str = "Drift") -> dict[str, Any]:
+        condition = {"type": "Pinned", "status": status, "reason": reason, "message": "search is not as pinned"}
         return {"metadata": {"name": "desk"}, "status": {"conditions": [condition]}}
 
     (found,) = objects("Tool", [tool("False")], ("Pinned",))
     assert (found.level, found.what) == ("problem", "Tool desk: Pinned is False: search is not as pinned")
     assert levels(objects("Tool", [tool("True")], ("Pinned",))) == ["ok"]
     assert levels(objects("Tool", [tool("False")], ("Ready",))) == ["ok"]
+    assert levels(objects("Tool", [tool("False", "Unpinned")], ("Pinned",))) == ["ok"]
     assert levels(objects("Tool", [], ("Pinned",))) == []
 
 
