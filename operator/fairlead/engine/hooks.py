@@ -7,6 +7,7 @@ key, so that a request that comes again - because its sender saw no answer, or t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -38,6 +39,10 @@ TRIGGER_LABEL = "fairlead.dev/trigger"
 ALLOWED_USE = "allowed-use"
 TOKEN_HEADER = "x-fairlead-token"
 MAX_BYTES = 1 << 20
+BODY_SECONDS = 10.0
+AT_ONCE = 64
+"""Requests that are answered at the same time; who comes on top of that is told to come again."""
+
 RETRY_AFTER = {"Retry-After": "5"}
 _UNSHOWN = frozenset({"authorization", "cookie", "proxy-authorization", TOKEN_HEADER})
 
@@ -205,10 +210,13 @@ def triggered_run(workflow: Workflow, trigger: str, value: Mapping[str, Any], *,
 async def _read(request: Request) -> bytes:
     body = b""
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                raise Answer(413, "TooLarge", f"at most {MAX_BYTES} bytes are allowed")
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise Answer(413, "TooLarge", f"at most {MAX_BYTES} bytes are allowed")
+    except TimeoutError as error:
+        raise Answer(408, "Timeout", f"the body did not come within {BODY_SECONDS:g} s") from error
     except ClientDisconnect as error:
         raise Answer(400, "Invalid", "the body did not come to its end") from error
     return body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from tests.unit.engine.fakes import FakeResources, tool_step, workflow
 
+from fairlead.engine import hooks
 from fairlead.engine.acceptance import INPUT_BYTES
 from fairlead.engine.hooks import MAX_BYTES, TRIGGER_LABEL, Hooks
 from fairlead.engine.tokens import Unauthenticated
@@ -84,8 +86,8 @@ class World:
         self.resources, self.cluster = Resources(), Cluster()
         self.may: bool | Exception = True
         self.asked: list[tuple[str, Permission]] = []
-        hooks = Hooks(self.resources, self.cluster, callers=self, user_may=self.user_may)  # type: ignore[arg-type]
-        transport = httpx.ASGITransport(app=hooks.application())
+        port = Hooks(self.resources, self.cluster, callers=self, user_may=self.user_may)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app=port.application())
         self.client = httpx.AsyncClient(transport=transport, base_url="https://engine")
 
     async def subject(self, token: str) -> str:
@@ -270,6 +272,18 @@ async def test_a_wrong_body_is_refused_and_says_what_is_wrong(world: World, body
     answer = await world.post("incident", body)
     assert (answer.status_code, world.cluster.objects) == (status, {})
     assert words in answer.json()["message"]
+
+
+async def test_a_body_that_does_not_come_to_its_end_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drips() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(hooks, "BODY_SECONDS", 0.01)
+    answer = await world.client.post("/hooks/w/incident", content=drips())
+    assert (answer.status_code, world.cluster.objects) == (408, {})
 
 
 @pytest.mark.requirement("A30")
