@@ -35,6 +35,7 @@ RUNS: list[tuple[str, dict[str, Any], Any]] = [
     ("deferred-choice", {}, {"paid": "ship to Lille", "cancelled": None}),
     ("persistent-trigger", {}, {"how": "ready", "speed": 3}),
     ("cleanup", {"guest": "Ada"}, "table 7 for Ada"),
+    ("cancel-region", {}, "called off by alice"),
     (
         "structured-discriminator",
         {},
@@ -42,6 +43,7 @@ RUNS: list[tuple[str, dict[str, Any], Any]] = [
     ),
 ]
 SIGNALS: dict[str, list[dict[str, Any]]] = {
+    "cancel-region": [{"name": "callOff", "by": "alice"}],
     "deferred-choice": [{"name": "paid", "data": {"city": "Lille"}, "by": "alice"}],
     "persistent-trigger": [{"name": "go", "data": {"speed": 3}, "by": "alice"}],
 }
