@@ -13,6 +13,7 @@ from tests.unit.engine.fakes import READY
 from tests.unit.engine.runworld import World, run_object
 
 from fairlead.api.workflow import Workflow
+from fairlead.flow.checks import check_workflow
 
 ROOT = Path(__file__).parents[3]
 PATTERNS = ROOT / "examples" / "patterns"
@@ -74,6 +75,12 @@ async def test_recursion_ends_as_its_example_says(tmp_path: Path) -> None:
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
     assert world.sink.of("run-0")[-1]["output"] == 24
     assert len(world.kube.made) == 3
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PATTERNS.glob("*.yaml")))
+def test_an_example_passes_the_static_checks(name: str) -> None:
+    found = workflow(name, name)
+    assert check_workflow(found.spec, models=None, tools=None, workflows={name: None}, name=name) == []
 
 
 def test_every_example_runs_and_stands_in_the_table() -> None:
