@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from fairlead.api.workflow import Workflow
     from fairlead.cli.manifests import Manifests
     from fairlead.flow.calls import Call
+    from fairlead.flow.labels import Label
     from fairlead.policy.decision import Definitions, Snapshot
 
 
@@ -25,6 +27,10 @@ def can_i(
     tool: Annotated[str, typer.Option("--tool", help="TOOL.FUNCTION")] = "",
     model: Annotated[str, typer.Option("--model", help="A Model that is asked.")] = "",
     arguments: Annotated[str, typer.Option("--arguments", help="JSON that the function gets.")] = "{}",
+    label: Annotated[
+        str,
+        typer.Option("--label", help="Of what led to the call, as Untrusted/Confidential. Default: that of the input."),
+    ] = "",
 ) -> None:
     """Say whether a call would be allowed as the first of your run, stage by stage; exit code 4 if not at once.
 
@@ -43,8 +49,21 @@ def can_i(
     if workflow not in workflows:
         raise CommandFailed(Exit.NOT_FOUND, f"there is no Workflow {workflow} in these files")
     call = _call(found, tool, model, read_json("--arguments", arguments))
-    if not _tell(call, asyncio.run(_snapshot(found, workflows[workflow], call))):
+    snapshot = asyncio.run(_snapshot(found, workflows[workflow], call))
+    if not _tell(call, replace(snapshot, label=_label(workflows[workflow], label))):
         raise typer.Exit(Exit.DENIED)
+
+
+def _label(workflow: Workflow, text: str) -> Label:
+    from fairlead.flow.labels import SENSITIVITIES, Label, of_input
+
+    if not text:
+        return of_input(workflow, None)
+    trust, _, sensitivity = text.partition("/")
+    if trust not in ("Trusted", "Untrusted") or sensitivity not in SENSITIVITIES:
+        words = f"--label: Trusted or Untrusted, a slash, and one of {', '.join(SENSITIVITIES)}"
+        raise CommandFailed(Exit.USAGE, words)
+    return Label.parse(text)
 
 
 def _call(found: Manifests, tool: str, model: str, arguments: Any) -> Call:

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fairlead.cli.__main__ import app
+from fairlead.cli.exits import CommandFailed, Exit
 
 FILES = """
 apiVersion: fairlead.dev/v1alpha1
@@ -33,6 +34,7 @@ metadata: {name: triage}
 spec:
   grants: {serviceAccounts: [triage], models: [embedder], tools: [{tool: tickets, functions: [search, create]}]}
   rules:
+    dataFlow: {untrustedToExternal: Deny}
     calls:
     - {name: short, when: "call.tool != '' && size(call.arguments.title) > 5", message: a title is short}
     - name: people
@@ -53,6 +55,16 @@ spec:
     ("words", "code", "told"),
     [
         (["--tool", "tickets.create", "--arguments", '{"title": "abc"}'], 0, "✔ 10 approval"),
+        (
+            ["--tool", "tickets.create", "--arguments", '{"title": "a"}', "--label", "Untrusted/Confidential"],
+            4,
+            "✖  7 data flow  FlowDenied: Policy triage, rule dataFlow",
+        ),
+        (
+            ["--tool", "tickets.create", "--arguments", '{"title": "a"}', "--label", "Trusted/Confidential"],
+            0,
+            "✔  7 data flow",
+        ),
         (["--tool", "tickets.create", "--arguments", '{"title": "abc"}'], 0, "audit: Policy watch, rule effects"),
         (
             ["--tool", "tickets.create", "--arguments", '{"title": "abcdef"}'],
@@ -76,3 +88,12 @@ def test_each_stage_is_told_up_to_the_first_objection(tmp_path: Path, words: lis
     said = CliRunner().invoke(app, ["can-i", str(file), "--workflow", "triage", *words])
     assert said.exit_code == code, said.output
     assert told in said.output
+
+
+@pytest.mark.parametrize("label", ["Untrusted", "Trusted/Secret", "untrusted/Public"])
+def test_a_label_that_is_none_is_said_to_be_wrong(tmp_path: Path, label: str) -> None:
+    (tmp_path / "all.yaml").write_text(FILES, encoding="utf-8")
+    words = ["can-i", str(tmp_path), "--workflow=triage", "--tool=tickets.search", f"--label={label}"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, CommandFailed) and result.exception.code is Exit.USAGE
+    assert "one of Public, Internal, Confidential" in str(result.exception)
