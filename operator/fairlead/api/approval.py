@@ -80,6 +80,9 @@ class ApprovalCall(ApiModel):
     function: Annotated[str | None, Field(max_length=64, description="The Tool's function.")] = None
     effect: Annotated[Literal["Read", "Reversible", "Irreversible"], Field(description="What the call does at worst.")]
     arguments: Annotated[JsonObject, Field(description="All that is sent; known secrets are left out.")]
+    label: Annotated[
+        str | None, Field(max_length=32, description="Of what led to the call; absent: Trusted/Public.")
+    ] = None
 
 
 class Decision(ApiModel):

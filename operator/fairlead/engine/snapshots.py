@@ -18,7 +18,7 @@ from fairlead.flow.approvals import request
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.children import child_name
 from fairlead.flow.journal import Draft
-from fairlead.flow.labels import TRUSTED, WORST, Label, returned
+from fairlead.flow.labels import TRUSTED, WORST, Label, returned, written
 from fairlead.flow.runstate import ApprovalState
 from fairlead.flow.state import CallState, repeats_of
 from fairlead.policy.decide import find_function, requirements
@@ -109,7 +109,8 @@ class Snapshots:
                 "rule": needed.rule.model_dump(mode="json"),
             },
             call={"kind": call.kind.value, "target": call.target, "effect": effect, "arguments": self._shown(call)}
-            | ({"function": call.function} if call.function else {}),
+            | ({"function": call.function} if call.function else {})
+            | written(call.label),
             rule={"policy": needed.policy, "rule": needed.rule.name},
         )
 

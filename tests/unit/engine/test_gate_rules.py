@@ -115,3 +115,15 @@ async def test_intents_and_outcomes_say_their_labels() -> None:
     intent, outcome = world.log.entries[-2:]
     assert (intent.data["label"], outcome.data["label"]) == ("Untrusted/Public", "Trusted/Confidential")
     assert str(world.log.state.steps[STEP].context) == "Trusted/Confidential"
+
+
+async def test_people_are_shown_the_label_of_what_they_let_out() -> None:
+    world = World()
+    labelled(world)
+    terms = {"from": {"users": ["bob"]}, "requester": "Allowed"}
+    world.policies = {"p": rules(dataFlow={"untrustedToExternal": "RequireApproval", "approval": terms})}
+    await world.make(tool_call("append", label=WORST))
+    asked = world.log.last()["spec"]
+    assert (asked["call"]["label"], asked["rule"]) == ("Untrusted/Confidential", "dataFlow")
+    assert "what led to the call is Untrusted/Confidential, and it reaches outside" in asked["message"]
+    assert world.dispatched == []
