@@ -194,7 +194,8 @@ spec:
   attempt: 1
   index: 0.1.0
   message: may it be sent?
-  call: {kind: Tool, target: tickets, function: create, effect: Irreversible, arguments: {title: x}, label: Untrusted/Internal}
+  call:
+    {kind: Tool, target: tickets, function: create, effect: Irreversible, arguments: {title: x}, label: Untrusted/Public}
   policy: triage
   rule: oncall
   digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
