@@ -195,7 +195,7 @@ spec:
   index: 0.1.0
   message: may it be sent?
   call:
-    {kind: Tool, target: tickets, function: create, effect: Irreversible, arguments: {title: x}, label: Untrusted/Public}
+    {kind: Tool, target: tickets, function: create, effect: Irreversible, arguments: {}, label: Untrusted/Public}
   policy: triage
   rule: oncall
   digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
