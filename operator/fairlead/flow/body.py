@@ -26,7 +26,7 @@ from fairlead.flow.evaluation import PlaceEvaluator
 from fairlead.flow.journal import Draft, EntryKind, Path
 from fairlead.flow.labels import TRUSTED, Label, written
 from fairlead.flow.paths import is_turn
-from fairlead.flow.plan import Body, Plan, StepPlan
+from fairlead.flow.plan import CALLED, Body, Plan, StepPlan
 from fairlead.flow.reuse import taken_over
 from fairlead.flow.scope import Frame
 from fairlead.flow.state import BodyState, RunState, StepState, first_failure
@@ -343,7 +343,7 @@ def _may_retry(plan: StepPlan, step: StepState, error: CallError) -> bool:
 
 def _label_of(plan: StepPlan, step: StepState) -> Label:
     """Return the label of a step's output: of a call, what it brought, whatever was asked; of others their context."""
-    if plan.kind in ("tool", "workflow"):
+    if plan.kind in CALLED:
         return reduce(Label.join, (call.label for call in step.calls.values()), step.control)
     return step.context
 

@@ -16,6 +16,9 @@ from fairlead.flow.labels import TRUSTED, Label
 CONTAINERS = ("block", "parallel", "workflow")
 """Kinds that run other steps, here or in a child: the defaults hold for the steps within, not for them."""
 
+CALLED = ("tool", "workflow")
+"""Kinds whose output is what a call brought, whatever was asked."""
+
 WITHOUT_DEFAULTS = (*CONTAINERS, "wait", "approval")
 """Nor do they hold for what only waits, and says itself how long."""
 

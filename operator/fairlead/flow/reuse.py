@@ -15,7 +15,7 @@ from typing import Any
 from fairlead.api.canonical import digest
 from fairlead.flow.journal import Draft, Entry, EntryKind, Path
 from fairlead.flow.labels import WORST, Label, written
-from fairlead.flow.plan import Past, Plan, StepPlan
+from fairlead.flow.plan import CALLED, Past, Plan, StepPlan
 from fairlead.flow.state import StepState
 from fairlead.flow.steps.attempt import Evaluator
 
@@ -79,7 +79,8 @@ def taken_over(plan: Plan, at: StepPlan, step: StepState, evaluator: Evaluator) 
     contract = getattr(at.definition, "output", None)  # its rules may look at more than the inputs
     if contract is not None and evaluator.broken_rules(contract.rules or [], past.output):
         return None
-    data = {"output": past.output, "reusedFrom": past.run} | written(step.control.join(past.label))
+    here = step.control if at.kind in CALLED else step.context
+    data = {"output": past.output, "reusedFrom": past.run} | written(here.join(past.label))
     return Draft(EntryKind.STEP_SUCCEEDED, step.path, step.attempt, data)
 
 

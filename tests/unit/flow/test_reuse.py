@@ -15,6 +15,7 @@ from fairlead.api.canonical import digest
 from fairlead.api.reasons import DecidedReason
 from fairlead.flow.calls import Call
 from fairlead.flow.journal import EntryKind
+from fairlead.flow.labels import WORST
 from fairlead.flow.plan import Plan
 from fairlead.flow.reuse import REUSED, going_on, past_of
 
@@ -202,6 +203,27 @@ def test_a_run_that_goes_on_from_one_that_went_on_finds_all_that_both_did() -> N
     second = retried(plan, first, answering("c"))
     third = retried(plan, second, answering())
     assert (done(second), done(third)) == (["b", "c"], ["c"])
+
+
+@pytest.mark.requirement("A37")
+def test_what_is_taken_over_has_the_worse_label_of_then_and_now() -> None:
+    steps = [call("a", "$( input.x )"), {"name": "b", "generate": {"model": "m", "prompt": "$( input.x )"}}]
+    plan = plan_of(steps)
+    words = World(answer=lambda asked: chat("text"), models={"m": model()})
+    labels = ("Trusted/Confidential", "Untrusted/Public")
+
+    def run(of_input: str, past: dict[Any, Any]) -> Driver:
+        going = going_on(plan, past, None)
+        driver = Driver(going, words, accepted(going, {"x": 1}, inputLabel=of_input))
+        driver.run()
+        return driver
+
+    before = run(labels[0], {})
+    again = run(labels[1], past_of("first", before.journal.entries, plan))
+    assert reused(again) == ["a", "b"]
+    assert [str(step(again.state, name).label) for name in "ab"] == ["Trusted/Public", "Untrusted/Confidential"]
+    of_old = ran(plan, World(answer=words.answer, models=words.models), {"x": 1})  # by a version without labels
+    assert {str(past.label) for past in past_of("first", of_old.journal.entries, plan).values()} == {str(WORST)}
 
 
 @examples
