@@ -27,6 +27,7 @@ class RecentCalls:
         """Take Unix ms."""
         self._clock = clock
         self._calls: dict[tuple[str, str], deque[tuple[int, str]]] = defaultdict(deque)
+        self._counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)  # of the same, for a call costs a look
 
     def note(self, call: Call) -> None:
         """Take note of an intent, now."""
@@ -34,14 +35,11 @@ class RecentCalls:
 
     def of(self, call: Call) -> dict[str, int]:
         """Return how often the same Tool (by function) or Model was called within the last minute."""
-        kind = _KINDS.get(CallKind(call.kind).value)
-        known = self._calls.get((kind, call.target)) if kind is not None else None
-        if not known:
-            return {}
-        oldest = self._clock() - WINDOW_MS
+        key = _KINDS.get(CallKind(call.kind).value, ""), call.target
+        known, oldest = self._calls.get(key), self._clock() - WINDOW_MS
         while known and known[0][0] <= oldest:
-            known.popleft()
-        return dict(Counter(name for _, name in known))
+            self._counts[key][known.popleft()[1]] -= 1
+        return dict(+self._counts[key]) if known else {}
 
     async def read_back(self, store: Store) -> None:
         """Take over what an earlier process let through within the last minute.
@@ -60,4 +58,6 @@ class RecentCalls:
 
     def _note(self, kind: str, target: str, function: str, at_ms: int) -> None:
         if kind in _KINDS:
-            self._calls[_KINDS[kind], target].append((at_ms, function or target))
+            key, name = (_KINDS[kind], target), function or target
+            self._calls[key].append((at_ms, name))
+            self._counts[key][name] += 1

@@ -83,7 +83,8 @@ async def test_a_rule_says_it_for_a_tool_or_one_function(limit: dict[str, Any], 
 
 async def test_who_waits_too_long_is_told_so() -> None:
     world = World(spec={"limits": {"ratePerMinute": 1}})
-    world.gate._recent._calls["Tool", "tickets"].extend([(10**12, "append")] * 5)  # of a clock that went back
+    for _ in range(5):
+        world.gate._recent._note("Tool", "tickets", "append", 10**12)  # of a clock that went back
     await world.make(asked(0))
     assert world.dispatched == []
     assert (world.log.last()["reason"], world.log.last()["stage"]) == ("RateLimited", 8)
