@@ -276,3 +276,12 @@ async def test_a_store_that_was_touched_on_disk_is_found_out(desk: ChildWorld) -
     assert [str(problem) for problem in found] == [
         "record 5: record 4 was changed, or this one is not what followed it"
     ]
+
+
+async def test_a_run_whose_end_was_not_shown_is_shown_with_its_audit_after_a_restart(desk: ChildWorld) -> None:
+    chain, _ = await ran(desk)
+    desk.sink.written.clear()
+    async with desk.serving(RAW):
+        await desk.until(lambda: desk.succeeded() == ("True", "Completed"))
+    assert desk.conditions()["Audited"] == ("True", "Recorded")
+    assert said(desk) == AuditHead(len(chain), record_hash(chain[-1]))

@@ -49,7 +49,7 @@ class Trail:
         self._ended: OrderedDict[RunUid, _Chain] = OrderedDict()
 
     def resume(self, run_uid: RunUid, accepted: Mapping[str, Any] | None, end: AuditHead) -> None:
-        """Go on with the chain of an open run that an earlier process began.
+        """Go on with the chain of a run that an earlier process began.
 
         Args:
             run_uid: the run.

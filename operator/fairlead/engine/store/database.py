@@ -258,7 +258,7 @@ class Database:
         return bytes.fromhex(self._meta("audit-key"))
 
     def audit_ends(self) -> tuple[AuditHead, dict[RunUid, tuple[dict[str, Any], AuditHead]]]:
-        """Return the end of the anchors, and of each open run its first entry's data and the end of its chain."""
+        """Return the end of the anchors, and of each run with a journal its first entry's data and its chain's end."""
         anchors, entries, audit, runs = schema.anchors.c, schema.entries.c, schema.audit.c, schema.runs.c
         last = self._rows(select(anchors.anchor).order_by(anchors.n.desc()).limit(1))
         newest = select(audit.record).where(audit.run_uid == runs.uid).order_by(audit.n.desc()).limit(1)
@@ -266,7 +266,7 @@ class Database:
         found = select(runs.uid, entries.data, newest.scalar_subquery().label("record")).select_from(first)
         return _end_of(last[0].anchor if last else None), {
             RunUid(row.uid): (orjson.loads(row.data), _end_of(row.record))
-            for row in self._rows(found.where(runs.state == OPEN))
+            for row in self._rows(found.where(runs.forgotten_at.is_(None)))
         }
 
     def audit_of(self, run_uid: RunUid) -> list[bytes]:

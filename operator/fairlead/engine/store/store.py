@@ -129,6 +129,8 @@ class Store:
             store._trail = Trail(await store._in_thread(store._database.audit_key), anchors)
             for uid, (accepted, end) in ends.items():
                 store._trail.resume(uid, accepted, end)
+                if uid in store._ended:  # its last status may not have been written
+                    store._trail.end(uid)
             for row in await store._in_thread(store._database.open_runs):
                 store._heads[row.uid] = _Head(row.workflow, row.sequence, row.last_at)
         except StoreError:
