@@ -30,7 +30,7 @@ from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
 from fairlead.engine.guardrails import Guardrails
-from fairlead.engine.hooks import AT_ONCE, Hooks
+from fairlead.engine.hooks import Hooks
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.news import news
 from fairlead.engine.objects import ClusterObjects
@@ -258,7 +258,7 @@ class App:
             callers=Tokens(self._issuer, self._settings.namespace, use="hooks"),
             user_may=self._authorizer.user_may,
         )
-        await _server(hooks.application(), HOOKS_PORT, self._identity(), at_once=AT_ONCE).serve()
+        await _server(hooks.application(), HOOKS_PORT, self._identity()).serve()
 
     async def _discover(self, name: str) -> Discovery | None:
         tool = self._resources.tools.get(name)
@@ -310,7 +310,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(application: Any, port: int, own: Identity | None, *, at_once: int | None = None) -> _Server:
+def _server(application: Any, port: int, own: Identity | None) -> _Server:
     options: dict[str, Any] = {"ssl_certfile": own.certificate, "ssl_keyfile": own.key} if own is not None else {}
     return _Server(
         uvicorn.Config(
@@ -320,7 +320,6 @@ def _server(application: Any, port: int, own: Identity | None, *, at_once: int |
             log_config=None,
             access_log=False,
             lifespan="off",
-            limit_concurrency=at_once,
             **options,
         )
     )

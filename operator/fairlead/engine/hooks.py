@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from fairlead.api.canonical import canonical_json
 from fairlead.api.triggers import HmacAuth, HttpTrigger, SignalCall
 from fairlead.api.workflow import Workflow
 from fairlead.engine.acceptance import INPUT_BYTES, is_ready
+from fairlead.engine.demands import SIGNAL_BYTES
 from fairlead.engine.seams import Cluster, Resources
 from fairlead.engine.tokens import Unauthenticated
 from fairlead.engine.wellformed import problem
@@ -44,6 +46,7 @@ AT_ONCE = 64
 """Requests that are answered at the same time; who comes on top of that is told to come again."""
 
 RETRY_AFTER = {"Retry-After": "5"}
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _UNSHOWN = frozenset({"authorization", "cookie", "proxy-authorization", TOKEN_HEADER})
 
 _log = logging.getLogger(__name__)
@@ -84,12 +87,16 @@ class Hooks:
         self._cluster = cluster
         self._callers = callers
         self._user_may = user_may
+        self._at_work = 0
 
     def application(self) -> Starlette:
         """Return the app of the port."""
         return Starlette(routes=[Route("/hooks/{workflow}/{trigger}", self._post, methods=["POST"])])
 
     async def _post(self, request: Request) -> Response:
+        if self._at_work >= AT_ONCE:
+            return Answer(503, "Busy", headers=RETRY_AFTER).response
+        self._at_work += 1
         try:
             return await self._answer(request)
         except Answer as answer:
@@ -97,6 +104,8 @@ class Hooks:
         except (KubeError, AuthorizerUnavailable) as error:
             _log.warning("a trigger could not be answered: %s", error)
             return Answer(503, "Unavailable", headers=RETRY_AFTER).response
+        finally:
+            self._at_work -= 1
 
     async def _answer(self, request: Request) -> Response:
         body = await _read(request)
@@ -161,12 +170,15 @@ class Hooks:
         name = trigger.name
         value = _evaluated(f"{name}.input", render, trigger.input or {}, scope)
         key = _evaluated(f"{name}.dedupeKey", render_text, trigger.dedupe_key or "", scope)
+        if trigger.dedupe_key is not None and not key:
+            raise Answer(422, "Invalid", f"{name}.dedupeKey: it has no value, and would make a run for every request")
         _fits(workflow, value)
         if not is_ready(workflow):
             raise Answer(503, "WorkflowNotReady", headers=RETRY_AFTER)
         run = triggered_run(workflow, name, value, key=key or secrets.token_hex(16), user=user)
         made = await self._cluster.create_run(run)
-        if (made["metadata"].get("labels") or {}).get(TRIGGER_LABEL) != name:
+        labels = made["metadata"].get("labels") or {}
+        if labels.get(TRIGGER_LABEL) != name or made["spec"]["workflow"] != workflow.metadata.name:
             raise Answer(409, "Conflict", f"somebody else made a run with the name {made['metadata']['name']}")
         fresh = made["spec"].get("input") == value and "status" not in made
         answer = {"run": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
@@ -177,6 +189,10 @@ class Hooks:
     ) -> Response:
         run = _evaluated(f"{trigger.name}.signal.run", render_text, call.run, scope)
         data = _evaluated(f"{trigger.name}.signal.data", render, call.data, scope)
+        if _NAME.fullmatch(run) is None:
+            raise Answer(422, "Invalid", f"{trigger.name}.signal.run: it is no name of a run")
+        if len(canonical_json(data)) > SIGNAL_BYTES:
+            raise Answer(413, "TooLarge", f"{trigger.name}.signal.data: at most {SIGNAL_BYTES} bytes are taken")
         signal = {"name": call.name, "by": user or f"trigger:{trigger.name}"}
         signal |= {"data": data} if data is not None else {}
         try:

@@ -326,3 +326,34 @@ async def test_a_signal_goes_to_the_run_that_the_request_names(world: World) -> 
     world.cluster.error = KubeError(422, "at most 50")
     answer = await world.post("paid", {"run": "w-1", "n": 7})
     assert (answer.status_code, answer.json()["message"]) == (422, "at most 50")
+
+
+async def test_a_key_without_a_value_makes_no_run(world: World) -> None:
+    answer = await world.post("incident", BODY | {"id": None})
+    assert (answer.status_code, world.cluster.objects) == (422, {})
+    assert "incident.dedupeKey" in answer.json()["message"]
+
+
+async def test_a_run_of_another_workflow_is_not_the_run_of_this_key(world: World) -> None:
+    await world.post("incident")
+    world.run["spec"]["workflow"] = "other"
+    assert (await world.post("incident")).status_code == 409
+
+
+@pytest.mark.parametrize("run", ["", None, ".", "../x", "A", "x" * 64])
+async def test_a_signal_goes_to_what_can_be_a_run_alone(world: World, run: Any) -> None:
+    assert (await world.post("paid", {"run": run, "n": 1})).status_code == 422
+    assert world.cluster.signals == []
+
+
+async def test_a_signal_that_nobody_would_take_is_refused(world: World) -> None:
+    assert (await world.post("paid", {"run": "w-1", "n": "x" * 20_000})).status_code == 413
+    assert world.cluster.signals == []
+
+
+async def test_more_than_can_be_at_work_are_told_to_come_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "AT_ONCE", 0)
+    answer = await world.post("incident")
+    assert (answer.status_code, answer.headers["Retry-After"], world.cluster.objects) == (503, "5", {})
+    monkeypatch.setattr(hooks, "AT_ONCE", 1)
+    assert [(await world.post("incident")).status_code for _ in range(2)] == [202, 200]
