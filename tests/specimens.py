@@ -19,7 +19,7 @@ spec:
   serviceAccountName: triage
   input: {trust: Untrusted, schema: {type: object, required: [message], properties: {message: {type: string}}}}
   defaults: {model: small, timeoutSeconds: 60, retry: {limit: 3, backoffSeconds: 1, factor: 2, maxBackoffSeconds: 60}}
-  limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000, depth: 2}
+  limits: {timeoutSeconds: 600, steps: 50, modelCalls: 20, toolCalls: 20, tokens: 100000, costUSD: "5.00", depth: 2}
   concurrency: {maxRuns: 10, key: $( input.customer ), whenBusy: Queue}
   order: Sequence
   steps:
@@ -64,7 +64,7 @@ spec:
     generate: {messages: [{role: system, content: Be brief.}, {role: user, content: Hello}]}
   - name: each
     forEach: {items: $( input.list ), as: one, maxParallel: 8, onItemFailure: Continue}
-    limits: {modelCalls: 10, toolCalls: 10, tokens: 1000, steps: 50}
+    limits: {modelCalls: 10, toolCalls: 10, tokens: 1000, costUSD: "1", steps: 50}
     parallel: {blocks: [diagnose], join: {succeeded: 1}}
   - name: other
     workflow: {workflow: researcher, input: {topic: $( input.message )}}
@@ -122,7 +122,7 @@ spec:
     attempt: 1
     index: 0.0.0
     label: Untrusted/Internal
-    limits: {timeoutSeconds: 60, steps: 5, modelCalls: 4, toolCalls: 3, tokens: 1000, depth: 1}
+    limits: {timeoutSeconds: 60, steps: 5, modelCalls: 4, toolCalls: 3, tokens: 1000, costUSD: "0.5", depth: 1}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Tool
@@ -155,7 +155,8 @@ spec:
     port: 8080
     path: /v1
     resources: {cpu: "1", memory: 1Gi}
-  limits: {maxOutputTokens: 4096, concurrency: 2, timeoutSeconds: 120, requestsPerMinute: 600}
+  limits: {maxOutputTokens: 4096, concurrency: 2, timeoutSeconds: 120, requestsPerMinute: 600, tokensPerMinute: 200000}
+  price: {inputUSDPerMTok: "0.15", outputUSDPerMTok: "0.60", cachedInputUSDPerMTok: "0.075"}
   capabilities: [StructuredOutput]
 ---
 apiVersion: fairlead.dev/v1alpha1
@@ -177,7 +178,10 @@ spec:
       then: RequireApproval
       approval: {from: {users: [bob], groups: [oncall]}, minApprovals: 1, expiresAfterSeconds: 600, requester: Excluded}
     limits: [{tool: tickets, function: search, callsPerRun: 20, ratePerMinute: 10}]
-    budgets: {run: {tokens: 200000, modelCalls: 60, toolCalls: 100}}
+    budgets:
+      run: {tokens: 200000, costUSD: "0.50", modelCalls: 60, toolCalls: 100}
+      window: {periodSeconds: 86400, tokens: 5000000, costUSD: "20.00", runs: 500}
+      unknownPrice: Deny
     pins: Required
     dataFlow: {untrustedToExternal: RequireApproval, approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1,
         expiresAfterSeconds: 60, requester: Allowed}}
@@ -248,7 +252,7 @@ WorkflowRun:
     message: tried twice
     tokens: 812
   - {path: improve/2/logs, phase: Waiting, attempts: 0}
-  usage: {modelCalls: 4, toolCalls: 1, inputTokens: 5120, outputTokens: 644, durationSeconds: 9}
+  usage: {modelCalls: 4, toolCalls: 1, inputTokens: 5120, outputTokens: 644, costUSD: "0.0013", durationSeconds: 9}
   output: {answer: [1, null, {a: b}]}
   outputRef: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", bytes: 5000}
   denials: 0
@@ -268,6 +272,7 @@ Model:
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
 Policy:
   calls: {denied: 1, wouldDeny: 2, asked: 3}
+  window: {endsAt: "2026-01-02T00:00:00Z", tokens: 812, costUSD: "0.0013", runs: 2}
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
 Approval:

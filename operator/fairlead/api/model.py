@@ -11,6 +11,7 @@ from fairlead.api.meta import (
     ApiModel,
     CelRule,
     Conditions,
+    Decimal,
     Kind,
     ObservedGeneration,
     PrinterColumn,
@@ -42,6 +43,24 @@ class ModelServer(Server):
     path: Annotated[UrlPath, Field(description="The base path. Default /v1.")] = "/v1"
 
 
+class Price(ApiModel):
+    """What the endpoint charges, in US dollars a million tokens. Budgets in money need it."""
+
+    input: Annotated[
+        Decimal, Field(alias="inputUSDPerMTok", description='For tokens that are sent, for example "0.15".')
+    ]
+    output: Annotated[
+        Decimal, Field(alias="outputUSDPerMTok", description='For tokens that it answers with; "0" for embeddings.')
+    ]
+    cached_input: Annotated[
+        Decimal | None,
+        Field(
+            alias="cachedInputUSDPerMTok",
+            description="For tokens that are sent and that it had kept from before. Absent: as others.",
+        ),
+    ] = None
+
+
 class ModelLimits(ApiModel):
     """Bounds of each call to this Model."""
 
@@ -51,6 +70,14 @@ class ModelLimits(ApiModel):
     concurrency: Annotated[int | None, Field(ge=1, le=1000, description="Calls in flight at most; more wait.")] = None
     requests_per_minute: Annotated[
         int | None, Field(ge=1, le=1_000_000, description="Calls a minute at most, of all runs; more wait.")
+    ] = None
+    tokens_per_minute: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=10**9,
+            description="Tokens in and out a minute at most, of all runs; calls wait that could use more than is left.",
+        ),
     ] = None
     timeout_seconds: Annotated[int, Field(ge=1, le=3600, description="One call takes no longer. Default 120.")] = 120
 
@@ -63,6 +90,7 @@ class ModelSpec(ApiModel):
     server: ModelServer | None = None
     credential: Credential | None = None
     limits: ModelLimits | None = None
+    price: Price | None = None
     capabilities: Annotated[
         list[Literal["Tools", "StructuredOutput"]],
         Field(

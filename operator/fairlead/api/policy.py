@@ -17,6 +17,8 @@ from fairlead.api.meta import (
     ApiModel,
     CelRule,
     Conditions,
+    Cost,
+    Decimal,
     Expression,
     FunctionName,
     Identifier,
@@ -25,6 +27,7 @@ from fairlead.api.meta import (
     ObservedGeneration,
     PrinterColumn,
     Resource,
+    Timestamp,
     list_map,
 )
 
@@ -136,14 +139,49 @@ class RunBudget(ApiModel):
     """What one run may use, beside its Workflow's own limits; the smallest counts."""
 
     tokens: Annotated[int | None, Field(ge=0, le=10**12, description="Tokens in and out.")] = None
+    cost_usd: Annotated[
+        Decimal | None, Field(alias="costUSD", description='US dollars by the prices of the Models, as "0.50".')
+    ] = None
     model_calls: Annotated[int | None, Field(ge=0, le=1_000_000, description="Calls to Models.")] = None
     tool_calls: Annotated[int | None, Field(ge=0, le=1_000_000, description="Calls to Tools, and child runs.")] = None
 
 
-class Budgets(ApiModel):
-    """What may be used up."""
+class WindowBudget(ApiModel):
+    """What all runs that are bound may use together in a stretch of time; then the next stretch begins."""
 
-    run: RunBudget
+    cel: ClassVar = (
+        CelRule(
+            "has(self.tokens) || has(self.costUSD) || has(self.runs)", "set at least one of tokens, costUSD and runs"
+        ),
+    )
+    period_seconds: Annotated[
+        int,
+        Field(
+            ge=60, le=31_536_000, description="How long a stretch is; they begin at multiples of it since 1970, UTC."
+        ),
+    ]
+    tokens: Annotated[int | None, Field(ge=0, le=10**12, description="Tokens in and out.")] = None
+    cost_usd: Annotated[
+        Decimal | None, Field(alias="costUSD", description='US dollars by the prices of the Models, as "20.00".')
+    ] = None
+    runs: Annotated[
+        int | None, Field(ge=0, le=10_000_000, description="Runs that begin; one more ends as BudgetExceeded.")
+    ] = None
+
+
+class Budgets(ApiModel):
+    """What may be used up. A call needs room for the most that it can come to."""
+
+    cel: ClassVar = (CelRule("has(self.run) || has(self.window)", "set run, window, or both"),)
+    run: RunBudget | None = None
+    window: WindowBudget | None = None
+    unknown_price: Annotated[
+        Literal["Deny", "Free"] | None,
+        Field(
+            description="Where costUSD is set, what becomes of calls of a Model with an endpoint and no price. Deny: "
+            "they are denied (the default). Free: they count as nothing."
+        ),
+    ] = None
 
 
 class DataFlow(ApiModel):
@@ -213,12 +251,22 @@ class PolicyCalls(ApiModel):
     asked: Annotated[int, Field(ge=0, description="Calls that were given to people.")] = 0
 
 
+class WindowUse(ApiModel):
+    """What was used of the window's budget; what calls that are under way can come to is counted as used."""
+
+    ends_at: Annotated[Timestamp, Field(description="When the next window begins.")]
+    tokens: Annotated[int, Field(ge=0, description="Tokens in and out.")] = 0
+    cost_usd: Annotated[Cost, Field(alias="costUSD", description="US dollars.")] = "0"
+    runs: Annotated[int, Field(ge=0, description="Runs that began.")] = 0
+
+
 class PolicyStatus(ApiModel):
     """Written by the operator (Ready, Stalled, observedGeneration) and the engine (Enforced, calls)."""
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
     calls: PolicyCalls | None = None
+    window: WindowUse | None = None
 
 
 class Policy(Resource):

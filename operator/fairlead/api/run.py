@@ -13,6 +13,7 @@ from fairlead.api.meta import (
     ApiModel,
     CelRule,
     Conditions,
+    Cost,
     Digest,
     Identifier,
     JsonObject,
@@ -76,6 +77,7 @@ class ParentLimits(ApiModel):
     model_calls: Annotated[int, Field(ge=0, description="Calls to Models.")]
     tool_calls: Annotated[int, Field(ge=0, description="Calls to Tools, and child runs.")]
     tokens: Annotated[int, Field(ge=0, description="Tokens.")]
+    cost_usd: Annotated[Cost | None, Field(alias="costUSD", description="US dollars. Absent: no bound.")] = None
     depth: Annotated[int, Field(ge=0, description="Levels of child runs below the child.")]
 
 
@@ -185,6 +187,14 @@ class Usage(ApiModel):
     tool_calls: Annotated[int, Field(ge=0, description="Calls to Tools and child runs that were let through.")] = 0
     input_tokens: Annotated[int, Field(ge=0, description="Tokens sent to Models, as they counted them.")] = 0
     output_tokens: Annotated[int, Field(ge=0, description="Tokens that Models answered with.")] = 0
+    cost_usd: Annotated[
+        Cost | None,
+        Field(
+            alias="costUSD",
+            description="US dollars by the prices of the Models; absent while it is nothing. A call of which nobody "
+            "knows what it came to counts with the most that it can have cost.",
+        ),
+    ] = None
     duration_seconds: Annotated[int, Field(ge=0, description="From acceptance to now or to the end.")] = 0
 
 

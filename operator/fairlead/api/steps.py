@@ -121,13 +121,16 @@ class StepLimits(ApiModel):
 
     cel: ClassVar = (
         CelRule(
-            "has(self.modelCalls) || has(self.toolCalls) || has(self.tokens) || has(self.steps)",
-            "set at least one of modelCalls, toolCalls, tokens and steps",
+            "has(self.modelCalls) || has(self.toolCalls) || has(self.tokens) || has(self.costUSD) || has(self.steps)",
+            "set at least one of modelCalls, toolCalls, tokens, costUSD and steps",
         ),
     )
     model_calls: Annotated[int | None, Field(ge=1, le=100000, description="Calls to Models by all items.")] = None
     tool_calls: Annotated[int | None, Field(ge=1, le=100000, description="Calls to Tools by all items.")] = None
     tokens: Annotated[int | None, Field(ge=1, description="Tokens used by all items.")] = None
+    cost_usd: Annotated[
+        Decimal | None, Field(alias="costUSD", description='Cost of all items, in US dollars, for example "1.00".')
+    ] = None
     steps: Annotated[
         int | None, Field(ge=1, le=100000, description="Items started, and the steps of the blocks that they run.")
     ] = None

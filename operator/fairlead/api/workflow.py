@@ -15,6 +15,7 @@ from fairlead.api.meta import (
     ApiModel,
     CelRule,
     Conditions,
+    Decimal,
     Digest,
     Expression,
     Identifier,
@@ -178,8 +179,16 @@ class Limits(ApiModel):
         int, Field(ge=0, le=100000, description="Calls to Tools, and child runs started. Default 500.")
     ] = 500
     tokens: Annotated[
-        int, Field(ge=0, description="No model call starts once this many were used. Default 2000000.")
+        int, Field(ge=0, description="No model call starts that could use more than is left. Default 2000000.")
     ] = 2000000
+    cost_usd: Annotated[
+        Decimal | None,
+        Field(
+            alias="costUSD",
+            description='US dollars, for example "5.00": no model call starts that could cost more than is left. '
+            "Endpoints that it calls need a price. Absent: no bound.",
+        ),
+    ] = None
     depth: Annotated[
         int, Field(ge=0, le=20, description="Levels of child runs below a run; 0 for no children. Default 5.")
     ] = 5

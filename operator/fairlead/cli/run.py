@@ -209,11 +209,13 @@ def _report(name: str, entries: list[Entry], output: Format, *, trace: bool) -> 
         raise typer.Exit(code)
 
 
-def _usage(state: RunState) -> dict[str, int]:
+def _usage(state: RunState) -> dict[str, Any]:
+    from fairlead.flow.spending import format_usd
+
     used = state.usage
     return {
         "modelCalls": used.model_calls,
         "toolCalls": used.tool_calls,
         "inputTokens": used.input_tokens,
         "outputTokens": used.output_tokens,
-    }
+    } | ({"costUSD": format_usd(used.cost)} if used.cost else {})

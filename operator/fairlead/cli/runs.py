@@ -74,13 +74,14 @@ def description(run: Run, *, now_ms: int, width: int) -> str:
     return "\n".join(lines).rstrip()
 
 
-def result(*, output: Any, usage: Mapping[str, int]) -> list[str]:
+def result(*, output: Any, usage: Mapping[str, Any]) -> list[str]:
     """Return the lines about usage and output."""
     lines = []
     if usage:
         calls = f"{usage.get('modelCalls', 0)} model calls, {usage.get('toolCalls', 0)} tool calls"
         tokens = f"{usage.get('inputTokens', 0)} tokens in, {usage.get('outputTokens', 0)} out"
-        lines.append(f"Usage      {calls}, {tokens}")
+        cost = f", ${usage['costUSD']}" if "costUSD" in usage else ""
+        lines.append(f"Usage      {calls}, {tokens}{cost}")
     if output is not None:
         lines.append("Output")
         text = output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False)

@@ -73,7 +73,8 @@ def _told(policy: Policy) -> str:
     rules = policy.spec.rules
     if rules is None:
         return ""
-    budgets = len(rules.budgets.run.model_fields_set) if rules.budgets else 0
+    parts = (rules.budgets.run, rules.budgets.window) if rules.budgets else ()
+    budgets = sum(len(part.model_fields_set - {"period_seconds"}) for part in parts if part is not None)
     count = len(rules.calls) + len(rules.limits) + budgets
     return f"; {count} rules" + (" in Audit mode: nothing is denied" if policy.spec.mode == "Audit" else "")
 

@@ -146,6 +146,7 @@ class App:
             await engine.store.close()
             return
         await self._recent.read_back(engine.store)
+        self._policies.spent = engine.store.spent
         await engine.recover(self._run_objects())
         self._announce_recovery(engine)
         self._engine = engine

@@ -299,9 +299,8 @@ class WorkflowEngine:
         """Every hour: anchor the chains that grow, say how far the anchors go, and let go of what is old."""
         while True:
             await asyncio.sleep(ANCHOR_SECONDS)
-            self.store.anchor()
+            end = self.store.anchor()
             self.store.prune_audit(self._clock() - AUDIT_MS)
-            end = self.store.anchors_end()
             _log.info("the audit is anchored", extra={"anchors": end.records, "head": end.head})
 
     async def _end_with_the_store(self) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -30,18 +30,18 @@ from fairlead.api.tool import Tool, ToolLimits
 from fairlead.api.workflow import Workflow
 from fairlead.engine.children import make
 from fairlead.engine.credentials import known_secrets, scrub
+from fairlead.engine.fence import ends_ms, fence, parse, replay
+from fairlead.engine.metering import charged
 from fairlead.engine.policies import Did
-from fairlead.engine.recent import RecentCalls
+from fairlead.engine.recent import Noted, RecentCalls
 from fairlead.engine.seams import Authorizer, Resources, RunCreator
 from fairlead.engine.slots import Slots
 from fairlead.engine.snapshots import Snapshots, effect_and_key, recorded_call
-from fairlead.engine.wellformed import problem
 from fairlead.flow.calls import Call, CallError, Outcome
 from fairlead.flow.children import child_spec
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.labels import written
-from fairlead.flow.scope import FINALLY
-from fairlead.flow.state import CallState
+from fairlead.flow.spending import NOTHING, USD, Spend, Window
 from fairlead.policy.decide import called_function, decide, required_permissions, would_deny
 from fairlead.policy.decision import Decision, Definitions
 from fairlead.telemetry.ids import trace_id, traceparent
@@ -70,6 +70,7 @@ class _Admitted:
     effect: str
     key: str | None
     waited_ms: int
+    noted: Noted | None
 
     @property
     def repeatable(self) -> bool:
@@ -109,7 +110,7 @@ class Gate:
         self._sleep = sleep
         self._on_rule = on_rule
         self._recent = recent or RecentCalls(clock)
-        self._snapshots = Snapshots(resources, self._recent)
+        self._snapshots = Snapshots(resources, self._recent, clock)
         self._slots = Slots()
 
     async def call(self, log: RunLog, call: Call) -> None:
@@ -158,7 +159,7 @@ class Gate:
                 if not slot.locked():
                     await slot.acquire()  # free, so that this does not wait
                     held.callback(slot.release)
-            return self._intend(log, call, decision, waited_ms)
+            return self._intend(log, call, decision, held, waited_ms)
 
     async def _decide(self, log: RunLog, call: Call) -> Decision | None:
         """Run stages 1 to 10. Return None when the call is settled."""
@@ -171,7 +172,7 @@ class Gate:
             recorded = recorded_call(log, call)
             if recorded is not None and recorded.settled and (not recorded.digest or recorded.digest == call.digest):
                 return None
-            decision = _fence(log, call, self._clock()) or _parse(call) or _replay(recorded, call)
+            decision = fence(log, call, self._clock()) or parse(call) or replay(recorded, call)
             if decision is None:
                 snapshot = self._snapshots.of(log, call, authorization, definitions)
                 decision = decide(call, snapshot)
@@ -211,12 +212,17 @@ class Gate:
             return  # nothing is added to what has ended
         if decision.policy:
             self._on_rule(decision.policy, Did.DENIED)
-        data = _named(call) | {
-            "digest": "" if decision.reason is DecisionReason.MALFORMED else call.digest,
-            "reason": decision.reason.value,
-            "stage": int(decision.stage),
-            "message": decision.message,
-        }
+        loop = {"forEach": decision.loop[0], "limit": decision.loop[1]} if decision.loop[0] else {}
+        data = (
+            _named(call)
+            | loop
+            | {
+                "digest": "" if decision.reason is DecisionReason.MALFORMED else call.digest,
+                "reason": decision.reason.value,
+                "stage": int(decision.stage),
+                "message": decision.message,
+            }
+        )
         log.append(Draft(EntryKind.CALL_DENIED, call.id.path, call.id.attempt, data))
 
     def _ask(self, log: RunLog, call: Call, decision: Decision) -> None:
@@ -232,25 +238,48 @@ class Gate:
             for needed in decision.needs:
                 self._on_rule(needed.policy, Did.ASKED)
 
-    def _intend(self, log: RunLog, call: Call, decision: Decision, waited_ms: int) -> _Admitted | None:
-        """Stage 11, the record: append the intent, unless this call is resumed and has it."""
+    def _intend(
+        self, log: RunLog, call: Call, decision: Decision, held: AsyncExitStack, waited_ms: int
+    ) -> _Admitted | None:
+        """Stage 11, the record: append the intent, unless this call is resumed and has it.
+
+        A model that is asked again may have been paid for the first time: what a call holds is then held once more.
+        """
         self._count(Decision("Allow", Stage.INTENT))
         self._count_audited(decision)
         target = self._snapshots.target(call)
         if target is None:
             return None
         effect, key = effect_and_key(target, log, call)
-        admitted = _Admitted(target=target, effect=effect, key=key, waited_ms=waited_ms)
-        if recorded_call(log, call) is None:
-            data = _named(call) | {"digest": call.digest, "effect": effect} | written(call.label)
+        resent, before = recorded_call(log, call) is not None, log.state.seq
+        noted = self._recent.note(call, decision.holds.tokens) if decision.holds or not resent else None
+        admitted = _Admitted(target=target, effect=effect, key=key, waited_ms=waited_ms, noted=noted)
+        data = _named(call) | {"digest": call.digest, "effect": effect} | _held(decision)
+        if resent and decision.holds:
+            log.append(Draft(EntryKind.CALL_RESENT, call.id.path, call.id.attempt, data))
+        elif not resent:
+            data |= written(call.label)
             data |= {"key": key} if key is not None else {}
             data |= {"wouldDeny": [str(breach) for breach in decision.audited]} if decision.audited else {}
             if isinstance(target, Workflow):
                 data["child"] = {"name": key, "spec": child_spec(log.plan, log.state, call, now_ms=self._clock())}
             log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
-            self._recent.note(call)
-        # A log that takes nothing more (the engine ends) leaves no record: no record, no action.
-        return admitted if recorded_call(log, call) is not None else None
+        if log.state.seq == before and (decision.holds or not resent):
+            return None  # a log that takes nothing more (the engine ends) leaves no record: no record, no action
+        log.spend(decision.windows, decision.holds)
+        for window in decision.windows:
+            self._snapshots.in_flight[window] = self._snapshots.in_flight.get(window, NOTHING) + decision.holds
+        held.callback(self._landed, decision.windows, decision.holds)
+        return admitted
+
+    def _landed(self, windows: Iterable[Window], spend: Spend) -> None:
+        """Take note that a call is under way no more: what it holds now, it has used."""
+        for window in windows:
+            left = self._snapshots.in_flight[window] - spend
+            if left:
+                self._snapshots.in_flight[window] = left
+            else:
+                del self._snapshots.in_flight[window]
 
     # Stages 11 to 13
 
@@ -265,16 +294,17 @@ class Gate:
                 outcome = _failed(ErrorClass.TIMEOUT, "no time was left to send the request")
             elif isinstance(admitted.target, Workflow):
                 sent = True
-                await self._start_child(log, call, left_ms / 1000)
+                await self._start_child(log, call, admitted, left_ms / 1000)
                 return
             else:
                 sent = True
                 outcome = await self._dispatch(log, call, admitted, left_ms / 1000)
         except asyncio.CancelledError:
             if not sent or admitted.effect == "Read":
-                self._record(log, call, _failed(ErrorClass.CANCELLED, "the call was cancelled"), answered=False)
+                cancelled = replace(_failed(ErrorClass.CANCELLED, "the call was cancelled"), metered=not sent)
+                self._record(log, call, admitted, cancelled, answered=False)
             raise
-        self._record(log, call, outcome)
+        self._record(log, call, admitted, outcome)
 
     async def _dispatch(self, log: RunLog, call: Call, admitted: _Admitted, left_seconds: float) -> Outcome:
         """Stage 12: send it once. Failures are outcomes."""
@@ -299,19 +329,19 @@ class Gate:
                 return _failed(ErrorClass.INTERNAL, "the dispatch failed; see the log")
             return _failed(ErrorClass.OUTCOME_UNKNOWN, "the dispatch failed; it may have taken effect")
 
-    async def _start_child(self, log: RunLog, call: Call, left_seconds: float) -> None:
+    async def _start_child(self, log: RunLog, call: Call, admitted: _Admitted, left_seconds: float) -> None:
         """Stage 12 of a child run: make it exist, as the intent says. Its own end is the outcome."""
         recorded = recorded_call(log, call)
         if recorded is None or recorded.child is None:
             return
         made = await make(self._creator, recorded.child, timeout_seconds=left_seconds, sleep=self._sleep)
         if isinstance(made, Outcome):
-            self._record(log, call, made)
+            self._record(log, call, admitted, made)
         elif log.state.terminal is None and not recorded.settled:
             data = {"index": recorded.index, "name": recorded.child.name, "uid": made}
             log.append(Draft(EntryKind.CHILD_STARTED, call.id.path, call.id.attempt, data))
 
-    def _record(self, log: RunLog, call: Call, outcome: Outcome, *, answered: bool = True) -> None:
+    def _record(self, log: RunLog, call: Call, admitted: _Admitted, outcome: Outcome, *, answered: bool = True) -> None:
         """Stage 13: append the outcome; of a call or run that the core has settled meanwhile, to the audit alone."""
         recorded = recorded_call(log, call)
         late = log.state.terminal is not None or recorded is None or recorded.settled
@@ -327,14 +357,22 @@ class Gate:
         if outcome.error is not None:
             data["error"] = outcome.error.as_data()
         data |= written(self._snapshots.brought(log, call))
-        if outcome.input_tokens or outcome.output_tokens:
-            data["usage"] = {"inputTokens": outcome.input_tokens, "outputTokens": outcome.output_tokens}
-            self._count_tokens(call, outcome)
+        held, windows = (recorded.held, recorded.windows) if recorded is not None else (NOTHING, ())
+        used = held
+        if isinstance(admitted.target, Model) and outcome.metered:
+            used = charged(outcome, held, admitted.target)
+            data["usage"] = used.as_data()
+        self._count_spent(call, used)
+        if admitted.noted is not None:
+            self._recent.settle(call, admitted.noted, used.tokens)
         draft = Draft(EntryKind.CALL_OUTCOME, call.id.path, call.id.attempt, data)
         if late:
             log.late(draft)
         else:
             log.append(draft)
+            log.spend(windows, used - held)
+            for window in windows:
+                self._on_rule(window.policy, Did.SPENT)
 
     # What the stages look at
 
@@ -349,7 +387,7 @@ class Gate:
 
         There is none once the run closes, but for `finally`.
         """
-        now, run_ends = self._clock(), _ends_ms(log, call)
+        now, run_ends = self._clock(), ends_ms(log, call)
         ends = [run_ends if run_ends is not None else now]
         if call.deadline_ms:
             ends.append(call.deadline_ms + waited_ms)
@@ -365,56 +403,25 @@ class Gate:
             if self._metrics is not None:
                 self._metrics.would_deny.labels(breach.policy, breach.rule).inc()
 
-    def _count_tokens(self, call: Call, outcome: Outcome) -> None:
-        if self._metrics is not None:
-            self._metrics.tokens.labels(call.target, "input").inc(outcome.input_tokens)
-            self._metrics.tokens.labels(call.target, "output").inc(outcome.output_tokens)
+    def _count_spent(self, call: Call, used: Spend) -> None:
+        if self._metrics is not None and used:
+            self._metrics.tokens.labels(call.target, "input").inc(used.input_tokens)
+            self._metrics.tokens.labels(call.target, "output").inc(used.output_tokens)
+            self._metrics.cost.labels(call.target).inc(used.cost / USD)
 
     def _observe(self, stage: str, started: float) -> None:
         if self._metrics is not None:
             self._metrics.decision_seconds.labels(stage).observe(time.perf_counter() - started)
 
 
-def _fence(log: RunLog, call: Call, now_ms: int) -> Decision | None:
-    """Stage 1: the run may still act, and the call belongs to the attempt that is under way."""
-    state, ends_ms = log.state, _ends_ms(log, call)
-    if state.terminal is not None or ends_ms is None:
-        return Decision("Deny", Stage.FENCE, DecisionReason.RUN_NOT_ACTIVE, "the run is not active")
-    if state.paused and state.closing is None:
-        return Decision("Wait", Stage.FENCE, DecisionReason.RUN_NOT_ACTIVE, "the run is paused")
-    if now_ms >= ends_ms:
-        return Decision("Deny", Stage.FENCE, DecisionReason.RUN_NOT_ACTIVE, "the run is past its deadline")
-    step = state.steps.get(call.id.path)
-    if step is None or step.attempt != call.id.attempt or step.phase != "Running":
-        return Decision("Deny", Stage.FENCE, DecisionReason.STALE_ATTEMPT, "the attempt is over")
-    return None
-
-
-def _ends_ms(log: RunLog, call: Call) -> int | None:
-    """Return until when the run may make this call; None for never. A closing run makes those of `finally` alone."""
-    state = log.state
-    if state.closing is not None:
-        return state.finally_deadline if call.id.path.startswith(FINALLY) else None
-    return state.accepted.deadline if state.accepted is not None else None
-
-
-def _parse(call: Call) -> Decision | None:
-    """Stage 2: the request is what it seems to be."""
-    found = problem(call.request)
-    return Decision("Deny", Stage.PARSE, DecisionReason.MALFORMED, found) if found else None
-
-
-def _replay(recorded: CallState | None, call: Call) -> Decision | None:
-    """Stage 3: an index that is known stands for the very same request."""
-    if recorded is None or recorded.digest == call.digest:
-        return None
-    message = "another request was recorded for this call"
-    return Decision("Deny", Stage.REPLAY, DecisionReason.NONDETERMINISM, message)
-
-
 def _named(call: Call) -> dict[str, Any]:
     named = {"index": str(call.id.index), "kind": call.kind.value, "target": call.target}
     return named | ({"function": call.function} if call.function else {})
+
+
+def _held(decision: Decision) -> dict[str, Any]:
+    windows = {"windows": [list(window) for window in decision.windows]} if decision.windows else {}
+    return {"holds": decision.holds.as_data()} | windows if decision.holds else {}
 
 
 def _failed(error_class: ErrorClass, message: str) -> Outcome:

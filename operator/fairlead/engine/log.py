@@ -7,10 +7,13 @@ what must not be lost before going on waits for `durable`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from fairlead.engine.store import Store
+from fairlead.engine.store.windows import Spent
 from fairlead.flow.journal import Draft, RunUid
 from fairlead.flow.plan import Plan
+from fairlead.flow.spending import Spend, Window
 from fairlead.flow.state import RunState, apply
 
 
@@ -60,6 +63,19 @@ class RunLog:
             StoreError: the audit cannot be written.
         """
         self._store.late(self.uid, draft)
+
+    def spent(self, window: Window) -> Spent:
+        """Return what all runs used in a window of a Policy's budget."""
+        return self._store.spent(window)
+
+    def spend(self, windows: Iterable[Window], spend: Spend) -> None:
+        """Count in windows, in the same commit as what was appended last; negative gives back.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        for window in windows:
+            self._store.spend(window, tokens=spend.tokens, cost=spend.cost)
 
     async def durable(self) -> None:
         """Return when everything appended so far is committed.

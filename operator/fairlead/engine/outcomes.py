@@ -20,7 +20,6 @@ def failed(
     reason: str = "",
     started: float | None = None,
     after_ms: int = 0,
-    used: tuple[int, int] = (0, 0),
 ) -> Outcome:
     """Return a failed outcome.
 
@@ -30,11 +29,10 @@ def failed(
         reason: default: the class.
         started: `time.perf_counter()` at the start of the exchange.
         after_ms: when the callee wants to be asked again.
-        used: input and output tokens, which are charged although the call failed.
     """
     duration_ms = int((time.perf_counter() - started) * 1000) if started is not None else 0
     error = CallError(error_class.value, reason or error_class.value, message, after_ms)
-    return Outcome(error=error, input_tokens=used[0], output_tokens=used[1], duration_ms=duration_ms)
+    return Outcome(error=error, duration_ms=duration_ms)
 
 
 def refused(error: FairleadError) -> Outcome:

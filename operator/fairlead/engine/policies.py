@@ -16,6 +16,9 @@ from fairlead.api.policy import Policy
 from fairlead.api.reasons import EnforcedReason
 from fairlead.engine.seams import Resources
 from fairlead.engine.status import StatusWriter
+from fairlead.engine.store.windows import Spent
+from fairlead.flow.spending import Window, format_usd
+from fairlead.policy.budgets import windows_of
 from fairlead.policy.rules import is_stand_in, problems
 
 
@@ -25,6 +28,10 @@ class Did(StrEnum):
     DENIED = "denied"
     WOULD_DENY = "wouldDeny"
     ASKED = "asked"
+    SPENT = "spent"  # of a window's budget; what, the store knows
+
+
+COUNTED = (Did.DENIED, Did.WOULD_DENY, Did.ASKED)
 
 
 class PolicyReports:
@@ -36,6 +43,7 @@ class PolicyReports:
         self._statuses = statuses
         self._clock = clock
         self._counts: dict[str, Counter[str]] = {}
+        self.spent: Callable[[Window], Spent] = lambda window: Spent()
 
     def changed(self, name: str) -> None:
         """Take note that a Policy changed."""
@@ -45,7 +53,7 @@ class PolicyReports:
         """Count what a rule of a Policy did."""
         policy = self._resources.policies.get(name)
         if policy is not None:
-            self._counted(policy)[what] += 1
+            self._counted(policy)[what] += what in COUNTED
             self._mark(name)
 
     def _counted(self, policy: Policy) -> Counter[str]:
@@ -61,24 +69,33 @@ class PolicyReports:
         if policy is None:
             return
         published = policy.status.model_dump(by_alias=True, exclude_none=True) if policy.status else {}
-        ours: dict[str, Any] = {key: published[key] for key in ("calls",) if key in published}
+        ours: dict[str, Any] = {key: published[key] for key in ("calls", "window") if key in published}
         ours["conditions"] = [c for c in published.get("conditions", ()) if c["type"] == "Enforced"]
 
         def compose(previous: Mapping[str, Any]) -> dict[str, Any]:
             current = self._resources.policies.get(name, policy)
-            return policy_status(current, self._counted(current), previous=previous, now=timestamp(self._clock()))
+            windows = windows_of([current], self._clock())
+            spent = {window: self.spent(window) for window in windows}
+            now = timestamp(self._clock())
+            return policy_status(current, self._counted(current), spent=spent, previous=previous, now=now)
 
         self._statuses.mark(policy.metadata.uid, name, compose, published=ours)
 
 
 def policy_status(
-    policy: Policy, counted: Mapping[str, int], *, previous: Mapping[str, Any], now: str
+    policy: Policy,
+    counted: Mapping[str, int],
+    *,
+    spent: Mapping[Window, Spent],
+    previous: Mapping[str, Any],
+    now: str,
 ) -> dict[str, Any]:
     """Return all fields of a Policy's status that the engine owns.
 
     Args:
         policy: as it is enforced now: the last that was understood.
         counted: what its rules did.
+        spent: what was used in the window that it is now, if it has any.
         previous: the engine's part as it stands; the transition time is kept from it.
         now: RFC 3339.
     """
@@ -93,7 +110,10 @@ def policy_status(
         observed_generation=policy.metadata.generation,
     )
     found: dict[str, Any] = {"conditions": conditions}
-    return found | ({"calls": {what.value: counted.get(what, 0) for what in Did}} if policy.spec.rules else {})
+    for window, use in spent.items():
+        ends, cost = timestamp(window.end), format_usd(use.cost)
+        found["window"] = {"endsAt": ends, "tokens": use.tokens, "costUSD": cost, "runs": use.runs}
+    return found | ({"calls": {what.value: counted.get(what, 0) for what in COUNTED}} if policy.spec.rules else {})
 
 
 def _enforced(policy: Policy) -> tuple[bool, EnforcedReason, str]:

@@ -21,6 +21,7 @@ from fairlead.flow.children import waits_only_for_children
 from fairlead.flow.journal import EntryKind, Path
 from fairlead.flow.plan import Plan
 from fairlead.flow.runstate import ApprovalState
+from fairlead.flow.spending import format_usd
 from fairlead.flow.state import RunState, StepState
 from fairlead.telemetry.export import TraceCounts
 from fairlead.telemetry.ids import span_id, trace_id
@@ -102,6 +103,7 @@ def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[st
         "toolCalls": state.usage.tool_calls,
         "inputTokens": state.usage.input_tokens,
         "outputTokens": state.usage.output_tokens,
+        **({"costUSD": format_usd(state.usage.cost)} if state.usage.cost else {}),
         "durationSeconds": max(0, (state.finished_at or around.now_ms) - state.started_at) // 1000,
     }
     if state.finished_at is not None:

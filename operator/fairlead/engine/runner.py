@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fairlead.api.policy import Policy
 from fairlead.api.run import InputFrom, RetryFrom
+from fairlead.api.workflow import Workflow
 from fairlead.engine.acceptance import Accept
 from fairlead.engine.approvals import Approvals
 from fairlead.engine.beginning import accepted_draft
@@ -27,6 +29,8 @@ from fairlead.flow.journal import Draft, Entry
 from fairlead.flow.plan import Plan
 from fairlead.flow.recover import recover
 from fairlead.flow.state import RunState, new_state
+from fairlead.policy.budgets import runs_over, windows_of
+from fairlead.policy.rules import binding
 
 
 class Runner:
@@ -64,6 +68,10 @@ class Runner:
         until_ms = run.seen_at_ms + grace_ms
         run.given = await read_input(source, self._cluster, until_ms=until_ms, now_ms=self._clock())
 
+    def over_budget(self, workflow: Workflow) -> str:
+        """Return which Policy's budget leaves no room for one more run of a Workflow; "" when all do."""
+        return runs_over(self._binding(workflow), self._store.spent, self._clock())
+
     async def begin(self, run: Run, accept: Accept) -> None:
         """Accept a run: freeze the Workflow as it stands and write the first entry."""
         assert run.obj is not None
@@ -80,7 +88,12 @@ class Runner:
         plan = await self._bounded(plan, draft.data.get("parent"), draft.data.get("retryFrom"))
         run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
         run.log.append(draft)
+        for window in windows_of(self._binding(accept.workflow), self._clock()):
+            self._store.spend(window, runs=1)
         run.key, run.deadline_ms = accept.key, draft.data["deadline"]
+
+    def _binding(self, workflow: Workflow) -> Sequence[Policy]:
+        return binding(self._resources.policies.values(), workflow.metadata.labels)
 
     async def load(self, run: Run) -> RunLog:
         """Read a run back, and record what is unknown to be unknown, what became of its children and was decided.

@@ -292,6 +292,7 @@ class Runs:
             self._authorization(run.workflow) if workflow is not None else None,
             given=given,
             busy=self._turns.busy,
+            over=self._runner.over_budget,
             seen_at_ms=run.seen_at_ms,
             now_ms=self._clock(),
             grace_ms=self._options.grace_ms,

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fairlead.api.model import Model
+from fairlead.api.policy import Policy
 from fairlead.api.reasons import DecisionReason
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow
 from fairlead.engine.credentials import destination, known_secrets, scrub
+from fairlead.engine.metering import most
 from fairlead.engine.recent import RecentCalls
 from fairlead.engine.seams import Resources
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
 from fairlead.flow.approvals import request
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.children import child_name
-from fairlead.flow.journal import Draft
+from fairlead.flow.journal import Draft, Path
 from fairlead.flow.labels import TRUSTED, WORST, Label, returned, written
-from fairlead.flow.runstate import ApprovalState
+from fairlead.flow.runstate import ApprovalState, Usage
+from fairlead.flow.spending import NOTHING, Spend, Window
 from fairlead.flow.state import CallState, repeats_of
+from fairlead.policy.budgets import windows_of
 from fairlead.policy.decide import find_function, requirements
-from fairlead.policy.decision import Authorization, Definitions, Obstacle, Requirement, RunUsage, Snapshot
+from fairlead.policy.decision import Authorization, Definitions, Loop, Obstacle, Requirement, RunUsage, Snapshot
 from fairlead.policy.rules import binding, scope_of
 
 if TYPE_CHECKING:
@@ -32,11 +36,13 @@ Target = Tool | Model | Workflow
 
 
 class Snapshots:
-    """Reads them."""
+    """Reads them. `in_flight` is what the calls that this process has under way hold in each window."""
 
-    def __init__(self, resources: Resources, recent: RecentCalls) -> None:
+    def __init__(self, resources: Resources, recent: RecentCalls, clock: Callable[[], int]) -> None:
         self._resources = resources
         self._recent = recent
+        self._clock = clock
+        self.in_flight: dict[Window, Spend] = {}
 
     def target(self, call: Call) -> Target | None:
         """Return what is called, None if there is none of that name."""
@@ -59,6 +65,7 @@ class Snapshots:
         accepted = log.state.accepted
         label = call.label if accepted is not None and accepted.label is not None else WORST
         tools_itself, models_itself = (0, itself) if isinstance(target, Model) else (itself, 0)
+        need = most(call, target) if isinstance(target, Model) else NOTHING
         snapshot = Snapshot(
             namespace=log.namespace,
             account=log.account,
@@ -71,8 +78,15 @@ class Snapshots:
             usage=RunUsage(
                 model_calls=used.model_calls - models_itself,
                 tool_calls=used.tool_calls - tools_itself,
-                tokens=used.input_tokens + used.output_tokens,
+                tokens=used.tokens,
+                cost=used.cost,
+                held_tokens=used.held_tokens,
+                held_cost=used.held_cost,
             ),
+            need=need,
+            loops=_loops(log, call),
+            windows=self._windows(log, policies) if need else {},
+            minute_tokens=self._recent.tokens(call) if need else 0,
             label=label,
             repeats=repeats_of(log.state, call),
             rates=self._recent.of(call) if not itself else {},
@@ -126,6 +140,16 @@ class Snapshots:
         }
         return {key: asked[digest] for key, digest in digests.items() if digest in asked}
 
+    def _windows(self, log: RunLog, policies: Sequence[Policy]) -> dict[Window, Usage]:
+        """Return what was used in the windows of now; what is held by calls that are under way stands apart."""
+        found = {}
+        for window in windows_of(policies, self._clock()):
+            row, held = log.spent(window), self.in_flight.get(window, NOTHING)
+            settled = Usage(input_tokens=row.tokens - held.tokens, cost=row.cost - held.cost)
+            settled.hold(held)
+            found[window] = settled
+        return found
+
     def _shown(self, call: Call) -> Any:
         """Return what people see of a request."""
         asked = call.request.get("arguments", call.request.get("input", call.request))
@@ -160,6 +184,18 @@ def effect_and_key(target: Target, log: RunLog, call: Call) -> tuple[str, str | 
     function = find_function(target, call.function) if isinstance(target, Tool) else None
     keyed = function is not None and function.idempotency is not None
     return function.effect if function is not None else "Read", call.id.idempotency_key(log.uid) if keyed else None
+
+
+def _loops(log: RunLog, call: Call) -> list[Loop]:
+    """Return every forEach with limits around a call."""
+    found, path = [], call.id.path
+    at = path.find("[")
+    while at >= 0:
+        step = log.state.steps.get(Path(path[:at]))
+        if step is not None and step.bounds is not None:
+            found.append(Loop(step.path, step.bounds, step.used or Usage()))
+        at = path.find("[", at + 1)
+    return found
 
 
 def _scope(log: RunLog, call: Call, target: Target | None, labels: Mapping[str, str] | None) -> dict[str, Any]:

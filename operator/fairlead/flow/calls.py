@@ -11,6 +11,7 @@ from typing import Any
 from fairlead.api.canonical import digest
 from fairlead.flow.journal import Path, RunUid
 from fairlead.flow.labels import TRUSTED, Label
+from fairlead.flow.spending import Spend
 
 
 class CallKind(StrEnum):
@@ -118,6 +119,9 @@ class Outcome:
         error: set instead of the result when the call failed.
         input_tokens: as the model reported them.
         output_tokens: as the model reported them.
+        cached_tokens: those of the input that the model had kept from before.
+        cost: 10⁻¹² US dollars.
+        metered: False of a call that was sent while nobody knows what it used: all that was held for it.
         duration_ms: from the first byte sent to the last byte read.
     """
 
@@ -126,3 +130,11 @@ class Outcome:
     input_tokens: int = 0
     output_tokens: int = 0
     duration_ms: int = 0
+    cached_tokens: int = 0
+    cost: int = 0
+    metered: bool = True
+
+    @property
+    def spend(self) -> Spend:
+        """Return what it used."""
+        return Spend(self.input_tokens, self.output_tokens, self.cost)

@@ -21,7 +21,9 @@ from fairlead.flow.labels import TRUSTED, Label, written
 from fairlead.flow.plan import Plan
 from fairlead.flow.runstate import CallState, RunState
 from fairlead.flow.scope import FINALLY
+from fairlead.flow.spending import format_usd, parse_usd
 
+COST = "cost_usd"
 _MESSAGE_CHARACTERS = 1000
 
 _CLASSES = {
@@ -72,14 +74,16 @@ def child_spec(plan: Plan, state: RunState, call: Call, *, now_ms: int) -> dict[
     assert accepted is not None
     limits, used = plan.limits, state.usage
     deadline_ms = min(accepted.deadline, call.deadline_ms or accepted.deadline)
-    left = {
+    left: dict[str, Any] = {
         "timeoutSeconds": max(1, (deadline_ms - now_ms) // 1000),
         "steps": max(0, limits.steps - used.steps),
         "modelCalls": max(0, limits.model_calls - used.model_calls),
         "toolCalls": max(0, limits.tool_calls - used.tool_calls - 1),  # this very call
-        "tokens": max(0, limits.tokens - used.input_tokens - used.output_tokens),
+        "tokens": max(0, limits.tokens - used.tokens - used.held_tokens),
         "depth": max(0, limits.depth - 1),
     }
+    if limits.cost_usd is not None:
+        left["costUSD"] = format_usd(max(0, parse_usd(limits.cost_usd) - used.cost - used.held_cost))
     parent = {
         "name": accepted.name,
         "uid": state.run_uid,
@@ -97,7 +101,11 @@ def bounded(plan: Plan, parent: Mapping[str, Any] | None) -> Plan:
     if parent is None:
         return plan
     left = ParentLimits.model_validate(parent["limits"])
-    narrowed = {name: min(getattr(plan.limits, name), getattr(left, name)) for name in ParentLimits.model_fields}
+    mine = plan.limits
+    counts = [name for name in ParentLimits.model_fields if name != COST]
+    narrowed = {name: min(getattr(mine, name), getattr(left, name)) for name in counts}
+    costs = [limit for limit in (mine.cost_usd, left.cost_usd) if limit is not None]
+    narrowed[COST] = min(costs, key=parse_usd, default=None)
     return replace(plan, limits=plan.limits.model_copy(update=narrowed))
 
 
@@ -129,7 +137,8 @@ def child_outcome(path: Path, attempt: int, call: CallState, ended: RunState) ->
             "modelCalls": used.model_calls,
             "toolCalls": used.tool_calls,
             "steps": used.steps,
-        },
+        }
+        | ({"cost": used.cost} if used.cost else {}),
     }
     if end.kind is EntryKind.RUN_SUCCEEDED:
         done = {"status": "Succeeded", "result": end.output} | written(end.label)

@@ -15,6 +15,7 @@ from fairlead.flow.journal import EntryKind, Path
 from fairlead.flow.members import Member, begun, follow
 from fairlead.flow.plan import StepPlan
 from fairlead.flow.scope import Frame
+from fairlead.flow.spending import parse_usd
 from fairlead.flow.state import Evaluation, StepState, Usage, first_failure
 from fairlead.flow.steps.attempt import failed
 from fairlead.flow.walking import CANCELLED, NOTHING, Drain, evaluate, evaluated
@@ -33,7 +34,9 @@ def go_on(walk: Walk, frame: Frame, plan: StepPlan, step: StepState, *, deadline
     if step.items is None and drain:
         walk.fail(step.path, step.attempt, CANCELLED)
     elif step.items is None:
-        walk.record(EntryKind.EVALUATED, step.path, step.attempt, evaluated("Items", _items(walk, frame, loop)))
+        limits = {"limits": plan.spec.limits.to_yaml_dict()} if plan.spec.limits is not None else {}
+        found = evaluated("Items", _items(walk, frame, loop)) | limits
+        walk.record(EntryKind.EVALUATED, step.path, step.attempt, found)
     elif step.items.error is not None:
         walk.fail(step.path, step.attempt, step.items.error, then=None if drain else plan.spec.on_error)
     else:
@@ -65,7 +68,7 @@ def _over(
 ) -> None:
     here = walk.state.bodies.get(f"{step.path}[", NOTHING)
     started = begun(here)
-    reached = _reached(plan.spec.limits, step.used or Usage()) if started < len(items) else ""
+    reached = step.reached or (_reached(plan.spec.limits, step.used or Usage()) if started < len(items) else "")
 
     def member(name: str) -> Member:
         index = int(name.removesuffix("]"))
@@ -77,16 +80,21 @@ def _over(
     follow(walk, here, member, upcoming=f"{started}]" if more else None, deadline_ms=deadline_ms, drain=ending)
     if here.open or walk.records:
         return
-    error = first_failure(walk.state, f"{step.path}[")
+    error = first_failure(walk.state, f"{step.path}[", but=ErrorClass.BUDGET_EXCEEDED if step.reached else None)
     if error is not None:
         walk.fail(step.path, step.attempt, error, then=None if drain else plan.spec.on_error)
     elif started < len(items) and not reached:
         walk.fail(step.path, step.attempt, CANCELLED)
     else:
-        ends = (walk.state.steps.get(Path(f"{step.path}[{index}]")) for index in range(len(items)))
-        left_out = f"{len(items) - started} of {len(items)} skipped"
+        ends = [walk.state.steps.get(Path(f"{step.path}[{index}]")) for index in range(len(items))]
+        left_out = f"{sum(map(_left_out, ends))} of {len(items)} skipped"
         partial = f"BudgetExceeded: {reached} reached, {left_out}" if reached else ""
         walk.succeed(step, [end.output if end else None for end in ends], partial=partial)
+
+
+def _left_out(item: StepState | None) -> bool:
+    error = item.error if item is not None else None
+    return item is None or (error is not None and error.error_class == ErrorClass.BUDGET_EXCEEDED)
 
 
 def _reached(limits: StepLimits | None, used: Usage) -> str:
@@ -96,7 +104,14 @@ def _reached(limits: StepLimits | None, used: Usage) -> str:
     bounds = {
         "modelCalls": (used.model_calls, limits.model_calls),
         "toolCalls": (used.tool_calls, limits.tool_calls),
-        "tokens": (used.input_tokens + used.output_tokens, limits.tokens),
+        "tokens": (used.tokens, limits.tokens),
+        "costUSD": (used.cost, parse_usd(limits.cost_usd) if limits.cost_usd is not None else None),
         "steps": (used.steps, limits.steps),
     }
-    return next((f"{name} {most}" for name, (now, most) in bounds.items() if most is not None and now >= most), "")
+    names = (name for name, (now, most) in bounds.items() if most is not None and now >= most)
+    return next((limit_named(limits, name) for name in names), "")
+
+
+def limit_named(limits: StepLimits, name: str) -> str:
+    """Return a limit as people read it: its name, as in the API, and what it is."""
+    return f"{name} {limits.model_dump(by_alias=True)[name]}"

@@ -37,8 +37,13 @@ class EntryKind(StrEnum):
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
     #                               wouldDeny?: [what rules of Policies in Audit mode found]
     #                               child? {name, spec}: of a Workflow call, the WorkflowRun to make
+    #                               holds? {inputTokens, outputTokens, cost?}: the most that a model call can come to;
+    #                               windows? [[policy, period (ms), start (ms)]]: whose budgets it counts in
+    CALL_RESENT = "CallResent"  # index, target, kind, digest, holds, windows?: a model call that was open at a restart
+    #                             is sent again; what was held for it is taken as used, and the same is held again
     CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
-    #                               usage? {inputTokens, outputTokens}, durationMs; an error may carry retryAfterMs;
+    #                               usage? {inputTokens, outputTokens, cost? (10⁻¹² US dollars)}, durationMs; an error
+    #                               may carry retryAfterMs; without usage a model call used all that was held for it;
     #                               of a child run the usage has modelCalls, toolCalls and steps too
     CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message
     CHILD_STARTED = "ChildStarted"  # index, name, uid: the child run exists; the call is open until it has ended

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fairlead.api.steps import StepLimits
 from fairlead.flow.calls import CallError, CallKind, Outcome
 from fairlead.flow.journal import EntryKind, Path, RunUid
 from fairlead.flow.labels import TRUSTED, Label
+from fairlead.flow.spending import NOTHING, Spend, Window
 
 Phase = Literal["Running", "BackingOff", "Waiting", "Succeeded", "Failed", "Skipped"]
 
@@ -45,7 +47,8 @@ class Accepted:
 class Usage:
     """What a run or one of its forEach used.
 
-    Steps count from their start, calls from their intent, tokens and what child runs used from the outcome.
+    Steps count from their start, calls from their intent, tokens, cost (10⁻¹² US dollars) and what child runs used from
+    the outcome. `held_tokens` and `held_cost` are the most that the model calls that are open can come to.
     """
 
     steps: int = 0
@@ -53,6 +56,27 @@ class Usage:
     tool_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cost: int = 0
+    held_tokens: int = 0
+    held_cost: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Return tokens in and out."""
+        return self.input_tokens + self.output_tokens
+
+    def hold(self, spend: Spend) -> None:
+        """Keep room for a call."""
+        self.held_tokens += spend.tokens
+        self.held_cost += spend.cost
+
+    def settle(self, held: Spend, used: Spend) -> None:
+        """Put what a call used in the place of what was held for it."""
+        self.held_tokens -= held.tokens
+        self.held_cost -= held.cost
+        self.input_tokens += used.input_tokens
+        self.output_tokens += used.output_tokens
+        self.cost += used.cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +152,8 @@ class ApprovalState:
 class CallState:
     """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where).
 
-    `label` is that of its outcome.
+    `label` is that of its outcome. `held` is the most that it can come to while it is open, `windows` whose budgets it
+    counts in.
     """
 
     index: str
@@ -143,6 +168,8 @@ class CallState:
     denied: CallError | None = None
     stage: str = ""
     label: Label = TRUSTED
+    held: Spend = NOTHING
+    windows: tuple[Window, ...] = ()
 
     @property
     def settled(self) -> bool:
@@ -181,6 +208,8 @@ class StepState:
         iteration: of a repeat: the last one that was started.
         items: of a forEach: what it goes over, evaluated once.
         used: of a forEach: by all of its items; None before the first.
+        bounds: of a forEach: its limits; None for none.
+        reached: of a forEach: which of its limits a call of an item met, "" for none.
         partial: of a Succeeded forEach: why items were left out, "" when none were.
         reused_from: the name of the earlier run that did it, "" when this one did.
         inputs: evaluated once, kept by all attempts until one succeeds.
@@ -214,6 +243,8 @@ class StepState:
     iteration: int = 0
     items: Evaluation | None = None
     used: Usage | None = None
+    bounds: StepLimits | None = None
+    reached: str = ""
     partial: str = ""
     reused_from: str = ""
     inputs: Evaluation | None = None

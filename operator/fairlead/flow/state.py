@@ -6,12 +6,22 @@ look only at what is open: finished steps keep their output, finished bodies cos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
-from fairlead.api.reasons import DecisionReason, ErrorClass
+from fairlead.api.reasons import ErrorClass
+from fairlead.api.steps import StepLimits
 from fairlead.flow.approvals import fold_decision, fold_request, withdraw
-from fairlead.flow.calls import Call, CallError, CallKind, Outcome
+from fairlead.flow.callfold import (
+    charge_open,
+    counted,
+    current,
+    fold_child,
+    fold_denial,
+    fold_intent,
+    fold_outcome,
+    fold_resent,
+)
+from fairlead.flow.calls import Call, CallError, CallKind
 from fairlead.flow.journal import TERMINAL, Entry, EntryKind, Path, RunUid
 from fairlead.flow.labelling import control_of, of_signal, tell_holder
 from fairlead.flow.labels import Label
@@ -20,7 +30,6 @@ from fairlead.flow.runstate import (
     Accepted,
     BodyState,
     CallState,
-    Child,
     Closing,
     Evaluation,
     Phase,
@@ -30,13 +39,6 @@ from fairlead.flow.runstate import (
     Terminal,
     Usage,
 )
-
-_CLASS_OF_DENIAL = {
-    DecisionReason.BUDGET_EXCEEDED: ErrorClass.BUDGET_EXCEEDED,
-    DecisionReason.RATE_LIMITED: ErrorClass.RATE_LIMITED,
-    DecisionReason.AUTHORIZER_UNAVAILABLE: ErrorClass.UNAVAILABLE,
-    DecisionReason.DEFINITION_UNKNOWN: ErrorClass.UNAVAILABLE,
-}
 
 
 def new_state() -> RunState:
@@ -65,13 +67,15 @@ def repeats_of(state: RunState, call: Call) -> int:
     return sum(other.digest == digest and index != own for index, other in step.calls.items())
 
 
-def first_failure(state: RunState, prefix: str) -> CallError | None:
+def first_failure(state: RunState, prefix: str, *, but: ErrorClass | None = None) -> CallError | None:
     """Return what a list of steps failed with: the first of its failures, but before all others an unknown outcome.
 
     Whoever tries the list again would try all that failed in it, and an unknown outcome must not be tried again.
+    Failures of the class `but` are none.
     """
     body = state.bodies.get(prefix)
-    errors = [error for name in (body.failed if body else ()) if (error := state.steps[Path(prefix + name)].error)]
+    found = (state.steps[Path(prefix + name)].error for name in (body.failed if body else ()))
+    errors = [error for error in found if error is not None and error.error_class != but]
     unknown = (error for error in errors if error.error_class == ErrorClass.OUTCOME_UNKNOWN)
     return next(unknown, errors[0] if errors else None)
 
@@ -105,7 +109,7 @@ def _step_started(state: RunState, entry: Entry) -> None:
         step = state.steps[entry.path] = StepState(entry.path, started_at=entry.at)
         step.control = step.context = control_of(state, entry.path)
         state.whens.pop(entry.path, None)
-        for used in _counted(state, entry.path):
+        for used in counted(state, entry.path):
             used.steps += iteration != 1
     if iteration:
         state.steps[Path(prefix + name)].iteration = iteration
@@ -113,6 +117,7 @@ def _step_started(state: RunState, entry: Entry) -> None:
         _body(state, prefix).open[name] = None
     step.phase, step.attempt, step.tries = "Running", entry.attempt, step.tries + 1
     step.deadline, step.wake_at, step.finished_at, step.handling = entry.data.get("deadline", 0), None, None, False
+    charge_open(state, step)
     step.calls, step.findings, step.waits_for, step.signal = {}, {}, "", None
     withdraw(step)
     if entry.attempt > 1:
@@ -158,6 +163,7 @@ def _evaluated(state: RunState, entry: Entry) -> None:
             state.whens[entry.path] = value
         case "Items" if step:
             step.items = value
+            step.bounds = StepLimits.model_validate(entry.data["limits"]) if "limits" in entry.data else None
         case "Inputs" if step:
             step.inputs = value
         case "Choice" if step:
@@ -173,91 +179,10 @@ def _evaluated(state: RunState, entry: Entry) -> None:
             pass
 
 
-def _call_intent(state: RunState, entry: Entry) -> None:
-    step, data = _current(state, entry), entry.data
-    if step is None or data["index"] in step.calls:
-        return
-    kind, child = CallKind(data["kind"]), data.get("child")
-    step.calls[data["index"]] = CallState(
-        index=data["index"],
-        kind=kind,
-        target=data["target"],
-        function=data.get("function", ""),
-        digest=data["digest"],
-        effect=data["effect"],
-        keyed="key" in data,
-        child=Child(child["name"], child["spec"]) if child else None,
-    )
-    state.open_calls[(entry.path, data["index"])] = None
-    if kind is CallKind.TOOL:
-        name = f"{data['target']}.{data.get('function', '')}"
-        state.made[name] = state.made.get(name, 0) + 1
-    for used in _counted(state, entry.path):
-        if kind in (CallKind.TOOL, CallKind.WORKFLOW):
-            used.tool_calls += 1
-        else:
-            used.model_calls += 1
-
-
-def _child_started(state: RunState, entry: Entry) -> None:
-    step = _current(state, entry)
-    call = step.calls.get(entry.data["index"]) if step else None
-    if step is not None and call is not None and call.child is not None:
-        call.child = replace(call.child, uid=entry.data.get("uid", ""))
-        step.child = call.child.name
-
-
 def _approval_requested(state: RunState, entry: Entry) -> None:
-    step = _current(state, entry)
+    step = current(state, entry)
     if step is not None:
         fold_request(state, step, entry)
-
-
-def _call_outcome(state: RunState, entry: Entry) -> None:
-    step, data = _current(state, entry), entry.data
-    call = step.calls.get(data["index"]) if step else None
-    if step is None or call is None or call.settled:
-        return
-    usage, error = data.get("usage") or {}, data.get("error")
-    call.outcome = Outcome(
-        result=data.get("result"),
-        error=CallError.from_data(error) if error else None,
-        input_tokens=usage.get("inputTokens", 0),
-        output_tokens=usage.get("outputTokens", 0),
-        duration_ms=data.get("durationMs", 0),
-    )
-    call.label = Label.parse(data.get("label"))
-    step.context = step.context.join(call.label)
-    for used in _counted(state, entry.path):
-        used.model_calls += usage.get("modelCalls", 0)
-        used.tool_calls += usage.get("toolCalls", 0)
-        used.steps += usage.get("steps", 0)
-        used.input_tokens += call.outcome.input_tokens
-        used.output_tokens += call.outcome.output_tokens
-    step.tokens += call.outcome.input_tokens + call.outcome.output_tokens
-    state.open_calls.pop((entry.path, call.index), None)
-
-
-def _call_denied(state: RunState, entry: Entry) -> None:
-    state.denials += 1
-    step, data = _current(state, entry), entry.data
-    if step is None:
-        return
-    call = step.calls.setdefault(
-        data["index"],
-        CallState(
-            index=data["index"],
-            kind=CallKind(data["kind"]),
-            target=data["target"],
-            function=data.get("function", ""),
-            digest=data.get("digest", ""),
-        ),
-    )
-    if not call.settled:
-        error_class = _CLASS_OF_DENIAL.get(data["reason"], ErrorClass.DENIED)
-        call.denied = CallError(error_class.value, data["reason"], data.get("message", ""))
-        call.stage = str(data.get("stage", ""))
-        state.open_calls.pop((entry.path, call.index), None)
 
 
 def _step_succeeded(state: RunState, entry: Entry) -> None:
@@ -290,6 +215,7 @@ def _step_failed(state: RunState, entry: Entry) -> None:
         step.handling = True
         prefix, name, _ = place_of(entry.path)
         _body(state, prefix).open[name] = None
+        charge_open(state, step)
         step.calls, step.findings = {}, {}
         withdraw(step)
     else:
@@ -301,6 +227,7 @@ def _settle(state: RunState, entry: Entry, *, phase: Phase, ends_body: bool = Fa
     step.phase, step.finished_at, step.handling, step.wake_at = phase, entry.at, False, None
     for index in step.calls:
         state.open_calls.pop((entry.path, index), None)
+    charge_open(state, step)
     step.calls, step.findings = {}, {}
     withdraw(step)
     prefix, name, iteration = place_of(entry.path)
@@ -364,41 +291,25 @@ def _ended(state: RunState, entry: Entry) -> None:
     for step in state.steps.values():
         withdraw(step)
         if step.finished_at is None:
+            charge_open(state, step)
             step.phase, step.finished_at, step.wake_at = "Failed", entry.at, None
             step.error = step.error or cancelled
-
-
-def _counted(state: RunState, path: Path) -> Iterator[Usage]:
-    """Yield where the use of a step counts: in the run, and in every forEach around it."""
-    yield state.usage
-    at = path.find("[")
-    while at >= 0:
-        around = state.steps[Path(path[:at])]
-        if around.used is None:
-            around.used = Usage()
-        yield around.used
-        at = path.find("[", at + 1)
 
 
 def _body(state: RunState, prefix: str) -> BodyState:
     return state.bodies.setdefault(prefix, BodyState())
 
 
-def _current(state: RunState, entry: Entry) -> StepState | None:
-    """Return the step whose running attempt the entry speaks of; None when that attempt is over."""
-    step = state.steps.get(entry.path)
-    return step if step and step.attempt == entry.attempt and step.phase == "Running" else None
-
-
 _FOLDS: Mapping[EntryKind, Callable[[RunState, Entry], None]] = {
     EntryKind.RUN_ACCEPTED: _accepted,
     EntryKind.STEP_STARTED: _step_started,
     EntryKind.EVALUATED: _evaluated,
-    EntryKind.CALL_INTENT: _call_intent,
-    EntryKind.CALL_OUTCOME: _call_outcome,
-    EntryKind.CALL_DENIED: _call_denied,
-    EntryKind.CHILD_STARTED: _child_started,
-    EntryKind.CHILD_LOST: _child_started,
+    EntryKind.CALL_INTENT: fold_intent,
+    EntryKind.CALL_RESENT: fold_resent,
+    EntryKind.CALL_OUTCOME: fold_outcome,
+    EntryKind.CALL_DENIED: fold_denial,
+    EntryKind.CHILD_STARTED: fold_child,
+    EntryKind.CHILD_LOST: fold_child,
     EntryKind.APPROVAL_REQUESTED: _approval_requested,
     EntryKind.APPROVAL_DECIDED: fold_decision,
     EntryKind.STEP_SUCCEEDED: _step_succeeded,

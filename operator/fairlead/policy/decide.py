@@ -8,6 +8,7 @@ give the same decision. Each stage is a small function that either decides or ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 
 from fairlead.api.model import Model
@@ -17,12 +18,13 @@ from fairlead.api.workflow import Workflow
 from fairlead.flow.approvals import REFUSALS, decision_of, lacks_requester
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.schema import findings
+from fairlead.policy.budgets import bounds, run_budgets, unpriced
 from fairlead.policy.decision import Breach, Decision, Requirement, Snapshot
 from fairlead.policy.flows import flow_approvals, flow_breaches
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
 from fairlead.policy.pins import drift, pin_rules
-from fairlead.policy.rates import exceeded, rate_rules
-from fairlead.policy.rules import call_approvals, call_limits, call_rules, run_budgets
+from fairlead.policy.rates import exceeded, rate_rules, tokens_exceeded, too_large
+from fairlead.policy.rules import call_approvals, call_limits, call_rules
 
 IDENTICAL_CALLS = 3
 """An agent's attempt that makes the same call of a function or Workflow for this time is in a loop."""
@@ -36,7 +38,7 @@ def decide(call: Call, snapshot: Snapshot) -> Decision:
         objection = stage(call, snapshot)
         if objection is not None:
             return objection
-    return Decision("Allow", Stage.APPROVAL)
+    return Decision("Allow", Stage.APPROVAL, holds=snapshot.need, windows=tuple(snapshot.windows))
 
 
 def required_permissions(call: Call) -> tuple[Permission, ...]:
@@ -66,7 +68,8 @@ def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
         flow_breaches(snapshot.label, called_function(call, snapshot.tool), snapshot.policies),
         call_limits(call, snapshot.made, snapshot.policies),
         rate_rules(call, snapshot.rates, snapshot.policies),
-        run_budgets(call, snapshot.usage, snapshot.policies),
+        unpriced(call, snapshot),
+        run_budgets(call, snapshot),
     )
     return [breach for breach in found if not breach.enforced]
 
@@ -133,26 +136,34 @@ def limits(call: Call, snapshot: Snapshot) -> Decision | None:
     broken = _enforced(call_limits(call, snapshot.made, snapshot.policies))
     if broken is not None:
         return _broken(Stage.LIMITS, DecisionReason.POLICY_DENIED, broken)
-    early = exceeded(call, snapshot.tool or snapshot.model, snapshot.rates)
+    model = snapshot.model
+    if model is not None and (never := too_large(model, snapshot.need)):
+        return _deny(Stage.LIMITS, DecisionReason.BUDGET_EXCEEDED, never)
+    early = exceeded(call, snapshot.tool or model, snapshot.rates)
+    early = early or (tokens_exceeded(model, snapshot.minute_tokens, snapshot.need) if model is not None else "")
     ruled = _enforced(rate_rules(call, snapshot.rates, snapshot.policies))
     too_early = early or (str(ruled) if ruled is not None else "")
     return Decision("Wait", Stage.LIMITS, DecisionReason.RATE_LIMITED, too_early) if too_early else None
 
 
 def budget(call: Call, snapshot: Snapshot) -> Decision | None:
-    """Stage 9: the run's own limits, and the budgets of Policies, leave room for one more call."""
-    bounds, usage = snapshot.limits, snapshot.usage
-    if call.kind is CallKind.WORKFLOW and bounds.depth == 0:
+    """Stage 9: the run's own limits, those of the loops around, and the budgets of Policies have room for the call.
+
+    While only calls that are under way stand in the way, it waits for what they come to.
+    """
+    if call.kind is CallKind.WORKFLOW and snapshot.limits.depth == 0:
         message = "limits.depth: no further level of child runs is left"
         return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, message)
-    spent = [("toolCalls", usage.tool_calls, bounds.tool_calls)]
-    if call.kind in MODEL_API:
-        spent = [("modelCalls", usage.model_calls, bounds.model_calls), ("tokens", usage.tokens, bounds.tokens)]
-    for name, used, limit in spent:
-        if used >= limit:
-            return _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, f"limits.{name}: {used} of {limit} used")
-    broken = _enforced(run_budgets(call, usage, snapshot.policies))
-    return _broken(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, broken) if broken is not None else None
+    no_price = _enforced(unpriced(call, snapshot))
+    if no_price is not None:
+        return _broken(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, no_price)
+    tight = [bound for bound in bounds(call, snapshot) if bound.enforced and bound.room != "Enough"]
+    for bound in tight:
+        if bound.room == "Never":
+            said = str(bound.breach()) if bound.policy else str(bound)
+            decision = _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, said)
+            return replace(decision, policy=bound.policy, loop=bound.loop)
+    return Decision("Wait", Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, str(tight[0])) if tight else None
 
 
 def approval(call: Call, snapshot: Snapshot) -> Decision | None:

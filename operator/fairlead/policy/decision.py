@@ -9,10 +9,12 @@ from typing import Any, Literal
 from fairlead.api.model import Model
 from fairlead.api.policy import CallRule, Policy
 from fairlead.api.reasons import DecisionReason, Stage
+from fairlead.api.steps import StepLimits
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Limits, Workflow
 from fairlead.flow.labels import TRUSTED, Label
-from fairlead.flow.runstate import ApprovalState
+from fairlead.flow.runstate import ApprovalState, Usage
+from fairlead.flow.spending import NOTHING, Spend, Window
 from fairlead.policy.permission import Permission
 
 
@@ -38,6 +40,18 @@ class RunUsage:
     model_calls: int = 0
     tool_calls: int = 0
     tokens: int = 0
+    cost: int = 0
+    held_tokens: int = 0
+    held_cost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A forEach with limits around the call: where it stands, its limits, and what its items used."""
+
+    path: str
+    limits: StepLimits
+    used: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +115,10 @@ class Snapshot:
         authorization: what the authorizer said.
         limits: the run's bounds.
         usage: what it used so far.
+        need: the most that a model call can come to.
+        loops: what limits it beside the run: each forEach around it.
+        windows: of the Policies that share a budget among runs: what was used in the window that it is now.
+        minute_tokens: what calls of the same Model used, or can come to, within the last minute.
         label: of everything that led to the call.
         repeats: how often this very call (same target, function and arguments) was made in this attempt already.
         rates: how often the same Tool (by function) or Model was called within the last minute, by all runs.
@@ -121,6 +139,10 @@ class Snapshot:
     authorization: Authorization = field(default_factory=lambda: Authorization("Unavailable"))
     limits: Limits = field(default_factory=Limits)
     usage: RunUsage = field(default_factory=RunUsage)
+    need: Spend = NOTHING
+    loops: Sequence[Loop] = ()
+    windows: Mapping[Window, Usage] = field(default_factory=dict)
+    minute_tokens: int = 0
     label: Label = TRUSTED
     repeats: int = 0
     rates: Mapping[str, int] = field(default_factory=dict)
@@ -136,7 +158,8 @@ class Decision:
     """Allow, Deny with exactly one reason, or Wait (no answer of the authorizer, or people are asked).
 
     `audited` is what Policies in Audit mode would have denied, `needs` what people were not asked for yet, `policy` the
-    one whose rule denied.
+    one whose rule denied, `loop` the forEach whose limit did, and that limit. An allowed call is to be recorded with
+    what it `holds`, in these `windows`.
     """
 
     verdict: Literal["Allow", "Deny", "Wait"]
@@ -146,3 +169,6 @@ class Decision:
     audited: tuple[Breach, ...] = ()
     needs: tuple[Requirement, ...] = ()
     policy: str = ""
+    loop: tuple[str, str] = ("", "")
+    holds: Spend = NOTHING
+    windows: tuple[Window, ...] = ()

@@ -8,6 +8,7 @@ from fairlead.api.model import Model
 from fairlead.api.policy import Policy
 from fairlead.api.tool import Tool
 from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.spending import Spend
 from fairlead.policy.decision import Breach
 
 Rates = Mapping[str, int]
@@ -22,6 +23,24 @@ def exceeded(call: Call, target: Tool | Model | None, rates: Rates) -> str:
     if most is None or made < most:
         return ""
     return f"{made} of {most} calls of {type(target).__name__} {call.target} were made within a minute"
+
+
+def tokens_exceeded(model: Model, minute_tokens: int, need: Spend) -> str:
+    """Return why a Model's `tokensPerMinute` leaves no room for the call now; "" when it does."""
+    most = model.spec.limits.tokens_per_minute if model.spec.limits is not None else None
+    if most is None or minute_tokens + need.tokens <= most:
+        return ""
+    name, used = model.metadata.name, f"{minute_tokens} of {most} tokens"
+    return f"{used} of Model {name} were used within a minute; this call can need {need.tokens}"
+
+
+def too_large(model: Model, need: Spend) -> str:
+    """Return why a Model's `tokensPerMinute` never has room for the call; "" when it may."""
+    most = model.spec.limits.tokens_per_minute if model.spec.limits is not None else None
+    if most is None or need.tokens <= most:
+        return ""
+    asks = f"{need.input_tokens} tokens in and {need.output_tokens} out"
+    return f"Model {model.metadata.name} allows {most} tokens a minute; this call alone can need {asks}"
 
 
 def rate_rules(call: Call, rates: Rates, policies: Iterable[Policy]) -> Iterator[Breach]:

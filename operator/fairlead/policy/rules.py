@@ -16,7 +16,7 @@ from fairlead.errors import StepError
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
 from fairlead.flow.runstate import RunState
-from fairlead.policy.decision import Breach, Requirement, RunUsage
+from fairlead.policy.decision import Breach, Requirement
 
 NAMES: Mapping[str, frozenset[str]] = {
     "call": frozenset(
@@ -94,20 +94,6 @@ def call_limits(call: Call, made: Mapping[str, int], policies: Iterable[Policy])
             count = sum(n for name, n in made.items() if what in (name, name.partition(".")[0]))
             if count >= limit.calls_per_run:
                 yield _breach(policy, f"limits[{index}]", f"{count} of {limit.calls_per_run} calls of {what} are made")
-
-
-def run_budgets(call: Call, usage: RunUsage, policies: Iterable[Policy]) -> Iterator[Breach]:
-    """Yield the `rules.budgets.run` that leave no room for one more call."""
-    for policy in policies:
-        budget = policy.spec.rules.budgets.run if policy.spec.rules and policy.spec.rules.budgets else None
-        if budget is None:
-            continue
-        spent = [("toolCalls", usage.tool_calls, budget.tool_calls)]
-        if _KINDS[call.kind] == "model":
-            spent = [("modelCalls", usage.model_calls, budget.model_calls), ("tokens", usage.tokens, budget.tokens)]
-        for name, used, most in spent:
-            if most is not None and used >= most:
-                yield _breach(policy, f"budgets.run.{name}", f"{used} of {most} used")
 
 
 def scope_of(

@@ -39,6 +39,9 @@ class EngineMetrics:
         self.tokens = Counter(
             "fairlead_tokens_total", "Tokens as the models reported them.", ["model", "direction"], registry=registry
         )
+        self.cost = Counter(
+            "fairlead_cost_usd_total", "US dollars, by the prices of the Models.", ["model"], registry=registry
+        )
         self.journal_commit_seconds = Histogram(
             "fairlead_journal_commit_duration_seconds", "One group commit.", buckets=FAST, registry=registry
         )

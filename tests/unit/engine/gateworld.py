@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +14,10 @@ from fairlead.api.model import Model
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Limits
 from fairlead.engine.gate import Gate
+from fairlead.engine.store.windows import Spent, Windows
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind, Outcome
 from fairlead.flow.journal import Draft, Entry, EntryKind, Path, RunUid
+from fairlead.flow.spending import Spend, Window
 from fairlead.flow.state import apply, new_state
 from fairlead.policy.decision import Authorization
 from fairlead.policy.permission import Permission
@@ -64,6 +66,7 @@ class Log:
         self.plan = SimpleNamespace(limits=limits or Limits())
         self.state = new_state()
         self.entries: list[Entry] = []
+        self.windows = Windows({})
         self.commits = 0
         self.too_late: list[Draft] = []
         self.on_durable: Callable[[], Awaitable[None]] | None = None
@@ -95,6 +98,13 @@ class Log:
 
     def late(self, draft: Draft) -> None:
         self.too_late.append(draft)
+
+    def spent(self, window: Window) -> Spent:
+        return self.windows.of(window)
+
+    def spend(self, windows: Iterable[Window], spend: Spend) -> None:
+        for window in windows:
+            self.windows.add(window, tokens=spend.tokens, cost=spend.cost)
 
     async def durable(self) -> None:
         if self.on_durable is not None:

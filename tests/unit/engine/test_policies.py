@@ -56,15 +56,15 @@ STATES: dict[str, tuple[Policy | None, str, str, str]] = {
 @pytest.mark.parametrize(("found", "status", "reason", "words"), STATES.values(), ids=STATES.keys())
 def test_a_policy_says_how_it_is_enforced(found: Policy | None, status: str, reason: str, words: str) -> None:
     assert found is not None
-    (condition,) = policy_status(found, {}, previous={}, now=NOW)["conditions"]
+    (condition,) = policy_status(found, {}, spent={}, previous={}, now=NOW)["conditions"]
     assert (condition["type"], condition["status"], condition["reason"]) == ("Enforced", status, reason)
     assert words in condition["message"]
     assert condition["observedGeneration"] == 3
 
 
 def test_only_rules_are_counted() -> None:
-    assert "calls" not in policy_status(policy(), {}, previous={}, now=NOW)
-    calls = policy_status(policy(RULE), {Did.DENIED: 2}, previous={}, now=NOW)["calls"]
+    assert "calls" not in policy_status(policy(), {}, spent={}, previous={}, now=NOW)
+    calls = policy_status(policy(RULE), {Did.DENIED: 2}, spent={}, previous={}, now=NOW)["calls"]
     assert calls == {"denied": 2, "wouldDeny": 0, "asked": 0}
 
 

@@ -18,7 +18,8 @@ from fairlead.api.tool import Function, Tool
 from fairlead.api.workflow import Workflow
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.labels import TRUSTED, WORST, Label
-from fairlead.flow.runstate import ApprovalState
+from fairlead.flow.runstate import ApprovalState, Usage
+from fairlead.policy.budgets import windows_of
 from fairlead.policy.decide import decide, would_deny
 from fairlead.policy.decision import Decision, Definitions, RunUsage, Snapshot
 from fairlead.policy.rules import binding, problems, scope_of
@@ -47,7 +48,9 @@ def denying(when: str, **more: Any) -> Policy:
 
 def bound(call: Call, *policies: Policy, **changes: Any) -> Snapshot:
     scope = scope_of(call, STATE, account="triage", effect="Reversible", model=None, labels={"tier": "prod"})
-    return replace(HERE, policies=binding(policies, {"tier": "prod"}), scope=scope, **changes)
+    bind = binding(policies, {"tier": "prod"})
+    windows = {window: Usage(input_tokens=2, held_tokens=1) for window in windows_of(bind, 0)}
+    return replace(HERE, policies=bind, scope=scope, **{"windows": windows} | changes)
 
 
 def decided(call: Call, *policies: Policy, **changes: Any) -> Decision:
@@ -307,21 +310,29 @@ limits = st.builds(
         st.fixed_dictionaries({"callsPerRun": st.integers(0, 3), "ratePerMinute": st.integers(1, 3)}),
     ),
 )
-budgets = st.dictionaries(st.sampled_from(["tokens", "modelCalls", "toolCalls"]), st.integers(0, 3))
+amounts = {name: st.integers(0, 4) for name in ("tokens", "modelCalls", "toolCalls")}
+runs = st.fixed_dictionaries({}, optional=amounts | {"costUSD": st.sampled_from(["0", "0.000001", "1"])})
+windows = st.fixed_dictionaries(
+    {"periodSeconds": st.just(60), "tokens": st.integers(0, 5)}, optional={"costUSD": st.sampled_from(["0", "1"])}
+)
+budgets = st.one_of(
+    st.fixed_dictionaries({"run": runs}, optional={"unknownPrice": st.sampled_from(["Deny", "Free"])}),
+    st.fixed_dictionaries({"window": windows, "run": runs}),
+)
 rules = st.fixed_dictionaries(
     {
         "calls": st.lists(st.tuples(conditions, thens), max_size=3).map(
             lambda found: [{"name": f"r{n}", "when": when, **then} for n, (when, then) in enumerate(found)]
         ),
         "limits": st.lists(limits, max_size=2),
-        "budgets": budgets.map(lambda run: {"run": run}),
+        "budgets": budgets,
         "pins": st.sampled_from([None, "Required"]),
         "dataFlow": st.sampled_from([None, *FLOWS]),
     }
 )
 numbered = st.lists(rules, max_size=4).map(lambda all_: [policy(f"p{n}", **one) for n, one in enumerate(all_)])
 calls = st.sampled_from([SEARCH, CREATE, CHAT])
-usages = st.builds(RunUsage, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+usages = st.builds(RunUsage, *[st.integers(0, 3)] * 6)
 rates = st.dictionaries(st.sampled_from(["search", "create"]), st.integers(0, 3))
 labels = st.builds(Label, st.booleans(), st.integers(0, 2))
 counts = st.dictionaries(st.sampled_from(["tickets.search", "tickets.create", "other.x"]), st.integers(0, 3))
@@ -366,7 +377,8 @@ def test_audit_mode_finds_and_never_decides(
 ) -> None:
     audited = policy("more", mode="Audit", **more)
     with_it = decided(call, *policies, audited, usage=usage, made=made, label=label, rates=rate)
-    assert with_it == decided(call, *policies, usage=usage, made=made, label=label, rates=rate)
+    without = decided(call, *policies, usage=usage, made=made, label=label, rates=rate)
+    assert replace(with_it, windows=without.windows) == without, "it counts in its window, and that is all"
     alone = decided(call, policy("more", **more), usage=usage, made=made, label=label, rates=rate)
     found = would_deny(call, bound(call, audited, usage=usage, made=made, label=label, rates=rate))
     assert bool(found) is (alone.verdict != "Allow")
@@ -381,10 +393,10 @@ def test_of_several_policies_one_that_requires_pins_is_enough(call: Call, severa
     assert decided(call, *apart, *apart).verdict == decided(call, *reversed(apart)).verdict
 
 
-@given(calls, st.lists(budgets, min_size=1, max_size=3), usages)
+@given(calls, st.lists(runs, min_size=1, max_size=3), usages)
 @pytest.mark.requirement("P6")
-def test_of_several_budgets_the_smallest_counts(call: Call, several: list[dict[str, int]], usage: RunUsage) -> None:
+def test_of_several_budgets_the_smallest_counts(call: Call, several: list[dict[str, Any]], usage: RunUsage) -> None:
     apart = [policy(f"p{n}", budgets={"run": one}) for n, one in enumerate(several)]
-    least = {name: min(one[name] for one in several if name in one) for one in several for name in one}
+    least = {name: min((one[name] for one in several if name in one), key=float) for one in several for name in one}
     together = policy("all", budgets={"run": least})
     assert decided(call, *apart, usage=usage).verdict == decided(call, together, usage=usage).verdict

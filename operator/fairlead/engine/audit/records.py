@@ -32,6 +32,7 @@ class AuditType(StrEnum):
 
 _TYPES: Mapping[EntryKind, AuditType] = {
     EntryKind.CALL_INTENT: AuditType.INTENT,
+    EntryKind.CALL_RESENT: AuditType.INTENT,
     EntryKind.CALL_OUTCOME: AuditType.OUTCOME,
     EntryKind.CALL_DENIED: AuditType.DENY,
     EntryKind.APPROVAL_REQUESTED: AuditType.APPROVAL,
@@ -105,6 +106,7 @@ def _intent(entry: Entry, keyed: Keyed) -> dict[str, Any]:
     what = _what(entry, keyed) | {"effect": data.get("effect", ""), "keyed": "key" in data}
     if "child" in data:
         what["child"] = data["child"]["name"]
+    what |= {"holds": data["holds"]} if "holds" in data else {}
     why |= {"label": data["label"]} if "label" in data else {}
     return {"what": what, "why": why | ({"wouldDeny": data["wouldDeny"]} if "wouldDeny" in data else {})}
 

@@ -6,6 +6,7 @@ Model calls count as Read: a failed one may simply be made again.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from fairlead.api.model import Model
 from fairlead.api.reasons import ErrorClass
@@ -61,22 +62,23 @@ class ModelCaller:
         except EgressDenied as error:
             return refused(error)
         except TooLarge as error:
-            return failed(ErrorClass.MODEL_ERROR, f"Model {name}: {error}", reason="TooLarge", started=started)
+            lost = failed(ErrorClass.MODEL_ERROR, f"Model {name}: {error}", reason="TooLarge", started=started)
+            return replace(lost, metered=False)
         except DialError as error:
-            return failed(_class_of(error), f"Model {name}: {error}", started=started)
+            lost = failed(_class_of(error), f"Model {name}: {error}", started=started)
+            return replace(lost, metered=error.reached is Reached.NOTHING)
         if answer.status != 200:
             error_class = _class_of_status(answer.status)
             message = f"Model {name} answered {answer.status}{openai.error_code(content)}"
-            return failed(error_class, message, started=started, after_ms=retry_after_ms(answer))
+            refused_by = failed(error_class, message, started=started, after_ms=retry_after_ms(answer))
+            return replace(refused_by, metered=error_class is not ErrorClass.TIMEOUT)  # others ask nothing for it
         read = openai.read_chat if call.kind is CallKind.CHAT else openai.read_embeddings
         duration_ms = int((time.perf_counter() - started) * 1000)
         try:
             return read(content, call, duration_ms)
         except StepError as error:
-            tokens = openai.usage_of(content)
-            return failed(
-                error.error_class, f"Model {name}: {error}", reason=error.reason, started=started, used=tokens
-            )
+            unusable = failed(error.error_class, f"Model {name}: {error}", reason=error.reason, started=started)
+            return openai.metered(unusable, content)
 
 
 def _class_of(error: DialError) -> ErrorClass:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -32,6 +33,12 @@ def request(call: Call, model: Model) -> tuple[str, bytes]:
     return "chat/completions", _dump({"model": name} | _chat(call.request, model))
 
 
+def longest_answer(asked: Mapping[str, Any], model: Model) -> int:
+    """Return how many tokens an answer may have: what is asked for, within what the Model allows."""
+    most = (model.spec.limits or ModelLimits()).max_output_tokens
+    return min((asked.get("parameters") or {}).get("maxOutputTokens") or most, most)
+
+
 def read_chat(content: bytes, call: Call, duration_ms: int) -> Outcome:
     """Return the outcome of a chat: {content, toolCalls: [{id, name, arguments}]}.
 
@@ -50,8 +57,7 @@ def read_chat(content: bytes, call: Call, duration_ms: int) -> Outcome:
     text, calls = _text(message.get("content")), _tool_calls(message.get("tool_calls"))
     if not text and not calls:
         raise StepError(ErrorClass.MODEL_ERROR, "the answer is empty")
-    used = _usage(answer)
-    return Outcome({"content": text, "toolCalls": calls}, None, *used, duration_ms)
+    return _metered(Outcome({"content": text, "toolCalls": calls}, duration_ms=duration_ms), answer)
 
 
 def read_embeddings(content: bytes, call: Call, duration_ms: int) -> Outcome:
@@ -70,8 +76,7 @@ def read_embeddings(content: bytes, call: Call, duration_ms: int) -> Outcome:
         raise StepError(ErrorClass.MODEL_ERROR, "the answer does not hold one vector for each text")
     if len({len(vector) for vector in vectors if vector is not None}) > 1:
         raise StepError(ErrorClass.MODEL_ERROR, "the vectors differ in length")
-    used = _usage(answer)
-    return Outcome({"vectors": vectors}, None, *used, duration_ms)
+    return _metered(Outcome({"vectors": vectors}, duration_ms=duration_ms), answer)
 
 
 def error_code(content: bytes) -> str:
@@ -87,20 +92,19 @@ def error_code(content: bytes) -> str:
     return ""
 
 
-def usage_of(content: bytes) -> tuple[int, int]:
-    """Return the input and output tokens that an answer reports, also one that cannot be used."""
+def metered(outcome: Outcome, content: bytes) -> Outcome:
+    """Return the outcome of an answer that cannot be used, with what it reports to have used."""
     try:
-        return _usage(_load(content))
+        return _metered(outcome, _load(content))
     except StepError:
-        return 0, 0
+        return replace(outcome, metered=False)
 
 
 def _chat(asked: Mapping[str, Any], model: Model) -> Json:
     parameters = asked.get("parameters") or {}
-    most = (model.spec.limits or ModelLimits()).max_output_tokens
     body: Json = {
         "messages": [_message(message) for message in asked["messages"]],
-        "max_tokens": min(parameters.get("maxOutputTokens") or most, most),
+        "max_tokens": longest_answer(asked, model),
         "stream": False,
     }
     if parameters.get("temperature") is not None:
@@ -180,13 +184,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _usage(answer: Json) -> tuple[int, int]:
+def _metered(outcome: Outcome, answer: Json) -> Outcome:
+    """Return the outcome with what the answer says that was used; one that says nothing is not metered."""
     usage = answer.get("usage")
-    counts: Sequence[Any] = (
-        [usage.get("prompt_tokens"), usage.get("completion_tokens")] if isinstance(usage, dict) else [0, 0]
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    given, made, kept = (
+        count if isinstance(count, int) and count > 0 else 0
+        for count in (usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
     )
-    given, made = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
-    return given, made
+    return replace(outcome, input_tokens=given, output_tokens=made, cached_tokens=kept, metered=given > 0)
 
 
 def _load(content: bytes) -> Json:

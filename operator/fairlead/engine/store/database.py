@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,11 @@ from fairlead.engine.audit.trail import AuditHead
 from fairlead.engine.store import schema
 from fairlead.engine.store.migrations import upgrade
 from fairlead.engine.store.payloads import compress, expand, put_back
+from fairlead.engine.store.windows import Spent, Windows
 from fairlead.errors import StoreError
 from fairlead.flow.journal import Entry, EntryKind, RunUid
 from fairlead.flow.journal import Path as RunPath
+from fairlead.flow.spending import Window
 
 OPEN = "Open"
 """The state of a run that goes on; afterwards it is the kind of the terminal entry."""
@@ -59,6 +61,11 @@ _PUT_SCHEDULES = _SCHEDULES.on_conflict_do_update(
 )
 _DROP_SCHEDULES = delete(schema.schedules).where(
     schema.schedules.c.workflow_uid == bindparam("uid"), schema.schedules.c.name == bindparam("schedule")
+)
+_WINDOWS = insert(schema.windows)
+_PUT_WINDOWS = _WINDOWS.on_conflict_do_update(
+    index_elements=["policy", "period", "start"],
+    set_={name: _WINDOWS.excluded[name] for name in ("tokens", "cost", "runs")},
 )
 _PUT_ENTRIES = insert(schema.entries)
 _PUT_AUDIT = insert(schema.audit)
@@ -157,6 +164,7 @@ class Batch:
     forgotten: dict[RunUid, int] = field(default_factory=dict)
     dropped: list[RunUid] = field(default_factory=list)
     schedules: dict[ScheduleKey, ScheduleRow | None] = field(default_factory=dict)
+    windows: dict[Window, Spent] = field(default_factory=dict)
     audit_before: int | None = None
 
 
@@ -298,6 +306,11 @@ class Database:
         rows = self._rows(select(schema.schedules))
         return {(row.workflow_uid, row.name): ScheduleRow(row.definition, row.decided_at) for row in rows}
 
+    def windows(self) -> Windows:
+        """Return what was used in each window."""
+        rows = self._rows(select(schema.windows))
+        return Windows({Window(r.policy, r.period, r.start): Spent(r.tokens, r.cost, r.runs) for r in rows})
+
     def payload(self, run_uid: RunUid, digest: str) -> bytes | None:
         """Return a payload's canonical JSON if this run refers to it."""
         refs = schema.payload_refs.c
@@ -336,12 +349,15 @@ class Database:
         for change, values in (
             (_DROP_RUNS, [{"run": uid} for uid in batch.dropped]),
             (_PUT_SCHEDULES, [_schedule(key, row) for key, row in batch.schedules.items() if row is not None]),
+            (_PUT_WINDOWS, [w._asdict() | asdict(spent) for w, spent in batch.windows.items()]),
             (_DROP_SCHEDULES, [{"uid": u, "schedule": n} for (u, n), row in batch.schedules.items() if row is None]),
         ):
             if values:
                 self._connected.execute(change, values)
         if batch.audit_before is not None:
             self._prune_audit(batch.audit_before)
+            over = schema.windows.c.start + schema.windows.c.period < batch.audit_before
+            self._connected.execute(delete(schema.windows).where(over))
 
     def _forget(self, run_uid: RunUid) -> None:
         refs, bodies = schema.payload_refs.c, schema.payloads.c

@@ -100,3 +100,15 @@ anchors = Table(
     Column("run_uid", String(64), nullable=False),
     Column("anchor", LargeBinary, nullable=False),
 )
+
+windows = Table(
+    "windows",
+    metadata,
+    Column("policy", String(253), primary_key=True),
+    Column("period", BigInteger, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("runs", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)

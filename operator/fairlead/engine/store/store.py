@@ -25,8 +25,10 @@ from fairlead.engine.audit.trail import AuditHead, Trail
 from fairlead.engine.store.database import OPEN, AuditPlace, Batch, Database, EndedRun, RunRow, ScheduleKey, ScheduleRow
 from fairlead.engine.store.lock import StoreLock, refuse_network_file_system
 from fairlead.engine.store.payloads import put_aside
+from fairlead.engine.store.windows import Spent, Windows
 from fairlead.errors import StoreError
 from fairlead.flow.journal import TERMINAL, Draft, Entry, RunUid
+from fairlead.flow.spending import Window
 
 FLUSH_SECONDS = 0.005
 """How long an append waits for somebody to need it durable."""
@@ -89,6 +91,7 @@ class Store:
         self._closed = False
         self._subscribers: list[Committed] = []
         self._trail = Trail(b"", AuditHead())
+        self._windows = Windows({})
 
     @classmethod
     async def open(
@@ -125,6 +128,7 @@ class Store:
         try:
             store.id = await store._in_thread(store._database.open)
             store._ended, store._forgotten = await store._in_thread(store._database.ended_runs)
+            store._windows = await store._in_thread(store._database.windows)
             anchors, ends = await store._in_thread(store._database.audit_ends)
             store._trail = Trail(await store._in_thread(store._database.audit_key), anchors)
             for uid, (accepted, end) in ends.items():
@@ -193,10 +197,8 @@ class Store:
             TypeError: a draft's data is not JSON; nothing was appended.
         """
         self._check()
-        prepared = [(draft, *put_aside(draft.data)) for draft in drafts]
-        head = self._heads.get(run_uid)
-        entries: list[Entry] = []
-        for draft, data, refs, bodies in prepared:
+        head, entries = self._heads.get(run_uid), list[Entry]()
+        for draft, data, refs, bodies in [(draft, *put_aside(draft.data)) for draft in drafts]:
             if head is None:
                 break
             batch = self._open_batch()
@@ -220,45 +222,47 @@ class Store:
             batch.refs += [{"run_uid": run_uid, "digest": digest} for digest in bodies]
             self._audit(batch, self._trail.record(entry))
             if draft.kind in TERMINAL:
-                self._anchor(batch, run_uid, entry.at)
-                self._trail.end(run_uid)
-                batch.closed[run_uid] = entry
-                self._ended[run_uid] = EndedRun(head.workflow, entry.kind.value, entry.at)
-                del self._heads[run_uid]
+                self._close_run(batch, head, entry)
                 head = None
         return entries
 
     def late(self, run_uid: RunUid, draft: Draft) -> None:
         """Record an answer that came when its call was settled already: it changes nothing but the audit."""
         self._check()
-        batch = self._open_batch()
-        self._audit(batch, self._trail.late(run_uid, draft, self._clock()))
+        self._audit(self._open_batch(), self._trail.late(run_uid, draft, self._clock()))
 
     def audit_head(self, run_uid: RunUid) -> AuditHead | None:
-        """Return how many audit records a run has and the hash of the last; None of one that ended long ago."""
+        """Return the end of a run's audit; None of one that ended long ago."""
         return self._trail.head(run_uid)
 
-    def anchors_end(self) -> AuditHead:
-        """Return how many anchors there are and the hash of the last."""
-        return self._trail.anchors
-
-    def anchor(self) -> None:
-        """Add the heads of the open runs to the chain of anchors."""
+    def anchor(self) -> AuditHead:
+        """Add the heads of the open runs to the chain of anchors, and return its end."""
         self._check()
         for run_uid in self._trail.open_runs():
             self._anchor(self._open_batch(), run_uid, self._clock())
+        return self._trail.anchors
 
     def prune_audit(self, before_ms: int) -> None:
-        """Delete the audit of runs whose journal is gone and that have had no record since then."""
+        """Delete the audit of runs whose journal is gone and that have had no record since then, and old windows."""
         self._check()
         self._open_batch().audit_before = before_ms
+        self._windows.forget(before_ms)
+
+    def spent(self, window: Window) -> Spent:
+        """Return what was used in a window."""
+        return self._windows.of(window)
+
+    def spend(self, window: Window, *, tokens: int = 0, cost: int = 0, runs: int = 0) -> None:
+        """Count in a window, in the commit of what was appended before; negative gives back."""
+        self._check()
+        self._open_batch().windows[window] = self._windows.add(window, tokens=tokens, cost=cost, runs=runs)
 
     async def audit_of(self, run_uid: RunUid) -> list[bytes]:
         """Return a run's audit records as canonical JSON, in the order of its chain."""
         return await self._read(self._database.audit_of, run_uid)
 
     async def audit_after(self, after: AuditPlace, most: int) -> list[tuple[AuditPlace, bytes]]:
-        """Return audit records of all runs in the order of time, from a place on that is not included."""
+        """Return audit records of all runs in the order of time, after a place."""
         return await self._read(self._database.audit_after, after, most)
 
     async def anchors(self) -> list[bytes]:
@@ -387,6 +391,13 @@ class Store:
         row = self._trail.anchor(run_uid, at_ms)
         if row is not None:
             batch.anchors.append(row)
+
+    def _close_run(self, batch: Batch, head: _Head, entry: Entry) -> None:
+        self._anchor(batch, entry.run_uid, entry.at)
+        self._trail.end(entry.run_uid)
+        batch.closed[entry.run_uid] = entry
+        self._ended[entry.run_uid] = EndedRun(head.workflow, entry.kind.value, entry.at)
+        del self._heads[entry.run_uid]
 
     def _gather(self) -> _Gathering:
         done: asyncio.Future[None] = self._loop.create_future()
