@@ -187,6 +187,31 @@ spec:
         expiresAfterSeconds: 60, requester: Allowed}}
 ---
 apiVersion: fairlead.dev/v1alpha1
+kind: ClusterPolicy
+metadata: {name: baseline}
+spec:
+  namespaceSelector:
+    matchLabels: {tier: prod}
+    matchExpressions: [{key: team, operator: In, values: [a, b]}, {key: sandbox, operator: DoesNotExist}]
+  appliesTo: {workflows: {matchLabels: {tier: prod}}}
+  mode: Audit
+  rules:
+    calls:
+    - {name: reads, when: "call.tool == 'tickets' && call.effect != 'Read'", then: Deny, message: only reading}
+    - name: oncall
+      when: call.effect == 'Irreversible'
+      then: RequireApproval
+      approval: {from: {users: [bob], groups: [oncall]}, minApprovals: 1, expiresAfterSeconds: 600, requester: Excluded}
+    limits: [{tool: tickets, function: search, callsPerRun: 20, ratePerMinute: 10}]
+    budgets:
+      run: {tokens: 200000, costUSD: "0.50", modelCalls: 60, toolCalls: 100}
+      window: {periodSeconds: 86400, tokens: 5000000, costUSD: "20.00", runs: 500}
+      unknownPrice: Deny
+    pins: Required
+    dataFlow: {untrustedToExternal: RequireApproval, approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1,
+        expiresAfterSeconds: 60, requester: Allowed}}
+---
+apiVersion: fairlead.dev/v1alpha1
 kind: Approval
 metadata: {name: triage-1-0123456789abcdef}
 spec:
@@ -275,10 +300,15 @@ Policy:
   window: {endsAt: "2026-01-02T00:00:00Z", tokens: 812, costUSD: "0.0013", runs: 2}
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
+ClusterPolicy:
+  observedGeneration: 2
+  conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
+  namespaces: 3
 Approval:
   conditions:
   - {type: Decided, status: "True", reason: Approved, message: x, lastTransitionTime: "2026-01-01T00:00:00Z"}
 Engine:
+  clusterPolicies: [{name: baseline, uid: u-1, generation: 2, spec: {rules: {pins: Required}}}]
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
 """

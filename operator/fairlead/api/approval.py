@@ -117,7 +117,14 @@ class ApprovalSpec(ApiModel):
     index: Annotated[str, Field(max_length=64, description="Which call of the attempt; empty for an approval step.")]
     message: Annotated[str, Field(max_length=4096, description="What is asked.")]
     call: ApprovalCall | None = None
-    policy: Annotated[ObjectName | None, Field(description="The Policy that asks for it; absent: the step.")] = None
+    policy: Annotated[
+        str | None,
+        Field(
+            max_length=63,
+            pattern=r"^(ClusterPolicy/)?[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+            description="The Policy that asks for it, or ClusterPolicy/ and its name; absent: the step.",
+        ),
+    ] = None
     rule: Annotated[str | None, Field(max_length=40, description="Its rule.")] = None
     digest: Annotated[Digest, Field(description="Of all that is approved: with any change it is another Approval.")]
     from_: Annotated[Approvers, Field(alias="from")]

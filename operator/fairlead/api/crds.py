@@ -12,6 +12,7 @@ import yaml
 
 from fairlead.api import GROUP
 from fairlead.api.approval import Approval
+from fairlead.api.clusterpolicy import ClusterPolicy
 from fairlead.api.crd import crd
 from fairlead.api.engine import Engine
 from fairlead.api.meta import Resource
@@ -29,6 +30,7 @@ KINDS: tuple[type[Resource], ...] = (
     ToolFunction,
     Model,
     Policy,
+    ClusterPolicy,
     Approval,
     Engine,
 )

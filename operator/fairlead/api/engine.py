@@ -11,6 +11,7 @@ from fairlead.api.meta import (
     ApiModel,
     CelRule,
     Conditions,
+    JsonObject,
     Kind,
     ObservedGeneration,
     PrinterColumn,
@@ -76,11 +77,29 @@ class EngineSpec(ApiModel):
     security: Security | None = None
 
 
+class CopiedPolicy(ApiModel):
+    """A ClusterPolicy as the engine holds it against calls."""
+
+    name: Annotated[str, Field(max_length=63, description="Its name.")]
+    uid: Annotated[str, Field(max_length=64, description="Its UID.")]
+    generation: Annotated[int, Field(ge=0, description="Which of its versions this is.")]
+    spec: Annotated[JsonObject, Field(description="Its spec without the selector.")]
+
+
 class EngineStatus(ApiModel):
-    """Written by the operator (Ready, Stalled, observedGeneration) and the engine (GuardrailsInstalled)."""
+    """Written by the operator (Ready, Stalled, observedGeneration, clusterPolicies) and the engine (all else)."""
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
+    cluster_policies: Annotated[
+        list[CopiedPolicy] | None,
+        Field(
+            max_length=200,
+            description="The ClusterPolicies that bind this namespace. Absent: the operator has not said yet, and no "
+            "call is made.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
 
 
 def _immutable_storage(field: str, *, default: str) -> CelRule:

@@ -189,6 +189,7 @@ class Kind:
     columns: tuple[PrinterColumn, ...] = ()
     name_max_length: int = 40
     selectable_fields: tuple[str, ...] = ()
+    namespaced: bool = True
 
 
 class Resource(BaseModel):

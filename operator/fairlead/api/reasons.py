@@ -61,6 +61,7 @@ class DecisionReason(StrEnum):
     DEFINITION_UNKNOWN = (
         "DefinitionUnknown"  # of a pinned function: the server does not list what it has; the call waits
     )
+    POLICIES_UNKNOWN = "PoliciesUnknown"  # the operator has not said which ClusterPolicies bind; the call waits
     FORBIDDEN = "Forbidden"
     AUTHORIZER_UNAVAILABLE = "AuthorizerUnavailable"
     POLICY_DENIED = "PolicyDenied"

@@ -90,7 +90,7 @@ async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapsho
     from fairlead.policy.decision import Snapshot
     from fairlead.policy.rules import binding, scope_of
 
-    account, policies = workflow.spec.service_account_name or NO_ACCOUNT, found.of("Policy")
+    account, policies = workflow.spec.service_account_name or NO_ACCOUNT, found.policies()
     tool, model = found.of("Tool").get(call.target), found.of("Model").get(call.target)
     function = find_function(tool, call.function) if tool is not None else None
     scope = scope_of(

@@ -45,6 +45,7 @@ def check(found: Manifests) -> list[Problem]:
     other Workflows, when the files hold one alone.
     """
     from fairlead.flow.checks import check_workflow
+    from fairlead.policy.clusterwide import as_policy
     from fairlead.policy.rules import problems as policy_problems
 
     models = found.of("Model") or None
@@ -59,7 +60,9 @@ def check(found: Manifests) -> list[Problem]:
             problems += [item.problem(_in_spec(finding.path), finding.message) for finding in findings]
         if item.kind == "Policy":
             problems += _grants(item, found)
-            problems += [item.problem(wrong.path, wrong.message) for wrong in policy_problems(item.resource)]
+        if item.kind in ("Policy", "ClusterPolicy"):
+            policy = as_policy(item.resource) if item.kind == "ClusterPolicy" else item.resource
+            problems += [item.problem(wrong.path, wrong.message) for wrong in policy_problems(policy)]
     return problems
 
 

@@ -36,6 +36,7 @@ class LocalResources:
     tools: Mapping[str, Tool]
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
+    policies_known = True
     engine: EngineSpec
     addresses: Mapping[Server, str] = field(default_factory=dict)
     started: frozenset[Server] = frozenset()
@@ -86,7 +87,7 @@ def resources_of(found: Manifests, environment: Environment, *, namespace: str) 
         workflows={name: _ready(workflow) for name, workflow in found.of("Workflow").items()},
         tools=found.of("Tool"),
         models=found.of("Model"),
-        policies=found.of("Policy"),
+        policies=found.policies(),
         engine=engines["default"].spec if "default" in engines else EngineSpec(),
         secrets=environment.secrets,
     )

@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from fairlead.api import API_VERSION, GROUP
+from fairlead.api.clusterpolicy import ClusterPolicy
 from fairlead.api.engine import Engine
 from fairlead.api.meta import LABEL, Resource
 from fairlead.api.model import Model
@@ -24,9 +25,10 @@ from fairlead.api.run import WorkflowRun
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow
 from fairlead.cli.crdrules import broken_rules
+from fairlead.policy.clusterwide import as_policy
 
 KINDS: Mapping[str, type[Resource]] = {
-    kind.crd.kind: kind for kind in (Workflow, WorkflowRun, Tool, Model, Policy, Engine)
+    kind.crd.kind: kind for kind in (Workflow, WorkflowRun, Tool, Model, Policy, ClusterPolicy, Engine)
 }
 SUFFIXES = (".yaml", ".yml")
 
@@ -77,6 +79,11 @@ class Manifests:
     items: list[Manifest] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     skipped: int = 0
+
+    def policies(self) -> dict[str, Policy]:
+        """Return the Policies by name; every ClusterPolicy is taken to bind, as one of the name ClusterPolicy/x."""
+        cluster = (as_policy(policy) for policy in self.of("ClusterPolicy").values())
+        return self.of("Policy") | {policy.metadata.name: policy for policy in cluster}
 
     def of(self, kind: str) -> dict[str, Any]:
         """Return the objects of one kind by name."""

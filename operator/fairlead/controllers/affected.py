@@ -7,14 +7,16 @@ from pydantic import ValidationError
 from fairlead.api.workflow import WorkflowSpec
 from fairlead.controllers.children import COMPONENT, ENGINE_COMPONENT, OBJECT_NAME
 from fairlead.controllers.engine_objects import ENGINE
-from fairlead.controllers.observed import Observed
+from fairlead.controllers.observed import Observed, name_of
 from fairlead.controllers.plan import Object, conditions_of
 from fairlead.controllers.queue import Key
 from fairlead.flow.children import workflows_of
 from fairlead.kube.types import (
+    CLUSTER_POLICIES,
     DEPLOYMENTS,
     ENGINES,
     MODELS,
+    NAMESPACES,
     POLICIES,
     STATEFUL_SETS,
     TOOLS,
@@ -40,7 +42,9 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
     obj = after or before
     if obj is None:
         return set()
-    namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+    namespace, name = name_of(obj)
+    if rt == NAMESPACES:
+        return _labelled(before, after, observed)
     if rt in (DEPLOYMENTS, STATEFUL_SETS):
         return _owner(obj, namespace)
     if rt == ENGINES:
@@ -50,6 +54,8 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
         )
     if _declaration(before) == _declaration(after):
         return set()
+    if rt == CLUSTER_POLICIES:
+        return {Key(rt.plural, "", name), *_engines(observed)}
     keys = {Key(rt.plural, namespace, name), Key(ENGINES.plural, namespace, ENGINE)}
     if rt == WORKFLOWS:
         return keys | _callers(observed, namespace, name)
@@ -58,7 +64,9 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
 
 def all_keys(observed: Observed) -> set[Key]:
     """Return every key there is, and the Engine of every namespace that has a Fairlead object."""
-    keys = set()
+    keys: set[Key] = set()
+    for _, name in observed.names(CLUSTER_POLICIES):
+        keys.add(Key(CLUSTER_POLICIES.plural, "", name))
     for rt in (WORKFLOWS, TOOLS, MODELS, POLICIES, ENGINES):
         for namespace, name in observed.names(rt):
             keys |= {Key(rt.plural, namespace, name), Key(ENGINES.plural, namespace, ENGINE)}
@@ -71,6 +79,20 @@ def _owner(child: Object, namespace: str) -> set[Key]:
     rt = _COMPONENTS.get(labels.get(COMPONENT, ""))
     name = labels.get(OBJECT_NAME)
     return {Key(rt.plural, namespace, name)} if rt is not None and name else set()
+
+
+def _engines(observed: Observed) -> set[Key]:
+    return {Key(ENGINES.plural, namespace, name) for namespace, name in observed.names(ENGINES)}
+
+
+def _labelled(before: Object | None, after: Object | None, observed: Observed) -> set[Key]:
+    """Return what a namespace's labels matter to: its Engine, and how many namespaces a ClusterPolicy binds."""
+    obj = after or before
+    labels = [(side or {}).get("metadata", {}).get("labels") for side in (before, after)]
+    if obj is None or labels[0] == labels[1]:
+        return set()
+    policies = {Key(CLUSTER_POLICIES.plural, "", name) for _, name in observed.names(CLUSTER_POLICIES)}
+    return policies | {Key(ENGINES.plural, obj["metadata"]["name"], ENGINE)}
 
 
 def _servers(observed: Observed, namespace: str) -> set[Key]:

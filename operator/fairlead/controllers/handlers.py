@@ -13,7 +13,7 @@ import kopf
 
 from fairlead.controllers.affected import affected
 from fairlead.controllers.children import MANAGED_SELECTOR
-from fairlead.controllers.observed import Observed
+from fairlead.controllers.observed import Observed, name_of
 from fairlead.controllers.plan import Object
 from fairlead.controllers.queue import WorkQueue
 from fairlead.controllers.reconcile import CHILDREN, WATCHED
@@ -61,7 +61,7 @@ def _handler(rt: ResourceType, observed: Observed) -> Any:
     async def remember(event: Any, **_: Any) -> None:
         seen: Object = dict(event["object"])
         if event["type"] == "DELETED":
-            observed.drop(rt, seen["metadata"]["namespace"], seen["metadata"]["name"])
+            observed.drop(rt, *name_of(seen))
         else:
             observed.put(rt, seen)
 

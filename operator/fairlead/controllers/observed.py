@@ -17,6 +17,11 @@ Name = tuple[str, str]
 Listener = Callable[[ResourceType, Object | None, Object | None], None]
 
 
+def name_of(obj: Mapping[str, Any]) -> Name:
+    """Return an object's namespace ("" for one of the cluster) and name."""
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
 class Observed:
     """Objects by type, namespace and name. Nobody changes what is handed out."""
 
@@ -45,10 +50,10 @@ class Observed:
 
     def put(self, rt: ResourceType, obj: Mapping[str, Any]) -> Object | None:
         """Remember an object and return what it was before; what is older than what is known is not believed."""
-        known = self.get(rt, obj["metadata"]["namespace"], obj["metadata"]["name"])
+        known = self.get(rt, *name_of(obj))
         if known is not None and _is_older(obj, known):
             return known
-        return self._set(rt, obj["metadata"]["namespace"], obj["metadata"]["name"], _slim(rt, obj))
+        return self._set(rt, *name_of(obj), _slim(rt, obj))
 
     def drop(self, rt: ResourceType, namespace: str, name: str) -> Object | None:
         """Forget an object that was deleted and return what it was."""
@@ -58,7 +63,7 @@ class Observed:
         """Replace everything of one type by what `read` lists, but for what an event changed in the meantime."""
         touched = self._touched[rt] = set()
         try:
-            listed = {(obj["metadata"]["namespace"], obj["metadata"]["name"]): obj for obj in await read()}
+            listed = {name_of(obj): obj for obj in await read()}
         finally:
             del self._touched[rt]
         for namespace, name in self.names(rt):

@@ -6,7 +6,7 @@ Every kind's module has a pure `plan(...)` that returns a `Plan`; `reconcile.py`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -55,6 +55,7 @@ class Plan:
         create: objects that shall exist, whatever is in them.
         delete: objects that shall not exist; done before anything is applied.
         again_seconds: look again after this time even if nothing changes.
+        status: what else of the status is the operator's.
     """
 
     verdict: Verdict | None = None
@@ -62,6 +63,7 @@ class Plan:
     create: tuple[Typed, ...] = ()
     delete: tuple[Doomed, ...] = ()
     again_seconds: float | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse(model: type[R], obj: Mapping[str, Any]) -> R:
@@ -100,12 +102,15 @@ def conditions_of(obj: Mapping[str, Any]) -> list[Condition]:
     return found
 
 
-def status_of(obj: Mapping[str, Any], verdict: Verdict, *, now: str) -> Object | None:
+def status_of(
+    obj: Mapping[str, Any], verdict: Verdict, *, more: Mapping[str, Any] | None = None, now: str
+) -> Object | None:
     """Return the operator's part of the status, or None if it stands there already.
 
     Args:
         obj: the object as last seen.
         verdict: what its `Ready` shall say.
+        more: its fields beside conditions.
         now: RFC 3339, used where a condition changes.
     """
     generation = obj["metadata"].get("generation", 0)
@@ -131,9 +136,11 @@ def status_of(obj: Mapping[str, Any], verdict: Verdict, *, now: str) -> Object |
             now=now,
             observed_generation=generation,
         )
-    if before == after and obj.get("status", {}).get("observedGeneration") == generation:
+    status = {"observedGeneration": generation, **(more or {})}
+    published = obj.get("status", {})
+    if before == after and all(published.get(key) == value for key, value in status.items()):
         return None
-    return {"observedGeneration": generation, "conditions": [condition.to_yaml_dict() for condition in after]}
+    return status | {"conditions": [condition.to_yaml_dict() for condition in after]}
 
 
 def _field_path(location: tuple[int | str, ...]) -> str:

@@ -6,15 +6,17 @@ no gap: what must go goes first, rights and network rules come before the pods t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import ReadyReason
-from fairlead.controllers import engine, model, policy, tool, workflow
+from fairlead.controllers import clusterpolicy, engine, model, policy, tool, workflow
 from fairlead.controllers.children import ENGINE_COMPONENT, selector
 from fairlead.controllers.engine_objects import ENGINE, ENGINE_NAME, mounted_secrets
-from fairlead.controllers.observed import Observed
+from fairlead.controllers.observed import Observed, name_of
 from fairlead.controllers.plan import MANAGER, Object, Plan, Verdict, conditions_of, status_of
 from fairlead.controllers.queue import Key
 from fairlead.controllers.server import Component, is_available, server_name
@@ -23,9 +25,11 @@ from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.kube.client import Kube
 from fairlead.kube.events import EventRecorder
 from fairlead.kube.types import (
+    CLUSTER_POLICIES,
     DEPLOYMENTS,
     ENGINES,
     MODELS,
+    NAMESPACES,
     PODS,
     POLICIES,
     SERVICE_ACCOUNTS,
@@ -34,10 +38,11 @@ from fairlead.kube.types import (
     WORKFLOWS,
     ResourceType,
 )
+from fairlead.policy.clusterwide import copies
 
 DECLARED = (WORKFLOWS, TOOLS, MODELS, POLICIES)
 CHILDREN = (STATEFUL_SETS, DEPLOYMENTS)
-WATCHED = (*DECLARED, ENGINES, *CHILDREN)
+WATCHED = (NAMESPACES, CLUSTER_POLICIES, *DECLARED, ENGINES, *CHILDREN)
 
 
 class Reconciler:
@@ -73,6 +78,7 @@ class Reconciler:
             TOOLS.plural: (TOOLS, self._plan_tool),
             MODELS.plural: (MODELS, self._plan_model),
             POLICIES.plural: (POLICIES, self._plan_policy),
+            CLUSTER_POLICIES.plural: (CLUSTER_POLICIES, self._plan_cluster_policy),
             ENGINES.plural: (ENGINES, self._plan_engine),
         }
 
@@ -90,7 +96,7 @@ class Reconciler:
             return None
         if obj["metadata"].get("deletionTimestamp"):
             return None  # what belongs to it goes with it
-        if not self._settings.serves(key.namespace):
+        if rt.namespaced and not self._settings.serves(key.namespace):
             message = "Fairlead builds nothing in this namespace; use another"
             await self._write_status(rt, obj, Verdict(False, ReadyReason.RECONCILE_FAILED, message, stalled=True))
             return None
@@ -100,12 +106,13 @@ class Reconciler:
         except (Conflict, Unreachable):
             raise
         except KubeError as error:
-            await self._write_status(rt, obj, Verdict(False, ReadyReason.RECONCILE_FAILED, error.message))
+            failed = Verdict(False, ReadyReason.RECONCILE_FAILED, error.message)
+            await self._write_status(rt, obj, failed, more=plan.status)
             raise
         if not settled:
             return None  # the verdict is about what stood there before; the change brings the key back
         if plan.verdict is not None:
-            await self._write_status(rt, obj, plan.verdict)
+            await self._write_status(rt, obj, plan.verdict, more=plan.status)
         return plan.again_seconds
 
     def _needs_engine(self, namespace: str) -> bool:
@@ -142,6 +149,18 @@ class Reconciler:
             accounts={account["metadata"]["name"]: account for account in accounts},
         )
 
+    async def _plan_cluster_policy(self, obj: Object) -> Plan:
+        named = {namespace for namespace, _ in self._observed.names(ENGINES)}
+        return clusterpolicy.plan(obj, namespaces={name: await self._labels(name) for name in named})
+
+    async def _labels(self, namespace: str) -> Mapping[str, str]:
+        """Return a namespace's labels. One that no watch has told of yet is asked for: who has none may be bound."""
+        known = self._observed.get(NAMESPACES, "", namespace)
+        if known is None:
+            known = await self._kube.get(NAMESPACES, namespace)
+            self._observed.put(NAMESPACES, known)
+        return known["metadata"].get("labels") or {}
+
     async def _plan_engine(self, obj: Object) -> Plan:
         namespace = obj["metadata"]["namespace"]
         stateful_set = self._observed.get(STATEFUL_SETS, namespace, ENGINE_NAME)
@@ -154,13 +173,15 @@ class Reconciler:
         if secrets.names != mounted_secrets(stateful_set):
             self._secrets_changed_at[namespace] = self._clock()
         starting = stateful_set is not None and not engine.is_ready(stateful_set)
-        return engine.plan(
+        found = engine.plan(
             obj,
             image=self._settings.engine_image,
             secrets=secrets,
             stateful_set=stateful_set,
             pods=await self._pods(namespace, selector(ENGINE_COMPONENT, ENGINE)) if starting else [],
         )
+        bound = copies(self._observed.of(CLUSTER_POLICIES, ""), await self._labels(namespace))
+        return replace(found, status={"clusterPolicies": bound})
 
     def _guard(self, obj: Object) -> EngineImage | None:
         declared = self._observed.get(ENGINES, obj["metadata"]["namespace"], ENGINE)
@@ -203,17 +224,20 @@ class Reconciler:
                 settled &= before is not None and _generation(before) == _generation(made)
         return settled
 
-    async def _write_status(self, rt: ResourceType, obj: Object, verdict: Verdict) -> None:
+    async def _write_status(
+        self, rt: ResourceType, obj: Object, verdict: Verdict, *, more: Mapping[str, Any] | None = None
+    ) -> None:
         """Write the operator's part of the status if it changed, and say so in an Event if people should know."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status = status_of(obj, verdict, now=now)
+        status = status_of(obj, verdict, more=more, now=now)
         if status is None:
             return
-        metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
+        head = ("name", "namespace", "resourceVersion")
+        metadata = {key: value for key, value in obj["metadata"].items() if key in head}
         try:
             written = await self._kube.apply_status(rt, {"metadata": metadata, "status": status}, manager=MANAGER)
         except NotFound:
-            self._observed.drop(rt, metadata["namespace"], metadata["name"])
+            self._observed.drop(rt, *name_of(obj))
             return
         self._observed.put(rt, written)
         before = find_condition(conditions_of(obj), "Ready")

@@ -36,6 +36,7 @@ from fairlead.kube.types import (
     ResourceType,
 )
 from fairlead.kube.watch import Informer
+from fairlead.policy.clusterwide import PREFIX, from_copy
 from fairlead.policy.rules import unreadable
 
 MANAGER = "fairlead-engine"
@@ -91,6 +92,8 @@ class ClusterResources:
         self.tools: Mapping[str, Tool] = tools
         self.models: Mapping[str, Model] = models
         self.policies: Mapping[str, Policy] = policies
+        self.policies_known = False
+        self._policies = policies
         self.engine = EngineSpec()
         self.engine_uid = ""
         self.engine_object: Mapping[str, Any] = {}
@@ -199,7 +202,26 @@ class ClusterResources:
             self.engine = parsed.spec
         elif new is None:
             self.engine = EngineSpec()
+        self._take_copies((new or {}).get("status") or {})
         self._on_change("Engine", name)
+
+    def _take_copies(self, status: Mapping[str, Any]) -> None:
+        """Take over the ClusterPolicies of the Engine's status; where it says nothing, those known stay."""
+        copies = status.get("clusterPolicies")
+        if copies is None:
+            return
+        bound = {PREFIX + copy["name"]: from_copy(copy) for copy in copies}
+        known = {name: policy for name, policy in self._policies.items() if name.startswith(PREFIX)}
+        self.policies_known = True
+        for name in known.keys() | bound.keys():
+            policy = bound.get(name)
+            if policy == known.get(name):
+                continue
+            if policy is None:
+                del self._policies[name]
+            else:
+                self._policies[name] = policy
+            self._on_change("Policy", name)
 
 
 class ClusterSink:

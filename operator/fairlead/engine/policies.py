@@ -19,6 +19,7 @@ from fairlead.engine.status import StatusWriter
 from fairlead.engine.store.windows import Spent
 from fairlead.flow.spending import Window, format_usd
 from fairlead.policy.budgets import windows_of
+from fairlead.policy.clusterwide import PREFIX
 from fairlead.policy.rules import is_stand_in, problems
 
 
@@ -46,13 +47,13 @@ class PolicyReports:
         self.spent: Callable[[Window], Spent] = lambda window: Spent()
 
     def changed(self, name: str) -> None:
-        """Take note that a Policy changed."""
+        """Take note that a Policy changed. A ClusterPolicy's copy has no status of its own."""
         self._mark(name)
 
     def did(self, name: str, what: Did) -> None:
         """Count what a rule of a Policy did."""
         policy = self._resources.policies.get(name)
-        if policy is not None:
+        if policy is not None and not name.startswith(PREFIX):
             self._counted(policy)[what] += what in COUNTED
             self._mark(name)
 
@@ -66,7 +67,7 @@ class PolicyReports:
 
     def _mark(self, name: str) -> None:
         policy = self._resources.policies.get(name)
-        if policy is None:
+        if policy is None or name.startswith(PREFIX):
             return
         published = policy.status.model_dump(by_alias=True, exclude_none=True) if policy.status else {}
         ours: dict[str, Any] = {key: published[key] for key in ("calls", "window") if key in published}

@@ -19,13 +19,17 @@ from fairlead.policy.permission import Permission
 
 
 class Resources(Protocol):
-    """What is declared in the namespace, as last seen. Reading is synchronous and never waits."""
+    """What is declared in the namespace, as last seen. Reading is synchronous and never waits.
+
+    Among the `policies` are the ClusterPolicies that bind it; `policies_known` is False while nobody has said which.
+    """
 
     namespace: str
     workflows: Mapping[str, Workflow]
     tools: Mapping[str, Tool]
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
+    policies_known: bool
     engine: EngineSpec
 
     def address(self, kind: str, name: str) -> str:

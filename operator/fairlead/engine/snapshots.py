@@ -92,6 +92,7 @@ class Snapshots:
             rates=self._recent.of(call) if not itself else {},
             obstacle=self._obstacle(target),
             policies=policies,
+            policies_known=self._resources.policies_known,
             scope=scope,
             made=_made(log, call, itself),
         )

@@ -17,6 +17,7 @@ _CLASS_OF_DENIAL = {
     DecisionReason.RATE_LIMITED: ErrorClass.RATE_LIMITED,
     DecisionReason.AUTHORIZER_UNAVAILABLE: ErrorClass.UNAVAILABLE,
     DecisionReason.DEFINITION_UNKNOWN: ErrorClass.UNAVAILABLE,
+    DecisionReason.POLICIES_UNKNOWN: ErrorClass.UNAVAILABLE,
 }
 
 

@@ -54,6 +54,7 @@ TOOLS = ResourceType(GROUP, VERSION, "tools", "Tool")
 TOOL_FUNCTIONS = ResourceType(GROUP, VERSION, "toolfunctions", "ToolFunction")
 MODELS = ResourceType(GROUP, VERSION, "models", "Model")
 POLICIES = ResourceType(GROUP, VERSION, "policies", "Policy")
+CLUSTER_POLICIES = ResourceType(GROUP, VERSION, "clusterpolicies", "ClusterPolicy", namespaced=False)
 APPROVALS = ResourceType(GROUP, VERSION, "approvals", "Approval")
 ENGINES = ResourceType(GROUP, VERSION, "engines", "Engine")
 

@@ -105,6 +105,9 @@ def rbac(call: Call, snapshot: Snapshot) -> Decision | None:
 
 def rules(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 6: no Policy's rule denies the call, and the way to its destination is free."""
+    if not snapshot.policies_known:
+        unknown = "the operator has not said yet which ClusterPolicies bind this namespace"
+        return Decision("Wait", Stage.RULES, DecisionReason.POLICIES_UNKNOWN, unknown)
     pins = pin_rules(called_function(call, snapshot.tool), snapshot.policies)
     broken = _enforced(chain(call_rules(call, snapshot.scope, snapshot.policies), pins))
     if broken is not None:

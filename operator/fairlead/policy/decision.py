@@ -70,6 +70,11 @@ class Definitions:
     message: str = ""
 
 
+def spoken(policy: str) -> str:
+    """Return a Policy's name as people say it; the name of a ClusterPolicy's copy begins with its kind."""
+    return policy.replace("/", " ") if "/" in policy else f"Policy {policy}"
+
+
 @dataclass(frozen=True, slots=True)
 class Breach:
     """A rule of a Policy that a call would break. Only what is `enforced` decides."""
@@ -81,7 +86,7 @@ class Breach:
 
     def __str__(self) -> str:
         said = f": {self.message}" if self.message else ""
-        return f"Policy {self.policy}, rule {self.rule}{said}"
+        return f"{spoken(self.policy)}, rule {self.rule}{said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ class Requirement:
 
     def __str__(self) -> str:
         said = f": {self.rule.message}" if self.rule.message else ""
-        return f"Policy {self.policy}, rule {self.rule.name}{said}"
+        return f"{spoken(self.policy)}, rule {self.rule.name}{said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,7 @@ class Snapshot:
         rates: how often the same Tool (by function) or Model was called within the last minute, by all runs.
         obstacle: what stands between the call and its destination, None if the way is free.
         policies: those whose rules bind the run, by name.
+        policies_known: False while the operator has not said which ClusterPolicies bind the namespace.
         scope: what the expressions of rules read.
         made: how many calls the run has made to each `tool.function`.
         approvals: by policy and rule, what people were asked about this very call - the same request, to what stands
@@ -148,6 +154,7 @@ class Snapshot:
     rates: Mapping[str, int] = field(default_factory=dict)
     obstacle: Obstacle | None = None
     policies: Sequence[Policy] = ()
+    policies_known: bool = True
     scope: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
     approvals: Mapping[tuple[str, str], ApprovalState] = field(default_factory=dict)

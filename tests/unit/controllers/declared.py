@@ -10,7 +10,7 @@ from typing import Any
 from tests.specimens import changed, specimen
 
 from fairlead.errors import Conflict, NotFound
-from fairlead.kube.types import ResourceType
+from fairlead.kube.types import NAMESPACES, ResourceType
 
 NAMESPACE = "team"
 Object = dict[str, Any]
@@ -31,6 +31,12 @@ def declared(
         **{key: value for key, value in obj["metadata"].items() if key != "name"},
     }
     return obj
+
+
+def namespace(name: str = NAMESPACE, **labels: str) -> Object:
+    """A Namespace."""
+    metadata: Object = {"name": name, "uid": f"uid-of-{name}", "resourceVersion": "1", "labels": labels}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 def account(name: str, *, ours: bool = False, owners: tuple[str, ...] = (), adopt: bool = False) -> Object:
@@ -73,13 +79,15 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Object] = {}
+        for name in (NAMESPACE, "other"):
+            self.has(NAMESPACES, namespace(name))
         self.changes: list[tuple[str, str, str]] = []
         self.refuse: dict[str, Exception] = {}
         self._versions = itertools.count(100)
 
     def has(self, rt: ResourceType, obj: Object) -> Object:
         """Put an object there without it being a change."""
-        self.objects[rt.kind, obj["metadata"]["namespace"], obj["metadata"]["name"]] = obj
+        self.objects[rt.kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"]] = obj
         return obj
 
     def find(self, rt: ResourceType, name: str, namespace: str = NAMESPACE) -> Object | None:
@@ -110,7 +118,7 @@ class FakeCluster:
         return self._write("apply", rt, obj)
 
     async def apply_status(self, rt: ResourceType, obj: Object, *, manager: str) -> Object:
-        standing = self._existing(rt, obj["metadata"]["namespace"], obj["metadata"]["name"])
+        standing = self._existing(rt, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
         if obj["metadata"]["resourceVersion"] != standing["metadata"]["resourceVersion"]:
             raise Conflict(409, "stale")
         return self._write("status", rt, {"metadata": standing["metadata"], "status": obj["status"]})
@@ -139,7 +147,7 @@ class FakeCluster:
         if rt.kind in self.refuse:
             raise self.refuse[rt.kind]
         metadata = obj["metadata"]
-        place = (rt.kind, metadata["namespace"], metadata["name"])
+        place = (rt.kind, metadata.get("namespace", ""), metadata["name"])
         before = self.objects.get(place)
         after = {"apiVersion": rt.api_version, "kind": rt.kind, **(before or {}), **copy.deepcopy(obj)}
         after["metadata"] = {

@@ -20,6 +20,7 @@ class Declared:
         self.namespace = "team-a"
         self.workflows: Mapping[str, Workflow] = {}
         self.policies: Mapping[str, Policy] = {}
+        self.policies_known = True
         self.tools: dict[str, Tool] = {}
         self.models: dict[str, Model] = {}
         self.engine = EngineSpec.model_validate({"security": {"allowedPrivateHosts": list(private)}})

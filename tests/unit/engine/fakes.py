@@ -75,6 +75,7 @@ class FakeResources:
         self.tools: dict[str, Tool] = {"desk": DESK}
         self.models: dict[str, Model] = {}
         self.policies: dict[str, Policy] = {}
+        self.policies_known = True
         self.engine = EngineSpec()
 
     def address(self, kind: str, name: str) -> str:

@@ -198,3 +198,42 @@ def test_a_rotated_secret_is_used_without_a_restart(cluster: Cluster, tmp_path: 
     (tmp_path / "desk" / "token").write_text("new")
     cluster.now += SECRET_SECONDS
     assert cluster.resources.credential("desk", "token") == "new"
+
+
+def engine(*copies: dict[str, Any], known: bool = True) -> dict[str, Any]:
+    status = {"clusterPolicies": list(copies)} if known else {}
+    return {"metadata": {"name": "default", "namespace": "team", "uid": "e1"}, "spec": {}, "status": status}
+
+
+def copy_of(name: str = "base", **rules: Any) -> dict[str, Any]:
+    return {"name": name, "uid": "u", "generation": 1, "spec": {"rules": rules or {"pins": "Required"}}}
+
+
+@pytest.mark.requirement("A14")
+def test_cluster_policies_are_read_from_the_engines_status(cluster: Cluster) -> None:
+    assert not cluster.resources.policies_known
+    cluster.tell("Engine", None, engine(known=False))
+    assert not cluster.resources.policies_known, "the operator has not said"
+    cluster.tell("Engine", None, engine(copy_of()))
+    assert cluster.resources.policies_known
+    assert list(cluster.resources.policies) == ["ClusterPolicy/base"]
+    assert ("Policy", "ClusterPolicy/base") in cluster.changes
+    cluster.changes.clear()
+    cluster.tell("Engine", None, engine(copy_of()))
+    assert cluster.changes == [("Engine", "default")], "nothing changed"
+    cluster.tell("Engine", None, engine())
+    assert not cluster.resources.policies
+
+
+@pytest.mark.requirement("A14")
+def test_who_deletes_the_engine_does_not_escape(cluster: Cluster) -> None:
+    cluster.tell("Engine", None, engine(copy_of()))
+    cluster.tell("Engine", engine(copy_of()), None)
+    cluster.tell("Engine", None, engine(known=False))
+    assert list(cluster.resources.policies) == ["ClusterPolicy/base"]
+
+
+def test_a_copy_that_this_version_does_not_understand_binds_as_a_denial(cluster: Cluster) -> None:
+    cluster.tell("Engine", None, engine(copy_of(later=1)))
+    (policy,) = cluster.resources.policies.values()
+    assert policy.spec.rules is not None and policy.spec.rules.calls[0].name == "unreadable"
