@@ -81,6 +81,14 @@ spec:
       expiresAfterSeconds: 60
       requester: Allowed
       onDenied: Continue
+  - name: report
+    container:
+      image: example.com/python@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+      script: {command: [python3], source: print(1)}
+      env: [{name: LEVEL, value: "1"}]
+      resources: {cpu: 500m, memory: 256Mi}
+      input: {text: $( input.message )}
+      output: {schema: {type: object}}
   output: {answer: $( steps.answer.output.text )}
   finally: diagnose
   triggers:
@@ -168,6 +176,7 @@ spec:
     tools: [{tool: tickets, functions: [search]}, {tool: clock}]
     models: [small, embedder]
     workflows: [researcher]
+    images: ["example.com/python@sha256:*"]
   appliesTo: {workflows: {matchLabels: {tier: prod}}}
   mode: Audit
   rules:
@@ -241,7 +250,7 @@ spec:
   storage: {storageClassName: standard, size: 1Gi}
   resources: {cpu: 250m, memory: 512Mi}
   telemetry: {endpoint: "http://otel-collector:4318"}
-  security: {allowedPrivateHosts: ["10.0.0.7:8080"], requireNetworkIsolation: Required}
+  security: {allowedPrivateHosts: ["10.0.0.7:8080"], requireNetworkIsolation: Required, imageTags: Refused}
 """
 
 _STATUSES = """

@@ -66,6 +66,13 @@ class Security(ApiModel):
             "NotRequired: at once, for clusters that enforce no NetworkPolicies. Default Required.",
         ),
     ] = "Required"
+    image_tags: Annotated[
+        Literal["Refused", "Allowed"],
+        Field(
+            description="Whether container steps may name images without a digest: nobody knows which bytes these are. "
+            "Default Refused."
+        ),
+    ] = "Refused"
 
 
 class EngineSpec(ApiModel):

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fairlead.api.approval import ApprovalTerms
+from fairlead.api.container import ImagePattern
 from fairlead.api.meta import (
     ATOMIC,
     LIST_SET,
@@ -70,6 +71,15 @@ class Grants(ApiModel):
     workflows: Annotated[
         list[ObjectName],
         Field(max_length=200, description="Workflows that they may start.", json_schema_extra=LIST_SET),
+    ] = []
+    images: Annotated[
+        list[ImagePattern],
+        Field(
+            max_length=200,
+            description="Images that their container steps may run: as they are written there, or with @sha256:* for "
+            "any digest.",
+            json_schema_extra=LIST_SET,
+        ),
     ] = []
 
 

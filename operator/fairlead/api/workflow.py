@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from fairlead.api.container import ContainerStep
 from fairlead.api.meta import (
     ATOMIC,
     AccountName,
@@ -62,7 +63,7 @@ from fairlead.api.triggers import Schedule, Triggers
 
 STEP_KINDS = (
     *("generate", "agent", "tool", "route", "validate", "transform", "block", "parallel", "workflow"),
-    *("approval", "wait"),
+    *("approval", "wait", "container"),
 )
 NEEDS_ONLY_IN_A_GRAPH = CelRule(
     "(has(self.order) && self.order == 'Graph') || self.steps.all(s, !has(s.needs) && !has(s.join))",
@@ -118,6 +119,7 @@ class Step(ApiModel):
     transform: Transform | None = None
     block: Annotated[Identifier | None, Field(description="Run a block; its output is the step's output.")] = None
     workflow: ChildCall | None = None
+    container: ContainerStep | None = None
     approval: ApprovalStep | None = None
     wait: Wait | None = None
     parallel: Parallel | None = None

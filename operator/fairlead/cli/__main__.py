@@ -19,6 +19,7 @@ from fairlead.cli import (
     grants,
     importtool,
     lint,
+    logs,
     pin,
     run,
     steer,
@@ -53,6 +54,7 @@ app.command("cancel")(steer.cancel)
 app.command("approve")(decide.approve)
 app.command("deny")(decide.deny)
 app.command("get")(get.get)
+app.command("logs")(logs.logs)
 app.command("trace")(trace.trace)
 app.add_typer(audit.app, name="audit")
 

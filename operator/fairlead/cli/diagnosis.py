@@ -28,6 +28,7 @@ GUARDRAILS = tuple(
         "run-signals",
         "server-proxy",
         "status-writers",
+        "step-pods",
         "tokens",
         "tool-weakening",
         "workflow-account",

@@ -17,28 +17,7 @@ COMPONENT = "fairlead.dev/component"
 OBJECT_NAME = "fairlead.dev/name"
 MANAGED_SELECTOR = f"{MANAGED_BY}=fairlead"
 ENGINE_COMPONENT = "engine"
-USER_ID = 65532
 RESERVED_PREFIX = "fairlead-"
-
-RESTRICTED_CONTAINER: Mapping[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-RESTRICTED_POD: Mapping[str, Any] = {
-    "runAsNonRoot": True,
-    "runAsUser": USER_ID,
-    "runAsGroup": USER_ID,
-    "fsGroup": USER_ID,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-# A pod on a lost node is replaced after half a minute rather than after five.
-SHORT_TOLERATIONS: tuple[Mapping[str, Any], ...] = tuple(
-    {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
-    for state in ("not-ready", "unreachable")
-)
 
 
 def is_reserved(account: str) -> bool:
@@ -71,11 +50,6 @@ def metadata(name: str, namespace: str, *, labels: Mapping[str, str], owners: li
     """Return the metadata of something that the operator makes."""
     made: Object = {"name": name, "namespace": namespace, "labels": dict(labels)}
     return made | ({"ownerReferences": owners} if owners else {})
-
-
-def unexpanded(text: str) -> str:
-    """Return text that reaches the process as it is: the kubelet would expand `$(NAME)` in commands and env."""
-    return text.replace("$(", "$$(")
 
 
 def waiting_reason(pods: list[Object]) -> str:

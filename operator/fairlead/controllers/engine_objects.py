@@ -11,10 +11,8 @@ from typing import Any
 
 from fairlead.api.engine import EngineResources, EngineSpec, Storage
 from fairlead.controllers.children import (
+    COMPONENT,
     ENGINE_COMPONENT,
-    RESTRICTED_CONTAINER,
-    RESTRICTED_POD,
-    SHORT_TOLERATIONS,
     labels,
     metadata,
     owner,
@@ -22,6 +20,7 @@ from fairlead.controllers.children import (
 )
 from fairlead.controllers.plan import Object, Typed
 from fairlead.controllers.settings import EngineImage
+from fairlead.kube.restricted import RESTRICTED_CONTAINER, RESTRICTED_POD, SHORT_TOLERATIONS
 from fairlead.kube.types import (
     CONFIG_MAPS,
     ENGINES,
@@ -37,6 +36,8 @@ ENGINE_NAME = "fairlead-engine"
 VIEWER_ACCOUNT = "fairlead-viewer"
 NO_RIGHTS_ACCOUNT = "fairlead-none"
 CA_CONFIG_MAP = "fairlead-engine-ca"
+STEP_NETWORK = "fairlead-step"
+STEP_COMPONENT = "step"
 DATA_PATH = "/var/lib/fairlead"
 SECRETS_PATH = "/var/run/fairlead/secrets"
 HTTPS_PORT = 8443
@@ -68,6 +69,7 @@ def engine_objects(
         *accounts,
         (ROLE_BINDINGS, binding),
         (NETWORK_POLICIES, {"metadata": head(ENGINE_NAME), "spec": _network_policy()}),
+        (NETWORK_POLICIES, {"metadata": head(STEP_NETWORK), "spec": _closed(STEP_COMPONENT)}),
         (SERVICES, {"metadata": head(ENGINE_NAME), "spec": _service()}),
         (
             STATEFUL_SETS,
@@ -129,6 +131,8 @@ def _stateful_set(namespace: str, spec: EngineSpec, image: EngineImage, secrets:
 def _container(namespace: str, spec: EngineSpec, image: EngineImage, secrets: list[str]) -> Object:
     resources = spec.resources or EngineResources()
     env = [{"name": "FAIRLEAD_NAMESPACE", "value": namespace}, {"name": "FAIRLEAD_DATA", "value": DATA_PATH}]
+    env.append({"name": "FAIRLEAD_IMAGE", "value": image.name})
+    env.append({"name": "FAIRLEAD_IMAGE_PULL_POLICY", "value": image.pull_policy})
     if spec.telemetry is not None:
         env.append({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": spec.telemetry.endpoint})
     return {
@@ -201,6 +205,11 @@ def _service() -> Object:
             {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"},
         ],
     }
+
+
+def _closed(component: str) -> Object:
+    """Return what lets nothing into pods of a component, and nothing out."""
+    return {"podSelector": {"matchLabels": {COMPONENT: component}}, "policyTypes": ["Ingress", "Egress"]}
 
 
 def _network_policy() -> Object:

@@ -14,18 +14,15 @@ from fairlead.api.server import Server, ServerResources
 from fairlead.controllers.children import (
     COMPONENT,
     ENGINE_COMPONENT,
-    RESTRICTED_CONTAINER,
-    RESTRICTED_POD,
-    SHORT_TOLERATIONS,
     labels,
     metadata,
     owner,
     selector,
-    unexpanded,
     waiting_reason,
 )
 from fairlead.controllers.plan import Doomed, Object, Plan, Verdict
 from fairlead.controllers.settings import EngineImage
+from fairlead.kube.restricted import NO_NAMES, RESTRICTED_CONTAINER, RESTRICTED_POD, SHORT_TOLERATIONS, unexpanded
 from fairlead.kube.types import DEPLOYMENTS, MODELS, NETWORK_POLICIES, SERVICES, TOOLS
 
 Component = Literal["tool", "model"]
@@ -141,9 +138,7 @@ def _deployment(component: Component, name: str, server: Server, guard: EngineIm
             "spec": {
                 "automountServiceAccountToken": False,
                 "enableServiceLinks": False,
-                # No name can be looked up: there is nothing that it may reach.
-                "dnsPolicy": "None",
-                "dnsConfig": {"nameservers": ["127.0.0.1"]},
+                **NO_NAMES,
                 "securityContext": dict(RESTRICTED_POD),
                 "terminationGracePeriodSeconds": 10,
                 "tolerations": [dict(toleration) for toleration in SHORT_TOLERATIONS],

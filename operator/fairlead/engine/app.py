@@ -34,6 +34,8 @@ from fairlead.engine.hooks import Hooks
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.news import news
 from fairlead.engine.objects import ClusterObjects
+from fairlead.engine.pods import PodRunner
+from fairlead.engine.pods.build import Beside
 from fairlead.engine.policies import PolicyReports
 from fairlead.engine.reachable import Reachability
 from fairlead.engine.recent import RecentCalls
@@ -68,15 +70,24 @@ class Settings:
     Attributes:
         namespace: the only one that this engine looks at.
         data: the directory on its volume.
+        image: what stands beside containers of steps: this process' own.
+        pull_policy: of that image.
     """
 
     namespace: str
     data: Path
+    image: str = ""
+    pull_policy: str = "IfNotPresent"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read FAIRLEAD_NAMESPACE and FAIRLEAD_DATA. Spans are configured by the `OTEL_*` variables alone."""
-        return cls(environment["FAIRLEAD_NAMESPACE"], Path(environment.get("FAIRLEAD_DATA", "/var/lib/fairlead")))
+        return cls(
+            environment["FAIRLEAD_NAMESPACE"],
+            Path(environment.get("FAIRLEAD_DATA", "/var/lib/fairlead")),
+            environment.get("FAIRLEAD_IMAGE", ""),
+            environment.get("FAIRLEAD_IMAGE_PULL_POLICY", "IfNotPresent"),
+        )
 
 
 class App:
@@ -167,11 +178,18 @@ class App:
         _log.info("recovered and serving", extra={"store": engine.store.id})
         await engine.serve(self._stopping)
 
+    def _beside(self) -> Beside:
+        """Return what stands beside containers of steps, as the Engine says now."""
+        security = self._resources.engine.security
+        isolation = security is None or security.require_network_isolation == "Required"
+        return Beside(self._settings.image, self._settings.pull_policy, isolation)
+
     async def _open(self) -> WorkflowEngine:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
             models = ModelCaller(self._dialer, self._resources)
             parts = (self._resources, self._authorizer, models, self._tools, clock, metrics)
-            return Gate(*parts, recent=self._recent, creator=self._objects, on_rule=self._policies.did)
+            pods = PodRunner(self._kube, self._beside)
+            return Gate(*parts, recent=self._recent, creator=self._objects, on_rule=self._policies.did, pods=pods)
 
         return await WorkflowEngine.open(
             self._settings.data / "journal.db",

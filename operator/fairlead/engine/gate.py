@@ -29,21 +29,24 @@ from fairlead.api.reasons import DecisionReason, ErrorClass, Stage
 from fairlead.api.tool import Tool, ToolLimits
 from fairlead.api.workflow import Workflow
 from fairlead.engine.children import make
+from fairlead.engine.counts import Counts
 from fairlead.engine.credentials import known_secrets, scrub
 from fairlead.engine.fence import ends_ms, fence, parse, replay
 from fairlead.engine.metering import charged
+from fairlead.engine.pods import PodRunner
 from fairlead.engine.policies import Did
 from fairlead.engine.recent import Noted, RecentCalls
 from fairlead.engine.seams import Authorizer, Resources, RunCreator
 from fairlead.engine.slots import Slots
-from fairlead.engine.snapshots import Snapshots, effect_and_key, recorded_call
+from fairlead.engine.snapshots import Snapshots, Target, effect_and_key, recorded_call
 from fairlead.flow.calls import Call, CallError, Outcome
 from fairlead.flow.children import child_spec
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.labels import written
-from fairlead.flow.spending import NOTHING, USD, Spend, Window
+from fairlead.flow.spending import NOTHING, Spend, Window
 from fairlead.policy.decide import called_function, decide, required_permissions, would_deny
-from fairlead.policy.decision import Decision, Definitions
+from fairlead.policy.decision import Authorization, Decision, Definitions
+from fairlead.policy.images import Image
 from fairlead.telemetry.ids import trace_id, traceparent
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ _log = logging.getLogger(__name__)
 class _Admitted:
     """A call whose intent is recorded: what it goes to, what its effect is, and how long it may take."""
 
-    target: Tool | Model | Workflow
+    target: Target
     effect: str
     key: str | None
     waited_ms: int
@@ -94,8 +97,9 @@ class Gate:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         recent: RecentCalls | None = None,
         on_rule: Callable[[str, Did], None] = lambda policy, did: None,
+        pods: PodRunner | None = None,
     ) -> None:
-        """Take the seams.
+        """Take the seams; without `pods` no containers run.
 
         `clock` gives Unix ms, `recent` knows the calls of an earlier process, `on_rule` is told what the rules of
         Policies did.
@@ -105,12 +109,13 @@ class Gate:
         self._models = models
         self._tools = tools
         self._clock = clock
-        self._metrics = metrics
+        self._counts = Counts(metrics, on_rule)
         self._creator = creator
         self._sleep = sleep
         self._on_rule = on_rule
         self._recent = recent or RecentCalls(clock)
-        self._snapshots = Snapshots(resources, self._recent, clock)
+        self._pods = pods
+        self._snapshots = Snapshots(resources, self._recent, clock, has_pods=pods is not None)
         self._slots = Slots()
 
     async def call(self, log: RunLog, call: Call) -> None:
@@ -166,8 +171,11 @@ class Gate:
         try:
             definitions = await self._definitions(call)
             started = time.perf_counter()
-            authorization = await self._authorizer.authorize(log.account, required_permissions(call))
-            self._observe("Authorize", started)
+            needed = required_permissions(call)
+            authorization = (
+                await self._authorizer.authorize(log.account, needed) if needed else Authorization("Allowed")
+            )
+            self._counts.observe("Authorize", started)
             started = time.perf_counter()
             recorded = recorded_call(log, call)
             if recorded is not None and recorded.settled and (not recorded.digest or recorded.digest == call.digest):
@@ -178,7 +186,7 @@ class Gate:
                 decision = decide(call, snapshot)
                 if snapshot.policies and decision.verdict == "Allow":
                     decision = replace(decision, audited=tuple(would_deny(call, snapshot)))
-            self._observe("Decide", started)
+            self._counts.observe("Decide", started)
             return decision
         except Exception:  # the boundary that fails closed: without a decision nothing is allowed
             _log.exception("decision failed", extra=_context(log))
@@ -193,7 +201,7 @@ class Gate:
             return Definitions()
         started = time.perf_counter()
         definitions = await self._tools.definitions(call.target, tool)
-        self._observe("Definitions", started)
+        self._counts.observe("Definitions", started)
         return definitions
 
     async def _wait_for(self, slot: asyncio.Semaphore, held: AsyncExitStack, timeout_seconds: float) -> bool:
@@ -207,7 +215,7 @@ class Gate:
         return True
 
     def _deny(self, log: RunLog, call: Call, decision: Decision) -> None:
-        self._count(decision)
+        self._counts.decided(decision)
         if log.state.terminal is not None:
             return  # nothing is added to what has ended
         if decision.policy:
@@ -227,7 +235,7 @@ class Gate:
 
     def _ask(self, log: RunLog, call: Call, decision: Decision) -> None:
         """Let people decide: record what is asked of them. The core asks for the call again when they have."""
-        self._count(decision)
+        self._counts.decided(decision)
         drafts = [self._snapshots.request(log, call, needed, now_ms=self._clock()) for needed in decision.needs]
         size = max((len(canonical_json(draft.data["spec"]["call"]["arguments"])) for draft in drafts), default=0)
         if size > SHOWN_BYTES:
@@ -245,8 +253,8 @@ class Gate:
 
         A model that is asked again may have been paid for the first time: what a call holds is then held once more.
         """
-        self._count(Decision("Allow", Stage.INTENT))
-        self._count_audited(decision)
+        self._counts.decided(Decision("Allow", Stage.INTENT))
+        self._counts.audited(decision)
         target = self._snapshots.target(call)
         if target is None:
             return None
@@ -288,13 +296,17 @@ class Gate:
         try:
             started = time.perf_counter()
             await log.durable()
-            self._observe("Intent", started)
+            self._counts.observe("Intent", started)
             left_ms = self._left_ms(log, call, admitted.waited_ms)
             if left_ms <= 0:
                 outcome = _failed(ErrorClass.TIMEOUT, "no time was left to send the request")
             elif isinstance(admitted.target, Workflow):
                 sent = True
                 await self._start_child(log, call, admitted, left_ms / 1000)
+                return
+            elif isinstance(admitted.target, Image):
+                sent = True
+                await self._run_pod(log, call, admitted, left_ms / 1000)
                 return
             else:
                 sent = True
@@ -341,6 +353,21 @@ class Gate:
             data = {"index": recorded.index, "name": recorded.child.name, "uid": made}
             log.append(Draft(EntryKind.CHILD_STARTED, call.id.path, call.id.attempt, data))
 
+    async def _run_pod(self, log: RunLog, call: Call, admitted: _Admitted, left_seconds: float) -> None:
+        """Stage 12 of a container: run its pod; it is deleted when what came of it is durable."""
+        recorded = recorded_call(log, call)
+        if recorded is None or self._pods is None:
+            return
+
+        def started(name: str, uid: str) -> None:
+            data = {"index": str(call.id.index), "name": name, "uid": uid}
+            log.append(Draft(EntryKind.POD_STARTED, call.id.path, call.id.attempt, data))
+
+        outcome = await self._pods.run(log, call, recorded.pod, started, seconds=left_seconds)
+        if outcome is not None:
+            self._record(log, call, admitted, outcome)
+            self._pods.forget(log, call, recorded.pod)
+
     def _record(self, log: RunLog, call: Call, admitted: _Admitted, outcome: Outcome, *, answered: bool = True) -> None:
         """Stage 13: append the outcome; of a call or run that the core has settled meanwhile, to the audit alone."""
         recorded = recorded_call(log, call)
@@ -362,7 +389,7 @@ class Gate:
         if isinstance(admitted.target, Model) and outcome.metered:
             used = charged(outcome, held, admitted.target)
             data["usage"] = used.as_data()
-        self._count_spent(call, used)
+        self._counts.spent(call, used)
         if admitted.noted is not None:
             self._recent.settle(call, admitted.noted, used.tokens)
         draft = Draft(EntryKind.CALL_OUTCOME, call.id.path, call.id.attempt, data)
@@ -378,7 +405,7 @@ class Gate:
 
     def _slot(self, call: Call) -> asyncio.Semaphore | None:
         target = self._snapshots.target(call)
-        if target is None or isinstance(target, Workflow) or target.spec.limits is None:
+        if target is None or isinstance(target, Workflow | Image) or target.spec.limits is None:
             return None
         return self._slots.of(type(target).__name__, call.target, target.spec.limits.concurrency)
 
@@ -392,26 +419,6 @@ class Gate:
         if call.deadline_ms:
             ends.append(call.deadline_ms + waited_ms)
         return min(ends) - now
-
-    def _count(self, decision: Decision) -> None:
-        if self._metrics is not None:
-            self._metrics.decisions.labels(decision.verdict, decision.reason.value).inc()
-
-    def _count_audited(self, decision: Decision) -> None:
-        for breach in decision.audited:
-            self._on_rule(breach.policy, Did.WOULD_DENY)
-            if self._metrics is not None:
-                self._metrics.would_deny.labels(breach.policy, breach.rule).inc()
-
-    def _count_spent(self, call: Call, used: Spend) -> None:
-        if self._metrics is not None and used:
-            self._metrics.tokens.labels(call.target, "input").inc(used.input_tokens)
-            self._metrics.tokens.labels(call.target, "output").inc(used.output_tokens)
-            self._metrics.cost.labels(call.target).inc(used.cost / USD)
-
-    def _observe(self, stage: str, started: float) -> None:
-        if self._metrics is not None:
-            self._metrics.decision_seconds.labels(stage).observe(time.perf_counter() - started)
 
 
 def _named(call: Call) -> dict[str, Any]:

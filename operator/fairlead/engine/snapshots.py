@@ -27,21 +27,25 @@ from fairlead.flow.state import CallState, repeats_of
 from fairlead.policy.budgets import windows_of
 from fairlead.policy.decide import find_function, requirements
 from fairlead.policy.decision import Authorization, Definitions, Loop, Obstacle, Requirement, RunUsage, Snapshot
+from fairlead.policy.images import Image, image_granted
 from fairlead.policy.rules import binding, scope_of
 
 if TYPE_CHECKING:
     from fairlead.engine.log import RunLog
 
-Target = Tool | Model | Workflow
+Target = Tool | Model | Workflow | Image
 
 
 class Snapshots:
     """Reads them. `in_flight` is what the calls that this process has under way hold in each window."""
 
-    def __init__(self, resources: Resources, recent: RecentCalls, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, resources: Resources, recent: RecentCalls, clock: Callable[[], int], *, has_pods: bool = False
+    ) -> None:
         self._resources = resources
         self._recent = recent
         self._clock = clock
+        self._has_pods = has_pods
         self.in_flight: dict[Window, Spend] = {}
 
     def target(self, call: Call) -> Target | None:
@@ -51,6 +55,8 @@ class Snapshots:
                 return self._resources.tools.get(call.target)
             case CallKind.WORKFLOW:
                 return self._resources.workflows.get(call.target)
+            case CallKind.CONTAINER:
+                return Image(call.target) if self._has_pods else None
             case _:
                 return self._resources.models.get(call.target)
 
@@ -65,6 +71,7 @@ class Snapshots:
         accepted = log.state.accepted
         label = call.label if accepted is not None and accepted.label is not None else WORST
         tools_itself, models_itself = (0, itself) if isinstance(target, Model) else (itself, 0)
+        security = self._resources.engine.security
         need = most(call, target) if isinstance(target, Model) else NOTHING
         snapshot = Snapshot(
             namespace=log.namespace,
@@ -90,6 +97,10 @@ class Snapshots:
             label=label,
             repeats=repeats_of(log.state, call),
             rates=self._recent.of(call) if not itself else {},
+            image=target if isinstance(target, Image) else None,
+            image_granted=isinstance(target, Image)
+            and image_granted(self._resources.policies.values(), log.account, target),
+            image_tags=security is not None and security.image_tags == "Allowed",
             obstacle=self._obstacle(target),
             policies=policies,
             policies_known=self._resources.policies_known,
@@ -120,7 +131,7 @@ class Snapshots:
             now_ms=now_ms,
             binds={
                 "call": call.digest,
-                "target": target.spec.model_dump(mode="json"),
+                "target": {"image": target.name} if isinstance(target, Image) else target.spec.model_dump(mode="json"),
                 "rule": needed.rule.model_dump(mode="json"),
             },
             call={"kind": call.kind.value, "target": call.target, "effect": effect, "arguments": self._shown(call)}
@@ -163,7 +174,7 @@ class Snapshots:
         return workflow.metadata.labels if workflow is not None else None
 
     def _obstacle(self, target: Target | None) -> Obstacle | None:
-        if target is None or isinstance(target, Workflow):
+        if target is None or isinstance(target, Workflow | Image):
             return None
         try:
             destination(self._resources, target)
@@ -182,6 +193,8 @@ def effect_and_key(target: Target, log: RunLog, call: Call) -> tuple[str, str | 
     """Return what a call does at worst, and the key under which doing it twice is the same as once."""
     if isinstance(target, Workflow):
         return "Irreversible", child_name(log.uid, call)
+    if isinstance(target, Image):  # it reaches nothing but its own files, and its pod has its name
+        return "Read", None
     function = find_function(target, call.function) if isinstance(target, Tool) else None
     keyed = function is not None and function.idempotency is not None
     return function.effect if function is not None else "Read", call.id.idempotency_key(log.uid) if keyed else None

@@ -44,7 +44,7 @@ def fold_intent(state: RunState, entry: Entry) -> None:
         name = f"{data['target']}.{data.get('function', '')}"
         state.made[name] = state.made.get(name, 0) + 1
     for used in counted(state, entry.path):
-        if kind in (CallKind.TOOL, CallKind.WORKFLOW):
+        if kind not in (CallKind.CHAT, CallKind.EMBED):
             used.tool_calls += 1
         else:
             used.model_calls += 1
@@ -72,6 +72,14 @@ def fold_child(state: RunState, entry: Entry) -> None:
     if step is not None and call is not None and call.child is not None:
         call.child = replace(call.child, uid=entry.data.get("uid", ""))
         step.child = call.child.name
+
+
+def fold_pod(state: RunState, entry: Entry) -> None:
+    """Take note of the pod of a container call."""
+    step = current(state, entry)
+    call = step.calls.get(entry.data["index"]) if step else None
+    if call is not None:
+        call.pod = entry.data["uid"]
 
 
 def fold_outcome(state: RunState, entry: Entry) -> None:

@@ -21,6 +21,7 @@ class CallKind(StrEnum):
     EMBED = "Embed"
     TOOL = "Tool"
     WORKFLOW = "Workflow"
+    CONTAINER = "Container"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,12 @@ class Call:
     Attributes:
         id: which call of which attempt of which step.
         kind: what is called.
-        target: the Model's, Tool's or Workflow's name.
-        function: the Tool's function; empty for models and Workflows.
+        target: the Model's, Tool's or Workflow's name, or the image.
+        function: the Tool's function; empty for all others.
         request: Chat: {messages: [{role, content, tool_calls?, tool_call_id?}], tools?: [{name, description, schema}],
             schema?, parameters: {maxOutputTokens?, temperature?, seed?}}. Embed: {texts: [...]}.
-            Tool: {arguments: {...}}. Workflow: {input: {...}}.
+            Tool: {arguments: {...}}. Workflow: {input: {...}}. Container: the step's fields, as they are written, and
+            {input}.
         offered: False when a model asked for something that its step does not offer: the gate denies it.
         deadline_ms: Unix ms after which the call is a Timeout; 0 for none of its own.
         label: of everything that led to it. No part of what is asked.
@@ -115,7 +117,8 @@ class Outcome:
 
     Attributes:
         result: Chat: {content: str, toolCalls: [{id, name, arguments: str}]}. Embed: {vectors: [[float]]}.
-            Tool: the structured content, else {text}. Workflow: the child's output.
+            Tool: the structured content, else {text}. Workflow: the child's output. Container: {output, logs}, of a
+            failed one {logs} beside the error.
         error: set instead of the result when the call failed.
         input_tokens: as the model reported them.
         output_tokens: as the model reported them.

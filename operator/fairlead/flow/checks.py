@@ -342,6 +342,9 @@ def _references(
             yield from _model(f"{path}.{where}", name, models)
     if step.route is not None and step.route.model is not None:
         yield from _model(f"{path}.route.model", step.route.model, models)
+    if step.container is not None and spec.service_account_name is None:
+        message = "a container runs as the Workflow's account: set spec.serviceAccountName"
+        yield Finding(f"{path}.container", message)
     if step.tool is not None:
         yield from _tool(f"{path}.tool", step.tool.tool, {".function": step.tool.function}, tools)
     for index, offered in enumerate(step.agent.tools if step.agent else []):

@@ -47,6 +47,7 @@ class EntryKind(StrEnum):
     #                               of a child run the usage has modelCalls, toolCalls and steps too
     CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message
     CHILD_STARTED = "ChildStarted"  # index, name, uid: the child run exists; the call is open until it has ended
+    POD_STARTED = "PodStarted"  # index, name, uid: the pod of a container call exists; its end is the outcome
     CHILD_LOST = "ChildLost"  # index: nobody knows of the child after a restart; it is asked for again
     APPROVAL_REQUESTED = "ApprovalRequested"  # index (of the call that needs it; "" for an approval step), name, spec
     #                                           (of the Approval to make), expiresAt (ms)

@@ -152,6 +152,7 @@ def _definitions(step: Step) -> dict[str, Any]:
         "workflow": step.workflow,
         "approval": step.approval,
         "wait": step.wait,
+        "container": step.container,
         "parallel": step.parallel,
     }
 

@@ -152,8 +152,8 @@ class ApprovalState:
 class CallState:
     """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where).
 
-    `label` is that of its outcome. `held` is the most that it can come to while it is open, `windows` whose budgets it
-    counts in.
+    `label` is that of its outcome. `pod` is the UID of a container's pod, once it exists. `held` is the most that it
+    can come to while it is open, `windows` whose budgets it counts in.
     """
 
     index: str
@@ -164,6 +164,7 @@ class CallState:
     effect: str = ""
     keyed: bool = False
     child: Child | None = None
+    pod: str = ""
     outcome: Outcome | None = None
     denied: CallError | None = None
     stage: str = ""

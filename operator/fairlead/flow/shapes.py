@@ -60,6 +60,8 @@ def turn_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] =
     if step.wait is not None:
         awaited = step.wait.signal.schema_ if step.wait.signal is not None else None
         return closed(received={"type": "boolean"}, data=awaited or UNKNOWN, by=TEXT)
+    if step.container is not None and step.container.output is not None:
+        return step.container.output.schema_ or UNKNOWN
     if step.block is not None and step.block in blocks and step.block not in inside:
         block = blocks[step.block]
         if block.output is not None:

@@ -74,6 +74,8 @@ def sites_of(step: Step, path: str, blocks: Mapping[str, Block], item: Shape) ->
         yield Site(f"{path}.transform.value", step.transform.value, adds=loop)
     if step.workflow is not None:
         yield Site(f"{path}.workflow.input", step.workflow.input, adds=loop)
+    if step.container is not None:
+        yield Site(f"{path}.container.input", step.container.input, adds=loop)
     if step.approval is not None:
         yield Site(f"{path}.approval.message", step.approval.message, adds=loop)
     if step.wait is not None:

@@ -19,6 +19,7 @@ from fairlead.flow.callfold import (
     fold_denial,
     fold_intent,
     fold_outcome,
+    fold_pod,
     fold_resent,
 )
 from fairlead.flow.calls import Call, CallError, CallKind
@@ -309,6 +310,7 @@ _FOLDS: Mapping[EntryKind, Callable[[RunState, Entry], None]] = {
     EntryKind.CALL_OUTCOME: fold_outcome,
     EntryKind.CALL_DENIED: fold_denial,
     EntryKind.CHILD_STARTED: fold_child,
+    EntryKind.POD_STARTED: fold_pod,
     EntryKind.CHILD_LOST: fold_child,
     EntryKind.APPROVAL_REQUESTED: _approval_requested,
     EntryKind.APPROVAL_DECIDED: fold_decision,

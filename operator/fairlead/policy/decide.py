@@ -42,11 +42,13 @@ def decide(call: Call, snapshot: Snapshot) -> Decision:
 
 
 def required_permissions(call: Call) -> tuple[Permission, ...]:
-    """Return what the call needs: any one of these."""
+    """Return what the call needs: any one of these. Images are no RBAC: nothing, stage 6 asks for their grant."""
     if call.kind is CallKind.TOOL:
         return function_permission(call.target, call.function)
     if call.kind is CallKind.WORKFLOW:
         return workflow_permission(call.target)
+    if call.kind is CallKind.CONTAINER:
+        return ()
     return model_permission(call.target)
 
 
@@ -87,6 +89,8 @@ def contract(call: Call, snapshot: Snapshot) -> Decision | None:
             return _tool_contract(call, snapshot)
         case CallKind.WORKFLOW:
             problem = _workflow_problem(call, snapshot.workflow)
+        case CallKind.CONTAINER:
+            problem = _image_problem(snapshot)
         case _:
             problem = _model_problem(call, snapshot.model)
     return _deny(Stage.CONTRACT, DecisionReason.INVALID, problem) if problem else None
@@ -95,6 +99,8 @@ def contract(call: Call, snapshot: Snapshot) -> Decision | None:
 def rbac(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 5: the run's account has the permission. No answer is neither yes nor no: the call waits."""
     authorization = snapshot.authorization
+    if not required_permissions(call):
+        return None
     if authorization.verdict == "Allowed":
         return None
     if authorization.verdict == "Denied":
@@ -108,6 +114,9 @@ def rules(call: Call, snapshot: Snapshot) -> Decision | None:
     if not snapshot.policies_known:
         unknown = "the operator has not said yet which ClusterPolicies bind this namespace"
         return Decision("Wait", Stage.RULES, DecisionReason.POLICIES_UNKNOWN, unknown)
+    if call.kind is CallKind.CONTAINER and not snapshot.image_granted:
+        missing = f"no Policy grants the image {call.target} to {snapshot.account} (spec.grants.images)"
+        return _deny(Stage.RULES, DecisionReason.FORBIDDEN, missing)
     pins = pin_rules(called_function(call, snapshot.tool), snapshot.policies)
     broken = _enforced(chain(call_rules(call, snapshot.scope, snapshot.policies), pins))
     if broken is not None:
@@ -240,6 +249,17 @@ def _workflow_problem(call: Call, workflow: Workflow | None) -> str:
     schema = workflow.spec.input.schema_ if workflow.spec.input else None
     problems = findings(schema, call.request["input"]) if schema is not None else []
     return f"the input does not fit Workflow {call.target}: {'; '.join(problems)}" if problems else ""
+
+
+def _image_problem(snapshot: Snapshot) -> str:
+    image = snapshot.image
+    if image is None:
+        return "containers run on a cluster only"
+    if not image.has_digest and not snapshot.image_tags:
+        return f"{image.name} has no digest, and the Engine does not say security.imageTags: Allowed"
+    if snapshot.account.startswith("fairlead-"):
+        return "a container runs as the Workflow's account: set spec.serviceAccountName"
+    return ""
 
 
 def _argument_problem(function: Function, arguments: object) -> str:

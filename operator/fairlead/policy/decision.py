@@ -15,6 +15,7 @@ from fairlead.api.workflow import Limits, Workflow
 from fairlead.flow.labels import TRUSTED, Label
 from fairlead.flow.runstate import ApprovalState, Usage
 from fairlead.flow.spending import NOTHING, Spend, Window
+from fairlead.policy.images import Image
 from fairlead.policy.permission import Permission
 
 
@@ -127,6 +128,9 @@ class Snapshot:
         label: of everything that led to the call.
         repeats: how often this very call (same target, function and arguments) was made in this attempt already.
         rates: how often the same Tool (by function) or Model was called within the last minute, by all runs.
+        image: what a container call runs, None where no pods can be made.
+        image_granted: whether a Policy grants it to the account.
+        image_tags: whether images without a digest may run.
         obstacle: what stands between the call and its destination, None if the way is free.
         policies: those whose rules bind the run, by name.
         policies_known: False while the operator has not said which ClusterPolicies bind the namespace.
@@ -152,6 +156,9 @@ class Snapshot:
     label: Label = TRUSTED
     repeats: int = 0
     rates: Mapping[str, int] = field(default_factory=dict)
+    image: Image | None = None
+    image_granted: bool = False
+    image_tags: bool = False
     obstacle: Obstacle | None = None
     policies: Sequence[Policy] = ()
     policies_known: bool = True

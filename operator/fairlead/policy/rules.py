@@ -20,7 +20,10 @@ from fairlead.policy.decision import Breach, Requirement
 
 NAMES: Mapping[str, frozenset[str]] = {
     "call": frozenset(
-        {"kind", "model", "tool", "workflow", "function", "effect", "arguments", "parameters", "input", "path"}
+        {
+            *("kind", "model", "tool", "workflow", "image", "function", "effect"),
+            *("arguments", "parameters", "input", "path"),
+        }
     ),
     "run": frozenset({"name", "uid", "account", "requestedBy"}),
     "workflow": frozenset({"name", "labels"}),
@@ -29,7 +32,13 @@ NAMES: Mapping[str, frozenset[str]] = {
 
 UNREADABLE = "unreadable"
 
-_KINDS = {CallKind.CHAT: "model", CallKind.EMBED: "model", CallKind.TOOL: "tool", CallKind.WORKFLOW: "workflow"}
+_KINDS = {
+    CallKind.CHAT: "model",
+    CallKind.EMBED: "model",
+    CallKind.TOOL: "tool",
+    CallKind.WORKFLOW: "workflow",
+    CallKind.CONTAINER: "container",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,7 @@ def scope_of(
             "model": call.target if kind == "model" else "",
             "tool": call.target if kind == "tool" else "",
             "workflow": call.target if kind == "workflow" else "",
+            "image": call.target if kind == "container" else "",
             "function": call.function,
             "effect": effect,
             "arguments": request.get("arguments", {}),

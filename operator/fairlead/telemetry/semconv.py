@@ -18,6 +18,8 @@ OPERATION_CHAT = "chat"
 OPERATION_EMBEDDINGS = "embeddings"
 OPERATION_TOOL = "execute_tool"
 OPERATION_WORKFLOW = "invoke_workflow"
+OPERATION_CONTAINER = "run_container"
+CONTAINER_IMAGE = "container.image.name"
 
 RUN_UID = "fairlead.run.uid"
 RUN_NAME = "fairlead.run.name"

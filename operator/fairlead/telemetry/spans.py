@@ -250,6 +250,8 @@ def _call_attributes(entry: Entry) -> dict[str, Any]:
         return {semconv.GEN_AI_OPERATION: operation, semconv.GEN_AI_TOOL_NAME: f"{target}.{function}"}
     if operation == semconv.OPERATION_WORKFLOW:
         return {semconv.GEN_AI_OPERATION: operation, semconv.WORKFLOW: target}
+    if operation == semconv.OPERATION_CONTAINER:
+        return {semconv.GEN_AI_OPERATION: operation, semconv.CONTAINER_IMAGE: target}
     return {semconv.GEN_AI_OPERATION: operation, semconv.GEN_AI_REQUEST_MODEL: target}
 
 
@@ -258,5 +260,6 @@ def _operation(entry: Entry) -> str:
         "Chat": semconv.OPERATION_CHAT,
         "Embed": semconv.OPERATION_EMBEDDINGS,
         "Workflow": semconv.OPERATION_WORKFLOW,
+        "Container": semconv.OPERATION_CONTAINER,
     }
     return kinds.get(entry.data.get("kind", ""), semconv.OPERATION_TOOL)

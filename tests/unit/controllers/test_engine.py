@@ -82,7 +82,8 @@ def test_telemetry_is_passed_on_by_the_standard_variable_and_only_when_declared(
         return {variable["name"]: variable["value"] for variable in container["env"]}
 
     assert variables(engine())["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel-collector:4318"
-    assert set(variables(engine({"spec": {}}))) == {"FAIRLEAD_NAMESPACE", "FAIRLEAD_DATA"}
+    always = {"FAIRLEAD_NAMESPACE", "FAIRLEAD_DATA", "FAIRLEAD_IMAGE", "FAIRLEAD_IMAGE_PULL_POLICY"}
+    assert set(variables(engine({"spec": {}}))) == always
     assert variables(engine())["FAIRLEAD_NAMESPACE"] == "team"
 
 

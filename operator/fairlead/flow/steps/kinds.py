@@ -11,6 +11,7 @@ from fairlead.flow.steps import (
     agent,
     approval,
     block,
+    container,
     generate,
     parallel,
     route,
@@ -42,6 +43,7 @@ _KINDS: Mapping[str, StepKind] = {
     "workflow": StepKind(workflow.inputs, workflow.advance),
     "approval": StepKind(approval.inputs, approval.advance),
     "wait": StepKind(wait.inputs, wait.advance),
+    "container": StepKind(container.inputs, container.advance),
     "parallel": StepKind(parallel.inputs, parallel.advance),
 }
 

@@ -1,0 +1,104 @@
+"""What a step pod's status says: does it go on, did it end well, and if not, why. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from fairlead.api.reasons import ErrorClass
+from fairlead.engine.pods.build import STEP
+from fairlead.flow.calls import CallError
+
+PATIENCE_SECONDS = 20
+"""How long an image may fail to come, or no node have room, before the step fails and says so."""
+
+_PULLING = frozenset(
+    ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
+)
+_STARTING = frozenset(("", "ContainerCreating", "PodInitializing"))
+
+Pod = Mapping[str, Any]
+
+
+def succeeded(pod: Pod) -> bool:
+    """Tell whether the step's container ended with 0."""
+    ended = _state(pod, STEP).get("terminated")
+    return ended is not None and ended.get("exitCode") == 0
+
+
+def ended(pod: Pod) -> bool:
+    """Tell whether nothing of the pod runs any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def failure(pod: Pod, now: datetime) -> CallError | None:
+    """Return why the step fails; None while it goes on, or when it ended well."""
+    status = pod.get("status", {})
+    if status.get("reason") == "DeadlineExceeded":
+        return _error(ErrorClass.TIMEOUT, "Timeout", "the pod ran until its deadline")
+    if status.get("reason") in ("Evicted", "NodeLost", "NodeShutdown", "Preempting"):
+        return _error(
+            ErrorClass.UNAVAILABLE, status["reason"], status.get("message", "the pod was taken from its node")
+        )
+    at_the_end = _exit(pod)
+    if at_the_end is not None:
+        return at_the_end
+    if ended(pod) and not succeeded(pod):
+        return _error(ErrorClass.UNAVAILABLE, "PodFailed", status.get("message") or "the pod ended before its step did")
+    return _stuck(pod, now)
+
+
+def _exit(pod: Pod) -> CallError | None:
+    for name, state in _states(pod).items():
+        done = state.get("terminated")
+        if done is None or done.get("exitCode", 0) == 0 or (name != STEP and not _init_failed(pod, name)):
+            continue
+        if done.get("reason") == "OOMKilled":
+            return _error(ErrorClass.TOOL_ERROR, "OOMKilled", "the container used more than its resources.memory")
+        if name == STEP:
+            return _error(ErrorClass.TOOL_ERROR, "ExitCode", f"the container ended with {done.get('exitCode')}")
+        return _error(ErrorClass.UNAVAILABLE, "NotIsolated", done.get("message", "")[:1000] or f"{name} failed")
+    return None
+
+
+def _init_failed(pod: Pod, name: str) -> bool:
+    """The helper that waits beside the step ends after it, however; the one before it lets it begin or does not."""
+    return name == "input"
+
+
+def _stuck(pod: Pod, now: datetime) -> CallError | None:
+    if _age_seconds(pod, now) < PATIENCE_SECONDS:
+        return None
+    for condition in pod.get("status", {}).get("conditions", []):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _error(
+                ErrorClass.UNAVAILABLE, condition.get("reason", "Unschedulable"), condition.get("message", "")
+            )
+    for state in _states(pod).values():
+        waiting = state.get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason in _PULLING:
+            return _error(ErrorClass.UNAVAILABLE, reason, waiting.get("message", "")[:1000])
+        if reason not in _STARTING:
+            return _error(ErrorClass.INVALID, reason, waiting.get("message", "")[:1000])
+    return None
+
+
+def _states(pod: Pod) -> dict[str, Mapping[str, Any]]:
+    status = pod.get("status", {})
+    found = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return {one["name"]: one.get("state", {}) for one in found}
+
+
+def _state(pod: Pod, name: str) -> Mapping[str, Any]:
+    return _states(pod).get(name, {})
+
+
+def _age_seconds(pod: Pod, now: datetime) -> float:
+    created = pod["metadata"].get("creationTimestamp")
+    return (now - datetime.fromisoformat(created)).total_seconds() if created else 0.0
+
+
+def _error(error_class: ErrorClass, reason: str, message: str) -> CallError:
+    return CallError(error_class.value, reason, message)

@@ -1,0 +1,198 @@
+"""Runs a container call: makes its pod, or finds the one that an earlier process made; watches it; reads what it left.
+
+The name says which call a pod answers, its annotation which request, and its UID - once it is in the journal - which
+pod it is. Whatever has the name and is not that pod is refused: nothing that it says counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fairlead.api.reasons import ErrorClass, RunReason
+from fairlead.engine.outcomes import failed
+from fairlead.engine.pods.build import CALL, OUTPUT, STEP, Beside, Owner, build, pod_name, too_large
+from fairlead.engine.pods.reading import ended, failure, succeeded
+from fairlead.engine.wellformed import problem
+from fairlead.errors import Conflict, KubeError, NotFound
+from fairlead.flow.calls import Call, Outcome
+from fairlead.kube.client import Kube
+from fairlead.kube.types import PODS
+from fairlead.stepfiles import MOST_OUTPUT, read_back
+
+if TYPE_CHECKING:
+    from fairlead.engine.log import RunLog
+
+LOG_BYTES = 65_536
+"""So much of the end of a step's log is kept."""
+_LINES = 2000
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
+_TRIES = 5
+
+Pod = Mapping[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+class PodRunner:
+    """Step pods of one namespace."""
+
+    def __init__(self, kube: Kube, beside: Callable[[], Beside]) -> None:
+        """Take the client, and what stands beside steps now."""
+        self._kube = kube
+        self._beside = beside
+        self._forgetting: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self, log: RunLog, call: Call, known: str, started: Callable[[str, str], None], *, seconds: float
+    ) -> Outcome | None:
+        """Return what came of a container call; None when the engine is about to end: the next goes on with the pod.
+
+        Args:
+            log: the run.
+            call: a call of kind Container.
+            known: the UID of its pod as the journal has it; "" if it has none.
+            started: told the name and UID of the pod, once.
+            seconds: how long it may take.
+        """
+        began = time.perf_counter()
+        if large := too_large(call):
+            return failed(ErrorClass.INVALID, large, reason="InputTooLarge")
+        try:
+            pod = await self._pod(log, call, known, seconds)
+        except (Conflict, NotFound) as error:
+            reason = RunReason.CHILD_NAME_CONFLICT.value if isinstance(error, Conflict) else "PodLost"
+            error_class = ErrorClass.INVALID if isinstance(error, Conflict) else ErrorClass.UNAVAILABLE
+            return failed(error_class, error.message, reason=reason, started=began)
+        except KubeError as error:
+            return _refused(error)
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        if not known:
+            started(name, uid)
+        try:
+            outcome = await self._follow(log, name, uid)
+        except asyncio.CancelledError:
+            if not log.draining:
+                await asyncio.shield(self.delete(log, call, uid))
+            raise
+        return replace(outcome, duration_ms=int((time.perf_counter() - began) * 1000)) if outcome is not None else None
+
+    def forget(self, log: RunLog, call: Call, uid: str) -> None:
+        """Delete the pod of a call once what came of it is durable; nobody waits for that, the run may be over."""
+
+        async def later() -> None:
+            await log.durable()
+            await self.delete(log, call, uid)
+
+        task = asyncio.create_task(later())
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgotten)
+
+    def _forgotten(self, task: asyncio.Task[None]) -> None:
+        self._forgetting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("the pod of a step is left: %s", error)
+
+    async def delete(self, log: RunLog, call: Call, uid: str) -> None:
+        """Delete the pod of a call; fine if it is gone. What cannot be deleted now goes with its run."""
+        if uid:
+            with contextlib.suppress(KubeError):
+                await self._kube.delete(PODS, pod_name(log.uid, call), log.namespace, uid=uid)
+
+    async def _pod(self, log: RunLog, call: Call, known: str, seconds: float) -> Pod:
+        """Make the pod, or find it.
+
+        Raises:
+            NotFound: it was made, and is gone.
+            Conflict: something else has its name.
+            KubeError: the API server does not take it.
+        """
+        name = pod_name(log.uid, call)
+        if known:
+            found = await self._kube.get(PODS, name, log.namespace)
+            if found["metadata"]["uid"] != known:
+                raise Conflict(409, f"pod {name} is another one than was started")
+            return found
+        owner = Owner(log.name, log.uid, log.namespace, log.account, max(1, int(seconds)))
+        try:
+            return await self._kube.create(PODS, build(call, owner, self._beside()), log.namespace)
+        except Conflict:
+            found = await self._kube.get(PODS, name, log.namespace)
+        owners = [one.get("uid") for one in found["metadata"].get("ownerReferences") or ()]
+        mine = (found["metadata"].get("annotations") or {}).get(CALL) == call.digest and owners == [log.uid]
+        if not mine:
+            raise Conflict(409, f"pod {name} exists and was not made for this call")
+        return found
+
+    async def _follow(self, log: RunLog, name: str, uid: str) -> Outcome | None:
+        pause, failures = _FIRST_PAUSE_SECONDS, 0
+        while not log.draining:
+            try:
+                pod = await self._kube.get(PODS, name, log.namespace)
+                failures = 0
+            except NotFound:
+                return failed(ErrorClass.UNAVAILABLE, f"pod {name} was deleted", reason="PodLost")
+            except KubeError:  # the API server is away: the pod goes on, and so does the waiting for it
+                failures += 1
+                await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+                continue
+            if pod["metadata"]["uid"] != uid:
+                return failed(ErrorClass.UNAVAILABLE, f"pod {name} was replaced", reason="PodLost")
+            error = failure(pod, datetime.now(UTC))
+            if error is not None or ended(pod):
+                outcome = await self._read(log.namespace, name, whole=succeeded(pod) and error is None)
+                return replace(outcome, error=error) if error is not None else outcome
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.3, _LONGEST_PAUSE_SECONDS)
+        return None
+
+    async def _read(self, namespace: str, name: str, *, whole: bool) -> Outcome:
+        """Return what the pod left: its output if it ended well, and the end of its log."""
+        logs = (await self._log(namespace, name, STEP, tail=_LINES))[-LOG_BYTES:]
+        if not whole:
+            return Outcome(result={"logs": logs})
+        content, refused = read_back(await self._log(namespace, name, OUTPUT, most=2 * MOST_OUTPUT))
+        if not refused and content is not None:
+            try:
+                value = orjson.loads(content)
+                refused = problem({"output": value})
+                if not refused:
+                    return Outcome(result={"output": value, "logs": logs})
+            except orjson.JSONDecodeError:
+                refused = "output.json is not JSON"
+        if refused:
+            return replace(failed(ErrorClass.INVALID, refused, reason="BadOutput"), result={"logs": logs})
+        return Outcome(result={"output": None, "logs": logs})
+
+    async def _log(self, namespace: str, name: str, container: str, *, tail: int = 0, most: int = 0) -> str:
+        query = {"container": container} | ({"tailLines": str(tail)} if tail else {})
+        query |= {"limitBytes": str(most)} if most else {}
+        headers = {"Accept": "*/*"}
+        for attempt in range(_TRIES):
+            try:
+                answer = await self._kube.request(
+                    "GET", PODS.path(namespace, name, "log"), query=query, headers=headers
+                )
+                return answer if isinstance(answer, str) else orjson.dumps(answer).decode()
+            except KubeError as error:
+                if not error.retryable:
+                    return ""  # a container that never began has no log
+                await asyncio.sleep(attempt + 1)
+        return ""
+
+
+def _refused(error: KubeError) -> Outcome:
+    """Return why the API server does not take a pod: quota passes, what admission forbids does not."""
+    if "exceeded quota" in error.message:
+        return failed(ErrorClass.UNAVAILABLE, error.message, reason="QuotaExceeded")
+    if "violates PodSecurity" in error.message:
+        return failed(ErrorClass.INVALID, error.message, reason="PodSecurity")
+    return failed(ErrorClass.UNAVAILABLE if error.retryable else ErrorClass.INVALID, error.message, reason="PodRefused")

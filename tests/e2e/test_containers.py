@@ -1,0 +1,216 @@
+"""Container steps on a real cluster: pods that hold nothing, once each, through crashes; and why one does not run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+import yaml
+from tests.e2e.identities import engine_of, tries
+from tests.e2e.installation import ROOT, SERVERS_IMAGE, Fairlead, create_run, finished, until
+from tests.e2e.kubectl import Kubectl
+from tests.e2e.scenes import ACCOUNT, Manifest, becomes, engine, manifest, outcome, scene, workflow
+
+pytestmark = pytest.mark.cluster
+
+REPORT = """
+import json
+given = json.load(open("/work/input.json"))
+print("counting", given["text"])
+json.dump({"letters": len(given["text"])}, open("/work/output.json", "w"))
+"""
+WAY_OUT = """
+import json, os, socket
+def tries(host, port):
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+        return True
+    except OSError:
+        return False
+api = ("10.96.0.1", 443)
+ways = [api, (os.environ["KUBERNETES_SERVICE_HOST"], 443), ("169.254.169.254", 80), ("10.250.0.2", 10250)]
+token = os.path.exists("/var/run/secrets/kubernetes.io/serviceaccount/token")
+json.dump({"open": [w for w in ways if tries(*w)], "token": token, "uid": os.getuid()}, open("/work/output.json", "w"))
+"""
+SLOW = "import time, sys\nprint('begun', flush=True)\ntime.sleep(20)\nopen('/work/output.json', 'w').write('\"done\"')"
+
+
+FILES = ("engine", "policy", "workflow")
+
+
+def grants(*images: str) -> Manifest:
+    return manifest("Policy", "worker", {"grants": {"serviceAccounts": [ACCOUNT], "images": [*images]}})
+
+
+def script(source: str, *, image: str = SERVERS_IMAGE, **more: Any) -> Manifest:
+    return {"image": image, "script": {"command": ["python3"], "source": source}, **more}
+
+
+def step(container: Manifest, **more: Any) -> Manifest:
+    return {"name": "work", "container": container, "retry": {"limit": 0}, **more}
+
+
+TAGS = {"security": {"imageTags": "Allowed"}}
+
+
+def pods(team: Kubectl) -> list[Manifest]:
+    return list(team.get("pods", "--selector=fairlead.dev/component=step")["items"])
+
+
+@pytest.mark.requirement("A13")
+def test_a_container_gets_its_input_leaves_its_output_and_reaches_nothing(
+    administrator: Kubectl, chart: Fairlead, cluster_environment: dict[str, str]
+) -> None:
+    counts = script(REPORT, input={"text": "$( input.key )"}, output={"schema": {"type": "object"}})
+    objects = (
+        engine(**TAGS),
+        grants(SERVERS_IMAGE),
+        workflow("counts", step(counts), output="$( steps.work.output.letters )"),
+        workflow("leaves", step(script(WAY_OUT))),
+        workflow("fails", step(script("import sys; print('bad day'); sys.exit(3)"))),
+        workflow("eats", step(script("x = b'x' * 10**9", resources={"memory": "64Mi"}))),
+        workflow("other", step(script("print(1)", image="localhost/other:dev"))),
+    )
+    with scene(administrator, *objects) as team:
+        for name in ("counts", "leaves", "fails", "eats", "other"):
+            becomes(team, "workflow", name, "Ready")
+            becomes(team, "workflow", name, "Authorized")
+        name = create_run(team, "counts", key="hello")
+        run = finished(team, name)
+        assert outcome(run)[0] == "Completed", outcome(run)
+        assert run["status"]["output"] == 5
+        program = (sys.executable, "-m", "fairlead.cli", "logs", name, f"--namespace={team.namespace}")
+        told = subprocess.run(program, env=cluster_environment, capture_output=True, text=True, check=True)
+        assert "counting hello" in told.stdout
+        until("its pod is gone", lambda: not pods(team))
+        found = finished(team, create_run(team, "leaves", key="x"))["status"]["output"]
+        assert found == {"open": [], "token": False, "uid": 65532}
+        fails, eats, other = (finished(team, create_run(team, name, key="x")) for name in ("fails", "eats", "other"))
+        assert "ended with 3" in outcome(fails)[1]
+        assert "memory" in outcome(eats)[1]
+        reason, message = outcome(other)
+        assert reason == "Denied" and "no Policy grants the image localhost/other:dev" in message
+
+
+def test_why_a_pod_does_not_start_is_told_within_half_a_minute(administrator: Kubectl, chart: Fairlead) -> None:
+    missing = "localhost/fairlead-missing:dev"
+    objects = (
+        engine(**TAGS),
+        grants(SERVERS_IMAGE, missing),
+        workflow("absent", step(script("print(1)", image=missing))),
+        workflow("large", step(script("print(1)", resources={"cpu": "4000"}))),
+    )
+    with scene(administrator, *objects) as team:
+        for name in ("absent", "large"):
+            becomes(team, "workflow", name, "Authorized")
+        runs = {name: create_run(team, name, key="x") for name in ("absent", "large")}
+        began = time.monotonic()
+        reasons = {name: outcome(finished(team, run))[1] for name, run in runs.items()}
+        assert time.monotonic() - began < 45
+        assert "mage" in reasons["absent"], reasons
+        assert "Insufficient cpu" in reasons["large"], reasons
+
+
+@pytest.mark.requirement("G2")
+def test_a_container_outlives_the_engine_and_ends_with_its_run(administrator: Kubectl, chart: Fairlead) -> None:
+    objects = (engine(**TAGS), grants(SERVERS_IMAGE), workflow("slow", step(script(SLOW))))
+    with scene(administrator, *objects) as team:
+        becomes(team, "workflow", "slow", "Authorized")
+        name = create_run(team, "slow", key="x")
+        (pod,) = until("it has a pod", lambda: pods(team))
+        until("it runs", lambda: pods(team)[0]["status"].get("phase") == "Running")
+        team("delete", "pod", "fairlead-engine-0", "--grace-period=0", "--force")
+        run = finished(team, name)
+        assert (outcome(run)[0], run["status"]["output"]) == ("Completed", "done")
+        assert run["status"]["steps"][0]["attempts"] == 1
+        name = create_run(team, "slow", key="y")
+        (other,) = until(
+            "another has one", lambda: [one for one in pods(team) if one["metadata"]["uid"] != pod["metadata"]["uid"]]
+        )
+        team("patch", "workflowrun", name, "--type=merge", "-p", '{"spec": {"desiredState": "Cancelled"}}')
+        assert outcome(finished(team, name))[0] == "Cancelled"
+        until("its pod goes", lambda: other["metadata"]["uid"] not in [one["metadata"]["uid"] for one in pods(team)])
+
+
+def pod(**spec: Any) -> Manifest:
+    """Return a pod as the engine makes them, but for what a thief of its token changes."""
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    container = {
+        "name": "step",
+        "image": "x",
+        "securityContext": restricted,
+        "resources": {"limits": {"memory": "1Mi"}},
+    }
+    owner = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "WorkflowRun", "name": "r", "uid": "u"}
+    metadata = {"name": "fairlead-step-x", "labels": {"fairlead.dev/component": "step"}, "ownerReferences": [owner]}
+    good = {
+        "serviceAccountName": ACCOUNT,
+        "automountServiceAccountToken": False,
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": 60,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": good | spec}
+
+
+FORBIDDEN: dict[str, tuple[Manifest, str]] = {
+    "a token": ({"automountServiceAccountToken": True}, "has no token"),
+    "a Secret": ({"volumes": [{"name": "s", "secret": {"secretName": "s"}}]}, "no volume but empty ones"),
+    "a ConfigMap": ({"volumes": [{"name": "c", "configMap": {"name": "c"}}]}, "no volume but empty ones"),
+    "the engine's account": ({"serviceAccountName": "fairlead-engine"}, "as the account of its Workflow"),
+    "the default account": ({"serviceAccountName": "default"}, "as the account of its Workflow"),
+    "the node's network": ({"hostNetwork": True}, "nothing of its node"),
+    "no deadline": ({"activeDeadlineSeconds": None}, "has a deadline"),
+    "a Secret in its environment": (
+        {
+            "containers": [
+                pod()["spec"]["containers"][0]
+                | {"env": [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}
+            ]
+        },
+        "nothing but plain values",
+    ),
+    "privileges": (
+        {"containers": [pod()["spec"]["containers"][0] | {"securityContext": {"allowPrivilegeEscalation": True}}]},
+        "containers are restricted",
+    ),
+    "a helper of its own": (
+        {"initContainers": [pod()["spec"]["containers"][0] | {"name": "evil", "image": "evil"}]},
+        "beside a step stands what Fairlead brings",
+    ),
+}
+
+
+@pytest.mark.requirement("A10")
+def test_what_a_thief_of_the_engines_token_makes_of_pods(administrator: Kubectl, chart: Fairlead) -> None:
+    with scene(administrator, grants(SERVERS_IMAGE)) as team:
+        # Pod Security says no to most of it anyway; here the policies have to.
+        administrator("label", "namespace", team.namespace, "pod-security.kubernetes.io/enforce-")
+        thief = engine_of(team)
+        until("there is the account", lambda: ACCOUNT in team("get", "serviceaccounts", "--output=name"))
+        for name, (change, words) in FORBIDDEN.items():
+            spec = {key: value for key, value in (pod()["spec"] | change).items() if value is not None}
+            assert words in tries(thief, pod() | {"spec": spec}), name
+        other = pod()
+        other["metadata"] |= {"name": "innocent"}
+        assert "never does CREATE on pods" in tries(thief, other)
+        somebody = tries(team, pod())
+        assert "made by Fairlead's workloads only" in somebody, "nobody takes the name of a step's pod"
+
+
+def test_the_example_runs(administrator: Kubectl, chart: Fairlead) -> None:
+    texts = [(ROOT / f"examples/container/{name}.yaml").read_text(encoding="utf-8") for name in FILES]
+    declared = [yaml.safe_load(text.replace("localhost/fairlead-examples:dev", SERVERS_IMAGE)) for text in texts]
+    with scene(administrator, *declared) as team:
+        becomes(team, "workflow", "word-count", "Authorized")
+        run = finished(team, create_run(team, "word-count", text="the fox and the dog"))
+        assert run["status"]["output"] == '5 words, most often ["the","fox","and"]'

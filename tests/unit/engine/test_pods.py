@@ -1,0 +1,386 @@
+"""Step pods: how they are built, what their status says, and that one is made once and believed only if it is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.unit.engine.gateworld import STEP, World
+
+from fairlead.api.engine import EngineSpec
+from fairlead.api.policy import Policy
+from fairlead.engine.gate import Gate
+from fairlead.engine.pods import PodRunner
+from fairlead.engine.pods.build import Beside, Owner, build, pod_name, too_large
+from fairlead.engine.pods.reading import PATIENCE_SECONDS, ended, failure, succeeded
+from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
+from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
+from fairlead.flow.journal import RunUid
+from fairlead.kube.types import ResourceType
+from fairlead.stepfiles import MOST_INPUT, joined
+
+IMAGE = "example.com/python@sha256:" + "0" * 64
+BESIDE = Beside("fairlead:dev", "IfNotPresent", True)
+OWNER = Owner("run-1", RunUid("u-1"), "team-a", "triage", 60)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def asked(image: str = IMAGE, **request: Any) -> Call:
+    given = {"image": image, "input": {"a": 1}} | request
+    return Call(CallId(STEP, 1, CallIndex()), CallKind.CONTAINER, image, request=given)
+
+
+def test_a_pod_holds_nothing_that_its_code_could_misuse() -> None:
+    pod = build(asked(script={"source": "echo $(HOME)"}, env=[{"name": "A", "value": "$(B)"}]), OWNER, BESIDE)
+    spec = pod["spec"]
+    assert spec["automountServiceAccountToken"] is False and spec["serviceAccountName"] == "triage"
+    assert spec["dnsPolicy"] == "None" and spec["activeDeadlineSeconds"] == 60
+    assert all(list(volume) == ["name", "emptyDir"] for volume in spec["volumes"])
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]
+    (step,) = spec["containers"]
+    assert step["command"] == ["sh", "/work/script"]
+    assert step["env"] == [{"name": "A", "value": "$$(B)"}], "the kubelet expands nothing"
+    variables = {one["name"]: one["value"] for one in spec["initContainers"][0]["env"]}
+    assert joined("FAIRLEAD_SCRIPT", variables) == b"echo $(HOME)"
+    assert joined("FAIRLEAD_INPUT", variables) == b'{"a":1}'
+    assert variables["FAIRLEAD_ISOLATION"] == "Required"
+
+
+def test_an_image_runs_as_it_is_without_a_command() -> None:
+    assert "command" not in build(asked(), OWNER, BESIDE)["spec"]["containers"][0]
+    (step,) = build(asked(command=["a", "$(b)"]), OWNER, BESIDE)["spec"]["containers"]
+    assert step["command"] == ["a", "$$(b)"]
+
+
+def test_the_name_says_which_call_it_answers() -> None:
+    other = Call(CallId(STEP, 2, CallIndex()), CallKind.CONTAINER, IMAGE, request={})
+    assert pod_name(OWNER.uid, asked()) == pod_name(OWNER.uid, asked(input={"a": 2})) != pod_name(OWNER.uid, other)
+    assert len(pod_name(OWNER.uid, asked())) <= 63
+
+
+def test_an_input_that_no_pod_can_hold_is_told() -> None:
+    assert too_large(asked(input="x" * MOST_INPUT)).endswith(f"at most {MOST_INPUT} are allowed")
+    assert too_large(asked()) == ""
+
+
+def status(step: dict[str, Any] | None = None, *, inits: Any = (), **more: Any) -> dict[str, Any]:
+    states = [{"name": "step", "state": step}] if step is not None else []
+    metadata = {"name": "p", "uid": "pod-1", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return {"metadata": metadata, "status": {"containerStatuses": states, "initContainerStatuses": [*inits], **more}}
+
+
+def exited(code: int, **more: Any) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, **more}}
+
+
+WAITS = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+UNSCHEDULED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+ENDS: dict[str, tuple[dict[str, Any], int, tuple[str, str] | None]] = {
+    "it runs": (status({"running": {}}), 3600, None),
+    "it ended well": (status(exited(0), phase="Succeeded"), 1, None),
+    "an exit code": (status(exited(3), phase="Failed"), 1, ("ToolError", "ExitCode")),
+    "too much memory": (status(exited(137, reason="OOMKilled"), phase="Failed"), 1, ("ToolError", "OOMKilled")),
+    "the deadline": (status(phase="Failed", reason="DeadlineExceeded"), 1, ("Timeout", "Timeout")),
+    "evicted": (status(phase="Failed", reason="Evicted", message="disk"), 1, ("Unavailable", "Evicted")),
+    "an image on its way": (status(WAITS), 5, None),
+    "an image that does not come": (status(WAITS), PATIENCE_SECONDS, ("Unavailable", "ImagePullBackOff")),
+    "no node yet": (status(conditions=[UNSCHEDULED]), 5, None),
+    "no node": (status(conditions=[UNSCHEDULED]), PATIENCE_SECONDS, ("Unavailable", "Unschedulable")),
+    "what cannot be made": (
+        status({"waiting": {"reason": "CreateContainerConfigError", "message": "x"}}),
+        PATIENCE_SECONDS,
+        ("Invalid", "CreateContainerConfigError"),
+    ),
+    "no isolation": (
+        status(inits=[{"name": "input", "state": exited(1, message="could reach the API server")}], phase="Failed"),
+        1,
+        ("Unavailable", "NotIsolated"),
+    ),
+    "the helper was killed after it": (
+        status(exited(0), inits=[{"name": "output", "state": exited(137)}], phase="Succeeded"),
+        1,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("pod", "age", "expected"), ENDS.values(), ids=ENDS)
+def test_why_a_step_fails_is_told_within_half_a_minute(
+    pod: dict[str, Any], age: int, expected: tuple[str, str] | None
+) -> None:
+    assert PATIENCE_SECONDS < 30
+    error = failure(pod, NOW + timedelta(seconds=age))
+    assert (None if error is None else (error.error_class, error.reason)) == expected
+
+
+class Cluster:
+    """Pods in memory. `ends` is the status that a pod has once it is looked at so often."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.made = 0
+        self.ends: dict[str, Any] = status(exited(0), phase="Succeeded")["status"]
+        self.output: bytes | None = b'{"n": 7}'
+        self.looks = 2
+        self.refuse: KubeError | None = None
+        self.away = 0
+        self.deleted: list[str] = []
+
+    async def create(self, rt: ResourceType, obj: dict[str, Any], namespace: str) -> dict[str, Any]:
+        if self.refuse is not None:
+            raise self.refuse
+        name = obj["metadata"]["name"]
+        if name in self.pods:
+            raise Conflict(409, "exists")
+        self.made += 1
+        created = {"uid": f"pod-{self.made}", "creationTimestamp": datetime.now(UTC).isoformat()}
+        self.pods[name] = obj | {"metadata": obj["metadata"] | created, "status": {}, "looks": 0}
+        return self.pods[name]
+
+    async def get(self, rt: ResourceType, name: str, namespace: str) -> dict[str, Any]:
+        if self.away:
+            self.away -= 1
+            raise Unreachable(0, "away")
+        if name not in self.pods:
+            raise NotFound(404, f"pod {name} not found")
+        pod = self.pods[name]
+        pod["looks"] += 1
+        if pod["looks"] >= self.looks:
+            pod["status"] = self.ends
+        return pod
+
+    async def request(self, method: str, path: str, *, query: dict[str, str], headers: dict[str, str]) -> str:
+        if query["container"] == "step":
+            return "hello\nbye\n"
+        return f"fairlead-output: {base64.b64encode(self.output).decode()}\n" if self.output is not None else "\n"
+
+    async def delete(self, rt: ResourceType, name: str, namespace: str, *, uid: str) -> None:
+        if name in self.pods and self.pods[name]["metadata"]["uid"] == uid:
+            del self.pods[name]
+            self.deleted.append(name)
+
+
+READY = {"type": "Ready", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+
+
+def grant(*images: str, ready: str = "True", account: str = "triage") -> Policy:
+    spec = {"grants": {"serviceAccounts": [account], "images": [*images]}}
+    status_ = {"conditions": [READY | {"status": ready}]}
+    return Policy.model_validate({"metadata": {"name": "p"}, "spec": spec, "status": status_})
+
+
+class PodWorld(World):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = Cluster()
+        self.policies = {"p": grant("example.com/python@sha256:*")}
+        self.log.draining = False  # type: ignore[attr-defined]
+        fakes: Any = self
+        runner = PodRunner(self.cluster, lambda: BESIDE)  # type: ignore[arg-type]
+        self.gate = Gate(fakes, fakes, fakes, fakes, self.clock, creator=fakes, sleep=self.clock.sleep, pods=runner)
+
+    def outcome(self) -> dict[str, Any]:
+        return dict(self.log.last())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlead.engine.pods.runner._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("fairlead.engine.pods.runner._LONGEST_PAUSE_SECONDS", 0.001)
+
+
+async def test_a_container_runs_once_and_what_it_left_is_the_result() -> None:
+    world = PodWorld()
+    await world.make(asked())
+    assert world.log.kinds() == ["CallIntent", "PodStarted", "CallOutcome"]
+    assert world.outcome()["result"] == {"output": {"n": 7}, "logs": "hello\nbye\n"}
+    await asyncio.sleep(0.01)
+    assert world.cluster.deleted == [pod_name(world.log.uid, asked())]
+
+
+async def test_no_file_is_null_and_no_json_is_told() -> None:
+    world = PodWorld()
+    world.cluster.output = None
+    await world.make(asked())
+    assert world.outcome()["result"]["output"] is None
+    world = PodWorld()
+    world.cluster.output = b"{"
+    await world.make(asked())
+    assert world.outcome()["error"]["reason"] == "BadOutput"
+
+
+async def test_the_log_of_a_failed_container_is_kept() -> None:
+    world = PodWorld()
+    world.cluster.ends = status(exited(3), phase="Failed")["status"]
+    await world.make(asked())
+    assert world.outcome()["error"]["reason"] == "ExitCode"
+    assert world.outcome()["result"] == {"logs": "hello\nbye\n"}
+
+
+DENIED: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "not granted": (IMAGE, {"p": grant("example.com/other@sha256:*")}, "Forbidden", "no Policy grants the image"),
+    "granted to another account": (IMAGE, {"p": grant(IMAGE, account="else")}, "Forbidden", "no Policy grants"),
+    "granted by a Policy that is not Ready": (
+        IMAGE,
+        {"p": grant(IMAGE, ready="False")},
+        "Forbidden",
+        "no Policy grants",
+    ),
+    "a longer name": (
+        "example.com/python2@sha256:" + "0" * 64,
+        {"p": grant("example.com/python@sha256:*")},
+        "Forbidden",
+        "",
+    ),
+    "a tag for a digest": ("example.com/python:1", {"p": grant("example.com/python@sha256:*")}, "Invalid", "no digest"),
+    "a tag": ("example.com/python:1", {"p": grant("example.com/python:1")}, "Invalid", "imageTags: Allowed"),
+    "no Policy": (IMAGE, {}, "Forbidden", "no Policy grants"),
+}
+
+
+@pytest.mark.parametrize(("image", "policies", "reason", "words"), DENIED.values(), ids=DENIED)
+async def test_an_image_that_is_not_granted_never_runs(
+    image: str, policies: dict[str, Any], reason: str, words: str
+) -> None:
+    world = PodWorld()
+    world.policies = policies
+    await world.make(asked(image))
+    assert world.cluster.made == 0
+    assert world.outcome()["reason"] == reason and words in world.outcome()["message"]
+
+
+async def test_a_tag_runs_where_the_engine_says_so_and_a_policy_names_it() -> None:
+    world = PodWorld()
+    world.engine = EngineSpec.model_validate({"security": {"imageTags": "Allowed"}})
+    world.policies = {"p": grant("example.com/python:1")}
+    await world.make(asked("example.com/python:1"))
+    assert world.cluster.made == 1
+
+
+async def test_a_rule_may_forbid_an_image() -> None:
+    world = PodWorld()
+    rules = {"calls": [{"name": "no", "when": "call.kind == 'container' && call.image.startsWith('example.com/')"}]}
+    forbids = Policy.model_validate({"metadata": {"name": "r"}, "spec": {"rules": rules}})
+    world.policies = {"p": grant(IMAGE), "r": forbids}
+    await world.make(asked())
+    assert world.cluster.made == 0 and world.outcome()["reason"] == "PolicyDenied"
+
+
+async def test_without_a_cluster_no_container_runs() -> None:
+    world = World()
+    world.policies = {"p": grant(IMAGE)}
+    await world.make(asked())
+    assert "on a cluster only" in world.log.last()["message"]
+
+
+def killed_after(world: PodWorld, *kinds: str) -> None:
+    """Take back what the journal has beyond these kinds, as a crash does."""
+    from fairlead.flow.state import apply, new_state
+
+    kept = world.log.entries[: 2 + len(kinds)]
+    assert [entry.kind.value for entry in kept[2:]] == [*kinds]
+    world.log.entries, world.log.state = kept, new_state()
+    for entry in kept:
+        world.log.state = apply(world.log.state, entry)
+
+
+@pytest.mark.requirement("G2")
+@pytest.mark.parametrize("kinds", [("CallIntent",), ("CallIntent", "PodStarted")], ids=["before", "after"])
+async def test_after_a_crash_the_same_pod_goes_on(kinds: tuple[str, ...]) -> None:
+    world = PodWorld()
+    world.cluster.looks = 10**9
+    running = asyncio.create_task(world.make(asked()))
+    while "PodStarted" not in world.log.kinds():
+        await asyncio.sleep(0.001)
+    world.log.draining = True  # type: ignore[attr-defined]
+    await running
+    assert world.log.kinds() == ["CallIntent", "PodStarted"], "the pod is left to the next engine"
+    killed_after(world, *kinds)
+    world.log.draining = False  # type: ignore[attr-defined]
+    world.cluster.looks = 1
+    await world.make(asked())
+    assert world.cluster.made == 1
+    assert world.outcome()["result"]["output"] == {"n": 7}
+
+
+@pytest.mark.requirement("A10")
+async def test_a_pod_that_somebody_made_is_never_believed() -> None:
+    world = PodWorld()
+    name = pod_name(world.log.uid, asked())
+    forged = {"metadata": {"name": name, "uid": "forged", "ownerReferences": [{"uid": world.log.uid}]}, "looks": 0}
+    world.cluster.pods[name] = forged | {"status": status(exited(0), phase="Succeeded")["status"]}
+    await world.make(asked())
+    assert world.outcome()["error"]["reason"] == "ChildNameConflict"
+    assert "result" not in world.outcome() and world.cluster.deleted == []
+
+
+@pytest.mark.requirement("A10")
+async def test_a_pod_that_was_replaced_meanwhile_is_not_believed() -> None:
+    world = PodWorld()
+    world.cluster.looks = 10**9
+    running = asyncio.create_task(world.make(asked()))
+    while "PodStarted" not in world.log.kinds():
+        await asyncio.sleep(0.001)
+    (pod,) = world.cluster.pods.values()
+    replaced = pod | {"metadata": pod["metadata"] | {"uid": "another"}}
+    world.cluster.pods[pod["metadata"]["name"]] = replaced | {"status": status(exited(0), phase="Succeeded")["status"]}
+    await running
+    assert world.outcome()["error"]["reason"] == "PodLost"
+
+
+async def test_a_pod_that_is_gone_is_lost() -> None:
+    world = PodWorld()
+    world.cluster.looks = 10**9
+    running = asyncio.create_task(world.make(asked()))
+    while "PodStarted" not in world.log.kinds():
+        await asyncio.sleep(0.001)
+    world.cluster.pods.clear()
+    await running
+    assert (world.outcome()["error"]["class"], world.outcome()["error"]["reason"]) == ("Unavailable", "PodLost")
+
+
+async def test_an_api_server_that_is_away_costs_nothing_but_time() -> None:
+    world = PodWorld()
+    world.cluster.away = 5
+    await world.make(asked())
+    assert world.outcome()["status"] == "Succeeded"
+
+
+async def test_a_cancelled_container_is_deleted() -> None:
+    world = PodWorld()
+    world.cluster.looks = 10**9
+    running = asyncio.create_task(world.make(asked()))
+    while "PodStarted" not in world.log.kinds():
+        await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert world.cluster.deleted == [pod_name(world.log.uid, asked())]
+    assert world.outcome()["error"]["class"] == "Cancelled"
+
+
+REFUSALS = {
+    "quota": (KubeError(403, "pods x is forbidden: exceeded quota: q"), ("Unavailable", "QuotaExceeded")),
+    "pod security": (KubeError(403, 'violates PodSecurity "restricted:latest"'), ("Invalid", "PodSecurity")),
+    "no such account": (KubeError(403, "error looking up service account"), ("Invalid", "PodRefused")),
+    "away": (Unreachable(0, "away"), ("Unavailable", "PodRefused")),
+}
+
+
+@pytest.mark.parametrize(("error", "expected"), REFUSALS.values(), ids=REFUSALS)
+async def test_what_the_api_server_refuses_is_told(error: KubeError, expected: tuple[str, str]) -> None:
+    world = PodWorld()
+    world.cluster.refuse = error
+    await world.make(asked())
+    found = world.outcome()["error"]
+    assert (found["class"], found["reason"]) == expected
+
+
+def test_an_ended_pod_is_seen() -> None:
+    assert ended(status(phase="Failed")) and not ended(status(phase="Running"))
+    assert succeeded(status(exited(0))) and not succeeded(status(exited(1)))
