@@ -81,6 +81,13 @@ class TestRuns:
         refusal = tries(alice, RUN | {"spec": {"workflow": "w", "retryFrom": {"run": "theirs"}}})
         assert 'alice needs the verb "get" on workflowruns.fairlead.dev/theirs' in refusal
 
+    def test_nobody_takes_the_place_of_a_triggers_run(self, kubectl: Kubectl) -> None:
+        alice = someone(kubectl, "alice")
+        bind(kubectl, "alice", "ClusterRole", "fairlead-edit")
+        for label in ("fairlead.dev/trigger", "fairlead.dev/schedule"):
+            made = RUN | {"metadata": RUN["metadata"] | {"labels": {label: "paid"}}, "spec": {"workflow": "w"}}
+            assert "are for runs that the engine makes" in tries(alice, made)
+
     @pytest.mark.requirement("A59")
     def test_nobody_asks_in_somebody_elses_name(self, kubectl: Kubectl) -> None:
         alice = someone(kubectl, "alice")

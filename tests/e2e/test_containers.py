@@ -75,9 +75,10 @@ def test_a_container_gets_its_input_leaves_its_output_and_reaches_nothing(
         workflow("other", step(script("print(1)", image="localhost/other:dev"))),
     )
     with scene(administrator, *objects) as team:
-        for name in ("counts", "leaves", "fails", "eats", "other"):
-            becomes(team, "workflow", name, "Ready")
+        for name in ("counts", "leaves", "fails", "eats"):
             becomes(team, "workflow", name, "Authorized")
+        told = becomes(team, "workflow", "other", "Authorized", "False")
+        assert "no Policy grants the image localhost/other:dev" in told["message"]
         name = create_run(team, "counts", key="hello")
         run = finished(team, name)
         assert outcome(run)[0] == "Completed", outcome(run)

@@ -47,11 +47,13 @@ def least_policy(account: str, specs: Iterable[WorkflowSpec], tools: Mapping[str
     """
     from fairlead.api import API_VERSION
     from fairlead.engine.authorized import permissions_of
+    from fairlead.policy.images import images_of
 
     models: set[str] = set()
     workflows: set[str] = set()
     functions: dict[str, set[str]] = {}
     whole: set[str] = set()
+    images: set[str] = set()
     for spec in specs:
         for permission, *_ in permissions_of(spec, tools):
             if permission.resource == "models":
@@ -61,6 +63,7 @@ def least_policy(account: str, specs: Iterable[WorkflowSpec], tools: Mapping[str
             else:
                 tool, _, function = permission.name.partition(".")
                 functions.setdefault(tool, set()).add(function)
+        images |= {image.name for image in images_of(spec)}
         whole |= {name for name in _offered_whole(spec) if name not in tools}
     granted: dict[str, Any] = {"serviceAccounts": [account]}
     if models:
@@ -72,6 +75,8 @@ def least_policy(account: str, specs: Iterable[WorkflowSpec], tools: Mapping[str
         ]
     if workflows:
         granted["workflows"] = sorted(workflows)
+    if images:
+        granted["images"] = sorted(images)
     return {
         "apiVersion": API_VERSION,
         "kind": "Policy",

@@ -17,6 +17,7 @@ from fairlead.engine.beginning import NO_ACCOUNT
 from fairlead.engine.seams import Authorizer, Resources
 from fairlead.flow.children import child_workflows
 from fairlead.policy.decision import Authorization
+from fairlead.policy.images import image_granted, images_of, not_granted
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
 
 RECHECK_SECONDS = 30.0
@@ -108,8 +109,20 @@ class Authorizations:
         asked_at = self._clock()
         answers = await asyncio.gather(*(self._authorizer.authorize(account, any_of) for any_of in needed))
         authorization = _summary(self._resources.namespace, account, dict(zip(needed, answers, strict=True)))
+        authorization = self._with_images(authorization, workflow.spec, account)
         self._verdicts[name] = _Verdict(workflow, authorization, asked_at)
         self._on_verdict(name)
+
+    def _with_images(self, found: Authorization, spec: WorkflowSpec, account: str) -> Authorization:
+        """Return the verdict with what is missing of images, which are granted otherwise."""
+        policies = list(self._resources.policies.values())
+        missing = [image for image in images_of(spec) if not image_granted(policies, account, image)]
+        if not missing:
+            return found
+        told = [found.message] if found.verdict == "Denied" else []
+        return Authorization(
+            "Denied", found.missing, "; ".join([*told, *(not_granted(one, account) for one in missing)])
+        )
 
 
 def permissions_of(spec: WorkflowSpec, tools: Mapping[str, Tool]) -> list[AnyOf]:

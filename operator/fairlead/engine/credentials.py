@@ -7,7 +7,8 @@ not carry the secret elsewhere. Values stand in a header and nowhere else, and n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,8 +66,8 @@ def destination(resources: Resources, target: Tool | Model) -> Destination:
 
 
 def known_secrets(resources: Resources) -> frozenset[str]:
-    """Return every secret that any Tool or Model of the namespace uses and that is mounted."""
-    found = set()
+    """Return every secret that any Tool, Model or trigger of the namespace uses and that is mounted."""
+    found = set(_trigger_keys(resources))
     targets: list[Tool | Model] = [*resources.tools.values(), *resources.models.values()]
     for target in targets:
         if target.spec.credential is not None:
@@ -75,6 +76,15 @@ def known_secrets(resources: Resources) -> frozenset[str]:
             except (CredentialMissing, CredentialPending):
                 continue
     return frozenset(secret for secret in found if len(secret) >= SHORTEST_SECRET)
+
+
+def _trigger_keys(resources: Resources) -> Iterator[str]:
+    for workflow in resources.workflows.values():
+        for trigger in (workflow.spec.triggers.http or ()) if workflow.spec.triggers is not None else ():
+            if trigger.auth.hmac is not None:
+                reference = trigger.auth.hmac.secret_ref
+                with suppress(CredentialPending):
+                    yield (resources.credential(reference.name, reference.key) or "").strip()
 
 
 def scrub(value: Any, secrets: Collection[str]) -> Any:

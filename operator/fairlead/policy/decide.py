@@ -21,6 +21,7 @@ from fairlead.flow.schema import findings
 from fairlead.policy.budgets import bounds, run_budgets, unpriced
 from fairlead.policy.decision import Breach, Decision, Requirement, Snapshot
 from fairlead.policy.flows import flow_approvals, flow_breaches
+from fairlead.policy.images import Image, not_granted
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
 from fairlead.policy.pins import drift, pin_rules
 from fairlead.policy.rates import exceeded, rate_rules, tokens_exceeded, too_large
@@ -115,7 +116,7 @@ def rules(call: Call, snapshot: Snapshot) -> Decision | None:
         unknown = "the operator has not said yet which ClusterPolicies bind this namespace"
         return Decision("Wait", Stage.RULES, DecisionReason.POLICIES_UNKNOWN, unknown)
     if call.kind is CallKind.CONTAINER and not snapshot.image_granted:
-        missing = f"no Policy grants the image {call.target} to {snapshot.account} (spec.grants.images)"
+        missing = not_granted(Image(call.target), snapshot.account)
         return _deny(Stage.RULES, DecisionReason.FORBIDDEN, missing)
     pins = pin_rules(called_function(call, snapshot.tool), snapshot.policies)
     broken = _enforced(chain(call_rules(call, snapshot.scope, snapshot.policies), pins))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fairlead.api.conditions import is_true
 from fairlead.api.policy import Policy
+from fairlead.api.workflow import WorkflowSpec
 
 ANY_DIGEST = "@sha256:*"
 
@@ -21,6 +22,17 @@ class Image:
     def has_digest(self) -> bool:
         """Tell whether the name says which bytes it is."""
         return "@sha256:" in self.name
+
+
+def images_of(spec: WorkflowSpec) -> list[Image]:
+    """Return the images that a Workflow runs, in the order of its text, once each."""
+    steps = [*spec.steps, *(step for block in spec.blocks for step in block.steps)]
+    return [*dict.fromkeys(Image(step.container.image) for step in steps if step.container is not None)]
+
+
+def not_granted(image: Image, account: str) -> str:
+    """Return what to say where an image is not granted."""
+    return f"no Policy grants the image {image.name} to {account} (spec.grants.images)"
 
 
 def image_granted(policies: Iterable[Policy], account: str, image: Image) -> bool:

@@ -47,3 +47,11 @@ spec:
         "models": ["big", "small"],
         "tools": [{"tool": "t"}, {"tool": "u", "functions": ["x", "y"]}],
     }
+
+
+def test_images_of_container_steps_are_granted_as_they_are_written() -> None:
+    example = EXAMPLE.parent / "container"
+    found = manifests.read([example])
+    spec = found.of("Workflow")["word-count"].spec
+    written = yaml.safe_load((example / "policy.yaml").read_text(encoding="utf-8"))["spec"]["grants"]
+    assert least_policy("word-count", [spec], {})["spec"]["grants"] == written

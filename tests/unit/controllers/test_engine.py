@@ -177,3 +177,24 @@ def test_a_missing_engine_is_made_with_the_charts_defaults_and_never_overwritten
     ((rt, obj),) = made.create
     assert (rt.kind, obj["metadata"]["name"], obj["spec"]) == ("Engine", "default", {"storage": {"size": "1Gi"}})
     assert made.apply == ()
+
+
+def test_keys_of_triggers_are_mounted_as_credentials_are() -> None:
+    assert wanted_secrets([declared("Workflow"), declared("Tool")]) >= {"hooks", "tickets"}
+    without = declared("Workflow", changes={"spec.triggers": {"http": [{"name": "a", "auth": {"kubernetes": {}}}]}})
+    assert wanted_secrets([without]) == frozenset()
+
+
+def test_triggers_have_a_port_of_their_own_that_is_open() -> None:
+    (container,) = stateful_set()["spec"]["template"]["spec"]["containers"]
+    assert {"name": "hooks", "containerPort": 8444, "protocol": "TCP"} in container["ports"]
+    ports = named(planned(), "Service")["spec"]["ports"]
+    assert {"name": "hooks", "port": 8444, "targetPort": "hooks", "protocol": "TCP"} in ports
+    (rule,) = named(planned(), "NetworkPolicy")["spec"]["ingress"]
+    assert {"protocol": "TCP", "port": 8444} in rule["ports"]
+
+
+def test_nothing_goes_into_pods_of_steps_and_nothing_out() -> None:
+    closed = named(planned(), "NetworkPolicy", "fairlead-step")["spec"]
+    assert closed["podSelector"] == {"matchLabels": {"fairlead.dev/component": "step"}}
+    assert closed["policyTypes"] == ["Ingress", "Egress"] and not {"ingress", "egress"} & closed.keys()

@@ -13,6 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from tests.unit.engine.declared import Declared, tool
 from yarl import URL
 
+from fairlead.api.workflow import Workflow
 from fairlead.engine.credentials import destination, known_secrets, scrub
 from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge, public_socket
 from fairlead.engine.egress import check_url, host_port
@@ -394,6 +395,17 @@ def test_a_credential_is_one_header(credential: dict[str, str], expected: dict[s
 )
 def test_secrets_are_replaced_wherever_they_occur(value: object, expected: object) -> None:
     assert scrub(value, {TOKEN, f"{TOKEN}-and-more"}) == expected
+
+
+@pytest.mark.requirement("A23")
+def test_keys_of_triggers_are_secrets_too() -> None:
+    resources = Declared(tool("https://a.example.com/mcp"))
+    auth = {"hmac": {"secretRef": {"name": "hooks", "key": "secret"}, "header": "X-Signature"}}
+    triggers = {"http": [{"name": "paid", "auth": auth, "input": {}}]}
+    spec = {"steps": [{"name": "a", "transform": {"value": 1}}], "triggers": triggers}
+    resources.workflows = {"w": Workflow.model_validate({"metadata": {"name": "w"}, "spec": spec})}
+    resources.secrets = {("hooks", "secret"): "a-key-of-a-trigger"}
+    assert known_secrets(resources) == {"a-key-of-a-trigger"}
 
 
 def test_placeholders_are_no_secrets() -> None:

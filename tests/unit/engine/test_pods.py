@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.unit.controllers.restricted import violations
 from tests.unit.engine.gateworld import STEP, World
 
 from fairlead.api.engine import EngineSpec
 from fairlead.api.policy import Policy
+from fairlead.api.workflow import Workflow
+from fairlead.engine.authorized import Authorizations
 from fairlead.engine.gate import Gate
 from fairlead.engine.pods import PodRunner
 from fairlead.engine.pods.build import Beside, Owner, build, pod_name, too_large
@@ -20,6 +23,7 @@ from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
 from fairlead.flow.journal import RunUid
 from fairlead.kube.types import ResourceType
+from fairlead.policy.decision import Authorization
 from fairlead.stepfiles import MOST_INPUT, joined
 
 IMAGE = "example.com/python@sha256:" + "0" * 64
@@ -31,6 +35,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def asked(image: str = IMAGE, **request: Any) -> Call:
     given = {"image": image, "input": {"a": 1}} | request
     return Call(CallId(STEP, 1, CallIndex()), CallKind.CONTAINER, image, request=given)
+
+
+def test_a_pod_passes_pod_security_restricted() -> None:
+    assert violations(build(asked(script={"source": "x"}), OWNER, BESIDE)["spec"]) == []
 
 
 def test_a_pod_holds_nothing_that_its_code_could_misuse() -> None:
@@ -253,6 +261,22 @@ async def test_an_image_that_is_not_granted_never_runs(
     await world.make(asked(image))
     assert world.cluster.made == 0
     assert world.outcome()["reason"] == reason and words in world.outcome()["message"]
+
+
+async def test_a_workflow_is_authorized_only_with_its_images() -> None:
+    world = PodWorld()
+    container = {"image": IMAGE, "command": ["x"]}
+    spec = {"serviceAccountName": "triage", "steps": [{"name": "a", "container": container}]}
+    world.workflows = {"w": Workflow.model_validate({"metadata": {"name": "w"}, "spec": spec})}
+    fakes: Any = world
+    found = Authorizations(fakes, fakes, waited_for=lambda name: False, on_verdict=lambda name: None)
+    await found._check("w")
+    assert found.of("w") == Authorization("Allowed", message="triage has all 0 permissions")
+    world.policies = {}
+    await found._check("w")
+    verdict = found.of("w")
+    assert verdict is not None and verdict.verdict == "Denied"
+    assert verdict.message == f"no Policy grants the image {IMAGE} to triage (spec.grants.images)"
 
 
 async def test_a_tag_runs_where_the_engine_says_so_and_a_policy_names_it() -> None:
