@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,10 @@ Local = Annotated[bool, typer.Option("--local", help="A run of local mode.")]
 StoreFolder = Annotated[Path, typer.Option("--store", help="The folder of local mode's store.")]
 
 
+MARGIN_MS = 86_400_000
+"""Records are let go a day late at most."""
+
+
 class ExportFormat(StrEnum):
     """How records leave."""
 
@@ -32,13 +37,17 @@ class ExportFormat(StrEnum):
 
 @dataclass(slots=True)
 class Found:
-    """What there is to verify: chains by run, how far the cluster says that each goes, and the anchors."""
+    """What there is to verify: chains by run, how far the cluster says that each goes, and the anchors.
+
+    `whole` says that these are all chains of the store, also of runs whose objects are gone.
+    """
 
     namespace: str
     names: dict[str, str] = field(default_factory=dict)
     chains: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     heads: dict[str, AuditHead] = field(default_factory=dict)
     anchors: Sequence[Record] = ()
+    whole: bool = False
 
 
 @app.command("verify")
@@ -51,6 +60,7 @@ def verify(
 ) -> None:
     """Say whether records were changed, moved, added or removed, and which calls have no outcome."""
     from fairlead.engine.audit import verify_anchors, verify_run
+    from fairlead.engine.engine import AUDIT_MS
 
     found = _local(store, run) if local else _cluster(context, namespace, run)
     problems = 0
@@ -60,7 +70,8 @@ def verify(
         problems += len(wrong)
         print(f"{name}: {len(chain)} records" + ("" if wrong else ", as they were written"))
         print("".join(f"  {problem}\n" for problem in wrong), end="")
-    wrong = verify_anchors(found.anchors, found.chains)
+    kept_since_ms = int(time() * 1000) - AUDIT_MS + MARGIN_MS if found.whole else None
+    wrong = verify_anchors(found.anchors, found.chains, kept_since_ms=kept_since_ms)
     problems += len(wrong)
     print(f"anchors: {len(found.anchors)}" + ("" if wrong else ", as they were written"))
     print("".join(f"  {str(problem).replace('record', 'anchor', 1)}\n" for problem in wrong), end="")
@@ -165,6 +176,15 @@ async def _read(access: Access, run: str) -> Found:
             chains[uid] = (await access.engine(f"/v1/runs/{uid}/audit", token))["records"]
         except NotFound:
             chains[uid] = []
+    if not run:
+        found.whole = True
+        by_run: dict[str, list[Record]] = {}
+        async for page in _pages(access, 0):
+            for record in page:
+                by_run.setdefault(str(record.get("run")), []).append(record)
+        for uid in by_run.keys() - chains.keys():
+            found.names[uid] = f"{uid} (gone)"
+            chains[uid] = sorted(by_run[uid], key=lambda record: int(record.get("n", 0)))
     found.chains = chains
     found.anchors = (await access.engine("/v1/audit/anchors", token))["anchors"]
     return found

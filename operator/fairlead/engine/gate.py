@@ -372,8 +372,8 @@ class Gate:
         """Stage 13: append the outcome; of a call or run that the core has settled meanwhile, to the audit alone."""
         recorded = recorded_call(log, call)
         late = log.state.terminal is not None or recorded is None or recorded.settled
-        if late and not answered:
-            return
+        if late and not answered and recorded is not None and recorded.settled:
+            return  # of a call that nobody waits for any more the audit says that it was cut off
         data: dict[str, Any] = {
             "index": str(call.id.index),
             "status": "Failed" if outcome.error else "Succeeded",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,10 +28,12 @@ from fairlead.errors import InvalidSpec
 from fairlead.flow.children import bounded
 from fairlead.flow.journal import Draft, Entry
 from fairlead.flow.plan import Plan
-from fairlead.flow.recover import recover
+from fairlead.flow.recover import open_calls, outcome_unknown, recover
 from fairlead.flow.state import RunState, new_state
 from fairlead.policy.budgets import runs_over, windows_of
 from fairlead.policy.rules import binding
+
+_log = logging.getLogger(__name__)
 
 
 class Runner:
@@ -130,12 +133,28 @@ class Runner:
             log.append(*drafts)
 
     async def end(self, run: Run, draft: Draft) -> Sequence[Entry]:
-        """End a run by one entry, whatever it was doing; durable on return. A run that ended stays as it is."""
+        """End a run by one entry, whatever it was doing; durable on return. A run that ended stays as it is.
+
+        Of calls that were under way it is recorded that nobody knows what came of them.
+        """
         if not self._store.knows(run.uid):
             self._store.begin(run.uid, namespace=self._resources.namespace, name=run.name, workflow=run.workflow)
-        entries = self._store.append(run.uid, [draft])
+        entries = self._store.append(run.uid, [*await self._unknown(run), draft])
         await self._store.durable()
         return entries
+
+    async def _unknown(self, run: Run) -> list[Draft]:
+        """Return the outcomes of a run's open calls; none of a journal that cannot be understood."""
+        try:
+            state = run.log.state if run.log is not None else (await self.read(run)).state
+        except Exception:
+            if self._store.failed.is_set():
+                raise
+            _log.exception("a journal cannot be read back", extra={"run": run.uid})
+            return []
+        if state.terminal is not None:
+            return []
+        return [outcome_unknown(path, state.steps[path].attempt, call) for path, call in open_calls(state)]
 
     async def read(self, run: Run) -> ReadBack:
         """Return what the store knows of a run."""

@@ -160,7 +160,7 @@ async def test_whatever_is_done_to_a_chain_is_seen(
 async def test_a_chain_that_was_made_anew_does_not_fit_the_anchors(desk: ChildWorld) -> None:
     chain, anchored = await ran(desk)
     (problem,) = verify_anchors(anchored, {uid_of(RAW): resigned(edited(chain, 4))})
-    assert "had 8 other records" in problem.message
+    assert "had 8 records when it was made, and these are others" in problem.message
     (problem,) = verify_anchors(resigned([anchored[0], anchored[0]])[1:], {})
     assert "stands in its place" in problem.message
 

@@ -16,6 +16,8 @@ from fairlead.flow.journal import TERMINAL
 
 Record = Mapping[str, Any]
 
+_PARTS = ("n", "previous", "run", "type", "event", "at")
+_ANCHOR_PARTS = ("n", "previous", "run", "records", "head", "at")
 _TERMINAL = frozenset(kind.value for kind in TERMINAL)
 
 
@@ -38,29 +40,40 @@ def verify_run(run_uid: str, records: Sequence[Record], anchored: AuditHead | No
         records: its records as they were found, in their order.
         anchored: how far the chain went and its hash there, as the run's status says; None where nobody knows.
     """
-    return [*_links(run_uid, records), *_end(records, anchored), *_pairs(records)]
+    whole = [record for record in records if "n" in record]
+    return [*_links(run_uid, records), *_end(records, anchored), *_pairs(whole)]
 
 
-def verify_anchors(anchors: Sequence[Record], chains: Mapping[str, Sequence[Record]]) -> list[Problem]:
-    """Return what is wrong with the chain of anchors, and where they contradict the chains of runs that are there.
+def verify_anchors(
+    anchors: Sequence[Record], chains: Mapping[str, Sequence[Record]], *, kept_since_ms: int | None = None
+) -> list[Problem]:
+    """Return what is wrong with the chain of anchors, and where they contradict the chains of runs.
 
     Args:
         anchors: as they were found, in their order.
-        chains: the records of runs by UID; those of runs that are not in it are not looked at.
+        chains: the records of runs by UID.
+        kept_since_ms: Unix ms since which all records are kept, so that a run without any is missed; None where
+            `chains` has some of the runs only: then those that it has not are not looked at.
     """
     found = [*_links("", anchors)]
-    for anchor in anchors:
+    for anchor in anchors if not found else ():
         records = chains.get(anchor["run"])
-        if records is not None and not _holds(records, AuditHead(anchor["records"], anchor["head"])):
-            found.append(
-                Problem(anchor["n"], f"run {anchor['run']} had {anchor['records']} other records when it was made")
-            )
+        missed = kept_since_ms is not None and anchor["at"] >= kept_since_ms
+        if records is None and not missed:
+            continue
+        if not _holds(records or (), AuditHead(anchor["records"], anchor["head"])):
+            which = "and there are none" if not records else "and these are others"
+            said = f"run {anchor['run']} had {anchor['records']} records when it was made, {which}"
+            found.append(Problem(anchor["n"], said))
     return found
 
 
 def _links(run_uid: str, records: Sequence[Record]) -> Iterator[Problem]:
     previous = ""
     for number, record in enumerate(records, 1):
+        if absent := [part for part in (_PARTS if run_uid else _ANCHOR_PARTS) if part not in record]:
+            yield Problem(number, f"it has no {', '.join(absent)}: it is none of ours")
+            return
         if record["n"] != number:
             yield Problem(number, f"record {record['n']} stands in its place: one is missing, was added or moved")
             return
@@ -96,15 +109,24 @@ def _holds(records: Sequence[Record], head: AuditHead) -> bool:
 
 
 def _pairs(records: Sequence[Record]) -> Iterator[Problem]:
-    """Yield intents without an outcome in a run that has ended, and outcomes without an intent."""
+    """Yield intents without an outcome in a run that has ended, and outcomes without an intent.
+
+    Only of records that have their parts: of others `_links` has told.
+    """
     intents: dict[tuple[Any, ...], int] = {}
     ended = False
     for record in records:
-        place = tuple((record.get("where") or {}).get(key) for key in ("path", "attempt", "index"))
-        ended = ended or record["event"] in _TERMINAL
-        if record["type"] == AuditType.INTENT:
-            intents[place] = record["n"]
-        elif record["type"] == AuditType.OUTCOME and intents.pop(place, None) is None:
-            yield Problem(record["n"], "an outcome of a call without an intent")
+        where = record.get("where")
+        where = where if isinstance(where, Mapping) else {}
+        place = tuple(str(where.get(key)) for key in ("path", "attempt", "index"))
+        ended = ended or record.get("event") in _TERMINAL
+        match record.get("type"):
+            case AuditType.INTENT:
+                intents[place] = record["n"]
+            case AuditType.OUTCOME if intents.pop(place, None) is None:
+                yield Problem(record["n"], "an outcome of a call without an intent")
+            # A call that was open at a crash and may not be made again; what came of one that nobody waited for.
+            case AuditType.DENY | AuditType.LATE:
+                intents.pop(place, None)
     for number in intents.values() if ended else ():
         yield Problem(number, "the run has ended, and this call has no outcome")
