@@ -192,8 +192,10 @@ spec:
       window: {periodSeconds: 86400, tokens: 5000000, costUSD: "20.00", runs: 500}
       unknownPrice: Deny
     pins: Required
-    dataFlow: {untrustedToExternal: RequireApproval, approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1,
-        expiresAfterSeconds: 60, requester: Allowed}}
+    dataFlow:
+      untrustedToExternal: RequireApproval
+      static: Warn
+      approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1, expiresAfterSeconds: 60, requester: Allowed}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: ClusterPolicy
@@ -217,8 +219,10 @@ spec:
       window: {periodSeconds: 86400, tokens: 5000000, costUSD: "20.00", runs: 500}
       unknownPrice: Deny
     pins: Required
-    dataFlow: {untrustedToExternal: RequireApproval, approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1,
-        expiresAfterSeconds: 60, requester: Allowed}}
+    dataFlow:
+      untrustedToExternal: RequireApproval
+      static: Warn
+      approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1, expiresAfterSeconds: 60, requester: Allowed}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Approval

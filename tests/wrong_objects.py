@@ -118,6 +118,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
         "approval says who must approve: it goes with `untrustedToExternal: RequireApproval`",
     ),
     ("a flow without a word", "Policy", {"spec.rules.dataFlow": {}}, "untrustedToExternal: Required value"),
+    ("a word for static", "Policy", {"spec.rules.dataFlow.static": "Block"}, 'Unsupported value: "Block"'),
     ("an unknown trust", "Workflow", {"spec.input.trust": "Some"}, 'Unsupported value: "Some"'),
     ("an unknown reach", "Tool", {"spec.functions.1.reach": "Far"}, 'Unsupported value: "Far"'),
     ("a retry of nothing", "WorkflowRun", {"spec.retryFrom.run": REMOVED}, "spec.retryFrom.run: Required value"),

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e.installation import Fairlead, create_run, finished, ledger
+from tests.e2e.installation import Fairlead, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
     PORT,
     becomes,
     calls,
+    declare,
     engine,
     manifest,
     outcome,
@@ -91,3 +92,22 @@ def test_nor_does_another_step_that_was_handed_a_summary(team: Kubectl) -> None:
 def test_what_does_not_hold_both_leaves_as_ever(team: Kubectl) -> None:
     assert outcome(finished(team, create_run(team, "clean")))[0] == "Completed"
     assert "clean" in written(team)
+
+
+@pytest.mark.requirement("A36")
+def test_what_may_leak_is_told_before_and_refused_where_a_policy_says_so(team: Kubectl) -> None:
+    says = "step 'call' may send Confidential data from 'crm' after untrusted data from 'crm'"
+    told = becomes(team, "workflow", "steps", "DataFlowSafe", "False")
+    assert told["reason"] == "UntrustedToExternal" and says in told["message"]
+    becomes(team, "workflow", "agent", "DataFlowSafe", "False")
+    becomes(team, "workflow", "clean", "DataFlowSafe", "True")
+    strict = {"rules": {"dataFlow": {"untrustedToExternal": "Deny", "static": "Enforce"}}}
+    declare(team, manifest("Policy", "strict", strict))
+    effective = {"name": "strict", "mode": "Enforce"}
+    until("it binds", lambda: effective in team.get("workflow", "steps")["status"]["effectivePolicies"])
+    before = written(team)
+    reason, message = outcome(finished(team, create_run(team, "steps")))
+    assert reason == "InvalidWorkflow" and f"Policy strict, rule dataFlow.static: spec.steps[2].tool: {says}" in message
+    assert outcome(finished(team, create_run(team, "clean")))[0] == "Completed"
+    assert written(team) == [*before, "clean"]
+    team("delete", "policy", "strict")

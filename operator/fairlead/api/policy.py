@@ -212,6 +212,13 @@ class DataFlow(ApiModel):
         ),
     ]
     approval: ApprovalTerms | None = None
+    static: Annotated[
+        Literal["Enforce", "Warn"] | None,
+        Field(
+            description="What becomes of Workflows in which that may happen, before anything runs. Enforce: no run is "
+            "accepted. Warn: their condition DataFlowSafe says so (the default)."
+        ),
+    ] = None
 
 
 class Rules(ApiModel):

@@ -181,6 +181,13 @@ class AuditedReason(StrEnum):
     RECORDED = "Recorded"
 
 
+class DataFlowReason(StrEnum):
+    """Reasons of a Workflow's `DataFlowSafe`."""
+
+    NOTHING_LEAKS = "NothingLeaks"  # whatever its steps answer
+    UNTRUSTED_TO_EXTERNAL = "UntrustedToExternal"  # the message names the step, and from where the data come
+
+
 class EnforcedReason(StrEnum):
     """Reasons of a Policy's `Enforced`."""
 

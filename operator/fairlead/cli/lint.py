@@ -63,6 +63,22 @@ def check(found: Manifests) -> list[Problem]:
         if item.kind in ("Policy", "ClusterPolicy"):
             policy = as_policy(item.resource) if item.kind == "ClusterPolicy" else item.resource
             problems += [item.problem(wrong.path, wrong.message) for wrong in policy_problems(policy)]
+    return problems + _leaks(found)
+
+
+def _leaks(found: Manifests) -> list[Problem]:
+    """Return where data may leave, of Workflows that a Policy of the files accepts no run of for that."""
+    from fairlead.flow.worst import worst_of
+    from fairlead.policy.flows import forbidden_before
+    from fairlead.policy.rules import binding
+
+    problems = []
+    for item in found.items:
+        if item.kind != "Workflow":
+            continue
+        forbid = forbidden_before(binding(found.policies().values(), item.resource.metadata.labels))
+        leaks = worst_of(item.resource, found.of("Tool"), found.of("Workflow")).leaks if forbid else ()
+        problems += [item.problem(leak.path, f"{leak} ({forbid[0]}, rule dataFlow.static)") for leak in leaks]
     return problems
 
 

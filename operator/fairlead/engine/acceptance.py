@@ -80,6 +80,7 @@ def judge(
     given: Given | None,
     busy: Callable[[Workflow, str], str],
     over: Callable[[Workflow], str],
+    unsafe: Callable[[Workflow], str],
     seen_at_ms: int,
     now_ms: int,
     grace_ms: int = GRACE_MS,
@@ -93,6 +94,7 @@ def judge(
         given: what came of reading `inputFrom` or `retryFrom`; None when that was not tried.
         busy: who stands in the way of one more run of a Workflow with a concurrency key; "" when nobody does.
         over: which Policy's budget of runs is used up; "" for none.
+        unsafe: which Policy accepts no run because of where its data may go; "" for none.
         seen_at_ms: when the engine first saw the run.
         now_ms: Unix ms.
         grace_ms: how long to wait for what may still come.
@@ -114,6 +116,7 @@ def judge(
         or _bad_input(known, workflow, most=INPUT_BYTES if spec.input_from is None else INPUT_FROM_BYTES)
         or _not_authorized(authorization, until_ms if now_ms < until_ms else None)
         or _no_input(source, value)
+        or _unsafe(unsafe(workflow))
         or _over_budget(over(workflow))
         or _turn(known or {}, workflow, busy)
     )
@@ -181,6 +184,10 @@ def _not_authorized(authorization: Authorization | None, until_ms: int | None) -
     if until_ms is None:
         return refuse(RunReason.DENIED, authorization.message)
     return Wait(AcceptedReason.NOT_AUTHORIZED, authorization.message, until_ms)
+
+
+def _unsafe(found: str) -> Refuse | None:
+    return refuse(RunReason.INVALID_WORKFLOW, f"DataFlowUnsafe: {found}") if found else None
 
 
 def _over_budget(found: str) -> Refuse | None:

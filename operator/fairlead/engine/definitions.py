@@ -8,13 +8,15 @@ from typing import Any
 from fairlead.api.canonical import digest
 from fairlead.api.conditions import only_condition, timestamp
 from fairlead.api.policy import Policy
-from fairlead.api.reasons import AuthorizedReason
+from fairlead.api.reasons import AuthorizedReason, DataFlowReason
 from fairlead.api.workflow import Workflow
 from fairlead.engine.authorized import Authorizations
+from fairlead.engine.dataflows import DataFlows, told
 from fairlead.engine.roster import Roster
 from fairlead.engine.schedules import next_schedule_ms
 from fairlead.engine.seams import Resources
 from fairlead.engine.status import StatusWriter
+from fairlead.flow.worst import Leak
 from fairlead.policy.decision import Authorization
 from fairlead.policy.rules import binding
 
@@ -24,6 +26,7 @@ _AUTHORIZED = {
     "Unavailable": (None, AuthorizedReason.AUTHORIZER_UNAVAILABLE),
 }
 
+_CONDITIONS = ("Authorized", "DataFlowSafe")
 _OWN = ("runs", "revision", "nextScheduleTime", "effectivePolicies")
 
 
@@ -33,6 +36,7 @@ def workflow_status(
     runs: Mapping[str, int],
     *,
     policies: Iterable[Policy] = (),
+    leaks: tuple[Leak, ...] = (),
     previous: Mapping[str, Any],
     now_ms: int,
 ) -> dict[str, Any]:
@@ -43,6 +47,7 @@ def workflow_status(
         authorization: what was found out about its account.
         runs: `status.runs`.
         policies: those of the namespace.
+        leaks: where its data may leave.
         previous: the status as it stands; the transition time is kept from it.
         now_ms: Unix ms.
     """
@@ -53,6 +58,16 @@ def workflow_status(
         status,
         reason=reason,
         message=authorization.message,
+        now=timestamp(now_ms),
+        observed_generation=workflow.metadata.generation,
+    )
+    flow_reason = DataFlowReason.UNTRUSTED_TO_EXTERNAL if leaks else DataFlowReason.NOTHING_LEAKS
+    conditions += only_condition(
+        previous,
+        "DataFlowSafe",
+        not leaks,
+        reason=flow_reason.value,
+        message=told(leaks),
         now=timestamp(now_ms),
         observed_generation=workflow.metadata.generation,
     )
@@ -85,6 +100,7 @@ class WorkflowStatuses:
         resources: Resources,
         roster: Roster,
         authorizations: Authorizations,
+        flows: DataFlows,
         statuses: StatusWriter,
         *,
         clock: Callable[[], int],
@@ -93,6 +109,7 @@ class WorkflowStatuses:
         self._resources = resources
         self._roster = roster
         self._authorizations = authorizations
+        self._flows = flows
         self._statuses = statuses
         self._clock = clock
 
@@ -109,13 +126,21 @@ class WorkflowStatuses:
             return
         published = workflow.status.model_dump(by_alias=True, exclude_none=True) if workflow.status else {}
         engines: dict[str, Any] = {key: published[key] for key in _OWN if key in published}
-        engines["conditions"] = [c for c in published.get("conditions", ()) if c["type"] == "Authorized"]
+        engines["conditions"] = [c for c in published.get("conditions", ()) if c["type"] in _CONDITIONS]
 
         def compose(previous: Mapping[str, Any]) -> dict[str, Any]:
             current = self._resources.workflows.get(name, workflow)
             found = self._authorizations.of(name) or Authorization("Unavailable", message="being looked up again")
             runs, now_ms = self._roster.status(name), self._clock()
             policies = self._resources.policies.values()
-            return workflow_status(current, found, runs, policies=policies, previous=previous, now_ms=now_ms)
+            return workflow_status(
+                current,
+                found,
+                runs,
+                policies=policies,
+                leaks=self._flows.leaks(current),
+                previous=previous,
+                now_ms=now_ms,
+            )
 
         self._statuses.mark(workflow.metadata.uid, name, compose, published=engines)

@@ -135,19 +135,21 @@ class WorkflowEngine:
             waited_for=lambda workflow: bool(roster.waiting_for(workflow)),
             on_verdict=self._on_verdict,
         )
+        runner = Runner(
+            store,
+            resources=resources,
+            cluster=cluster,
+            gate=gate,
+            children=children,
+            approvals=self.approvals,
+            reporter=reporter,
+            clock=clock,
+        )
+        self._flows = runner.flows
         self.runs = Runs(
             store,
             resources=resources,
-            runner=Runner(
-                store,
-                resources=resources,
-                cluster=cluster,
-                gate=gate,
-                children=children,
-                approvals=self.approvals,
-                reporter=reporter,
-                clock=clock,
-            ),
+            runner=runner,
             authorization=self.authorizations.of,
             roster=roster,
             children=children,
@@ -159,7 +161,9 @@ class WorkflowEngine:
         self.sweeper = (
             Sweeper(store, resources=resources, cluster=cluster, roster=roster, clock=clock) if cluster else None
         )
-        self._workflows = WorkflowStatuses(resources, roster, self.authorizations, self._workflow_writer, clock=clock)
+        self._workflows = WorkflowStatuses(
+            resources, roster, self.authorizations, self._flows, self._workflow_writer, clock=clock
+        )
         self.schedules = (
             Schedules(store, resources=resources, cluster=cluster, on_made=self._workflows.mark, clock=clock)
             if cluster
@@ -280,6 +284,7 @@ class WorkflowEngine:
 
     def workflow_changed(self, names: Sequence[str]) -> None:
         """Take note that Workflows, or what they name, changed."""
+        self._flows.changed()
         self.authorizations.changed(names)
         for name in names:
             self.runs.workflow_changed(name)

@@ -13,6 +13,7 @@ from fairlead.engine.acceptance import Accept
 from fairlead.engine.approvals import Approvals
 from fairlead.engine.beginning import accepted_draft
 from fairlead.engine.children import Children
+from fairlead.engine.dataflows import DataFlows
 from fairlead.engine.demands import demanded
 from fairlead.engine.driver import Caller, drive
 from fairlead.engine.earlier import EarlierRuns
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Runner:
-    """Knows how to begin, load and drive a run; `runs.py` knows when."""
+    """Knows how to begin, load and drive a run; `runs.py` knows when. `flows` is what data may come to."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Runner:
         reporter: Reporter,
         clock: Callable[[], int],
     ) -> None:
+        self.flows = DataFlows(resources)
         self._cluster = cluster
         self._store = store
         self._resources = resources

@@ -293,6 +293,7 @@ class Runs:
             given=given,
             busy=self._turns.busy,
             over=self._runner.over_budget,
+            unsafe=self._runner.flows.objection,
             seen_at_ms=run.seen_at_ms,
             now_ms=self._clock(),
             grace_ms=self._options.grace_ms,

@@ -65,3 +65,14 @@ def returned(function: Function | None) -> Label:
     trust = returns.trust if returns is not None and returns.trust is not None else "Untrusted"
     sensitivity = returns.sensitivity if returns is not None and returns.sensitivity is not None else "Internal"
     return Label(trust == "Untrusted", SENSITIVITIES.index(sensitivity))
+
+
+def leaves(label: Label, function: Function | None) -> bool:
+    """Tell whether a call takes untrusted and confidential data to where it cannot be had back from.
+
+    `function` is what a Tool is called for; None for models, whose answers stay here, and for Workflows, whose own
+    calls are looked at with the same label.
+    """
+    if function is None or not label.untrusted or label.sensitivity < SENSITIVITIES.index("Confidential"):
+        return False
+    return function.reach != "Internal" or function.effect == "Irreversible"

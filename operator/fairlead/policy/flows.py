@@ -10,21 +10,22 @@ from collections.abc import Iterable, Iterator
 
 from fairlead.api.policy import CallRule, Policy
 from fairlead.api.tool import Function
-from fairlead.flow.labels import SENSITIVITIES, Label
-from fairlead.policy.decision import Breach, Requirement
+from fairlead.flow.labels import Label, leaves
+from fairlead.policy.decision import Breach, Requirement, spoken
 
 RULE = "dataFlow"
 
 
-def leaves(label: Label, function: Function | None) -> bool:
-    """Tell whether a call takes untrusted and confidential data to where it cannot be had back from.
-
-    `function` is what a Tool is called for; None for models, whose answers stay here, and for Workflows, whose own
-    calls are looked at with the same label.
-    """
-    if function is None or not label.untrusted or label.sensitivity < SENSITIVITIES.index("Confidential"):
-        return False
-    return function.reach != "Internal" or function.effect == "Irreversible"
+def forbidden_before(policies: Iterable[Policy]) -> list[str]:
+    """Return the Policies, as people say them, that accept no run of a Workflow in which data may leave so."""
+    return [
+        spoken(policy.metadata.name)
+        for policy in policies
+        if policy.spec.mode != "Audit"
+        and policy.spec.rules is not None
+        and policy.spec.rules.data_flow is not None
+        and policy.spec.rules.data_flow.static == "Enforce"
+    ]
 
 
 def flow_breaches(label: Label, function: Function | None, policies: Iterable[Policy]) -> Iterator[Breach]:

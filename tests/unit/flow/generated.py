@@ -107,7 +107,7 @@ def _dice(seed: str, sides: int) -> int:
 
 
 @st.composite
-def plans(draw: Draw, *, functions: tuple[str, ...] = tuple(FUNCTIONS), cleaning: bool = True) -> Plan:
+def specs(draw: Draw, *, functions: tuple[str, ...] = tuple(FUNCTIONS), cleaning: bool = True) -> dict[str, Any]:
     """Draw a workflow: blocks that use the blocks before them, loops, branches, retries, handlers and a `finally`."""
     blocks: list[dict[str, Any]] = []
     for name in ("inner", "outer"):
@@ -115,7 +115,12 @@ def plans(draw: Draw, *, functions: tuple[str, ...] = tuple(FUNCTIONS), cleaning
     main = draw(bodies(("inner", "outer"), functions, most=4))
     if cleaning and draw(st.integers(0, 3)) == 0:
         main["finally"] = draw(st.sampled_from(["inner", "outer"]))
-    return plan_of(main.pop("steps"), blocks=blocks, limits={"steps": 120}, **main)
+    return {"blocks": blocks, "limits": {"steps": 120}, **main}
+
+
+def plans(*, functions: tuple[str, ...] = tuple(FUNCTIONS), cleaning: bool = True) -> st.SearchStrategy[Plan]:
+    """Draw a workflow, ready to run."""
+    return specs(functions=functions, cleaning=cleaning).map(lambda spec: plan_of(**spec))
 
 
 @st.composite

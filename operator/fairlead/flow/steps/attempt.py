@@ -174,8 +174,9 @@ class Attempt:
         index: CallIndex | None = None,
         function: str = "",
         offered: bool = True,
+        label: Label | None = None,
     ) -> CallState | None:
-        """Return the settled call, or None after asking for it.
+        """Return the settled call, or None after asking for it. `label` is what led to it, if not all of the step.
 
         Raises:
             Nondeterminism: something else was recorded under this index.
@@ -189,7 +190,7 @@ class Attempt:
             request=request,
             offered=offered,
             deadline_ms=self.deadline_ms,
-            label=self.state.context,
+            label=label if label is not None else self.state.context,
         )
         known = self.recorded(index)
         if known is not None and known.digest and known.digest != call.digest:
@@ -201,6 +202,16 @@ class Attempt:
         elif not self.held(str(index)):
             self.wanted.append(call)
         return None
+
+    @property
+    def given(self) -> Label:
+        """Return the label of what the step was begun with.
+
+        That is all that leads to the call of a step that makes one: it is the same in every attempt, and that another
+        attempt follows tells no more than that a call failed.
+        """
+        inputs = self.state.inputs
+        return self.state.control.join(inputs.label) if inputs is not None else self.state.control
 
     def ask_people(self, terms: ApprovalTerms, message: str) -> bool:
         """Ask for the approval of the step itself; return False where nobody could give it."""

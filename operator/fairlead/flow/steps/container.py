@@ -19,7 +19,7 @@ def inputs(definition: ContainerStep, evaluator: Evaluator, setting: Setting) ->
 def advance(definition: ContainerStep, attempt: Attempt) -> Result | None:
     """Run the pod, and check what it left."""
     spec = definition.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"input", "output"})
-    call = attempt.ask(CallKind.CONTAINER, definition.image, spec | {"input": attempt.inputs})
+    call = attempt.ask(CallKind.CONTAINER, definition.image, spec | {"input": attempt.inputs}, label=attempt.given)
     if call is None:
         return None
     if call.error:

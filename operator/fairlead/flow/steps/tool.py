@@ -17,7 +17,7 @@ def inputs(definition: ToolCall, evaluator: Evaluator, setting: Setting) -> Any:
 def advance(definition: ToolCall, attempt: Attempt) -> Result | None:
     """Call the function."""
     request = {"arguments": attempt.inputs}
-    call = attempt.ask(CallKind.TOOL, definition.tool, request, function=definition.function)
+    call = attempt.ask(CallKind.TOOL, definition.tool, request, function=definition.function, label=attempt.given)
     if call is None:
         return None
     return Failed(call.error) if call.error else Succeeded(call.result)

@@ -16,7 +16,7 @@ def inputs(definition: ChildCall, evaluator: Evaluator, setting: Setting) -> Any
 
 def advance(definition: ChildCall, attempt: Attempt) -> Result | None:
     """Start the child and wait for its end."""
-    call = attempt.ask(CallKind.WORKFLOW, definition.workflow, {"input": attempt.inputs})
+    call = attempt.ask(CallKind.WORKFLOW, definition.workflow, {"input": attempt.inputs}, label=attempt.given)
     if call is None:
         return None
     return Failed(call.error) if call.error else Succeeded(call.result)
