@@ -122,6 +122,12 @@ async def test_a_server_that_only_a_cluster_would_run_needs_a_stand_in(cli: Cli)
     assert "Model slow: on a cluster the operator runs the server; name a stand-in" in said.err
 
 
+async def test_a_workflow_with_a_container_needs_a_cluster_and_says_so_at_once(cli: Cli) -> None:
+    done = await cli.run("run", SERVERS.parent / "container", "--input", "text=a b")
+    assert done.code == 2
+    assert "count: containers run on a cluster only" in done.err
+
+
 async def test_a_missing_secret_is_said_and_nothing_else_is_sent(cli: Cli) -> None:
     model = ours(
         "Model",

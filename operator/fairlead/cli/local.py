@@ -109,6 +109,19 @@ def servers_of(workflow: Workflow, found: Manifests) -> set[Server]:
     return {(kind, name) for kind, name in servers if name in found.of(kind)}
 
 
+def refuse_containers(workflow: Workflow) -> None:
+    """Say early that a Workflow needs pods. One that only a child run would need is refused by the engine.
+
+    Raises:
+        CommandFailed: it has a container step.
+    """
+    steps = [*workflow.spec.steps, *(step for block in workflow.spec.blocks for step in block.steps)]
+    names = [step.name for step in steps if step.container is not None]
+    if names:
+        words = f"{', '.join(names)}: containers run on a cluster only; this Workflow cannot run without one"
+        raise CommandFailed(Exit.USAGE, words)
+
+
 def refuse_unreachable(servers: set[Server], found: Manifests, environment: Environment) -> None:
     """Say early which servers only a cluster would run.
 

@@ -112,6 +112,7 @@ async def _run(
             print(f"run {name} has ended before; it is not executed again", file=sys.stderr)
             return earlier
         wanted = local.servers_of(workflow, found)
+        local.refuse_containers(workflow)
         local.refuse_unreachable(wanted, found, environment)
         async with standins.running(environment, wanted=wanted, store=folder) as addresses:
             resources.use(addresses, environment)
