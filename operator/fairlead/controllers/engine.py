@@ -31,14 +31,25 @@ class Secrets:
 
 
 def wanted_secrets(users: Iterable[Object]) -> frozenset[str]:
-    """Return the names of the Secrets of these Tools, Models and Workflows: credentials, and keys of HTTP triggers."""
-    holders: list[Object] = []
+    """Return the names of the Secrets of these Tools, Models and Workflows: credentials, and keys of HTTP triggers.
+
+    An object that cannot be right has its own verdict; here it names nothing, and stops nobody else's.
+    """
+    found = set()
     for user in users:
         spec = user.get("spec", {})
-        holders.append(spec.get("credential") or {})
-        triggers = (spec.get("triggers") or {}).get("http") or []
-        holders += (trigger.get("auth", {}).get("hmac") or {} for trigger in triggers)
-    return frozenset(holder["secretRef"]["name"] for holder in holders if holder.get("secretRef"))
+        triggers = _at(spec, "triggers", "http")
+        found.add(str(_at(spec, "credential", "secretRef", "name") or ""))
+        for trigger in triggers if isinstance(triggers, list) else ():
+            found.add(str(_at(trigger, "auth", "hmac", "secretRef", "name") or ""))
+    return frozenset(name for name in found if name)
+
+
+def _at(value: Any, *keys: str) -> Any:
+    """Return what stands there, as far as it is a text or a list; "" for anything else."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str | list) else ""
 
 
 def gather_secrets(wanted: frozenset[str], *, stateful_set: Object | None, changed_seconds_ago: float) -> Secrets:

@@ -67,9 +67,12 @@ def _engine_verdict(engine: Object | None) -> Verdict:
 
 
 def _functions(tool: Object) -> set[str]:
-    return {function["name"] for function in tool.get("spec", {}).get("functions", []) if "name" in function}
+    functions = (tool.get("spec") or {}).get("functions")
+    named = functions if isinstance(functions, list) else []
+    return {str(one["name"]) for one in named if isinstance(one, Mapping) and "name" in one}
 
 
 def _input_schema(workflow: Object) -> Mapping[str, Any] | None:
-    schema = (workflow.get("spec", {}).get("input") or {}).get("schema")
+    given = (workflow.get("spec") or {}).get("input")
+    schema = given.get("schema") if isinstance(given, Mapping) else None
     return schema if isinstance(schema, Mapping) else None

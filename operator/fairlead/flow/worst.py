@@ -7,7 +7,7 @@ a denial by data flow. What is not safe here may still be fine in each run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -22,6 +22,9 @@ from fairlead.flow.template import expressions_in
 
 MAIN = ""
 _DEEPEST = 20
+MOST_CHILDREN = 200
+"""So many child runs are looked at; of more than these everything is expected."""
+
 _CONFIDENTIAL = SENSITIVITIES.index("Confidential")
 
 Place = tuple[str, str]
@@ -77,6 +80,7 @@ def worst_of(
     *,
     given: Flow | None = None,
     above: tuple[str, ...] = (),
+    known: dict[tuple[str, Flow], Worst] | None = None,
 ) -> Worst:
     """Return the worst labels of a Workflow's runs.
 
@@ -86,10 +90,13 @@ def worst_of(
         workflows: those that exist, for child runs.
         given: what led to the run, where it is a child.
         above: the Workflows that run it, outermost first.
+        known: what was found of child runs already, by Workflow and what led to them.
     """
     spec = workflow.spec
     start = Flow(of_input(workflow, None), untrusted=frozenset({"the input"})) if _is_told(workflow) else NOTHING
-    walk = _Walk(spec, tools, workflows, start.join(given or NOTHING), (*above, workflow.metadata.name))
+    blocks, known = {block.name: block for block in spec.blocks}, known if known is not None else {}
+    led = start.join(given or NOTHING)
+    walk = _Walk(spec, tools, workflows, led, (*above, workflow.metadata.name), blocks, known)
     before: object = None
     while before != (before := walk.go_over()):
         pass
@@ -102,6 +109,15 @@ def _is_told(workflow: Workflow) -> bool:
     return of_input(workflow, None) != TRUSTED
 
 
+@dataclass(frozen=True, slots=True)
+class _Reads:
+    """What some expressions read: the input, all steps as one, steps by name."""
+
+    input: bool
+    any_step: bool
+    steps: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class _Walk:
     spec: WorkflowSpec
@@ -109,10 +125,16 @@ class _Walk:
     workflows: Mapping[str, Workflow]
     given: Flow
     above: tuple[str, ...]
+    blocks: Mapping[str, Block]
+    known: dict[tuple[str, Flow], Worst]
     controls: dict[str, Flow] = field(default_factory=dict)
     contexts: dict[Place, Flow] = field(default_factory=dict)
     outputs: dict[Place, Flow] = field(default_factory=dict)
     leaks: dict[str, Leak] = field(default_factory=dict)
+    lists: dict[str, Flow] = field(default_factory=dict)
+    names: dict[str, Flow] = field(default_factory=dict)
+    any_step: Flow = NOTHING
+    reads: dict[str, _Reads] = field(default_factory=dict)
 
     def go_over(self) -> tuple[dict[str, Flow], dict[Place, Flow], dict[Place, Flow]]:
         """Look at every step once more, with what is known by now."""
@@ -120,7 +142,7 @@ class _Walk:
             for index, step in enumerate(steps):
                 self._step(name, f"{path}.steps[{index}]", step)
         if self.spec.finally_ is not None:
-            self._reach(self.spec.finally_, self._all(MAIN))
+            self._reach(self.spec.finally_, self.lists.get(MAIN, NOTHING))
         return dict(self.controls), dict(self.contexts), dict(self.outputs)
 
     def output_of(self, name: str) -> Flow:
@@ -128,7 +150,7 @@ class _Walk:
         steps, output = self._list(name)
         if output is None:
             return self._out(name, steps[-1].name)
-        return self._reads(name, expressions_in(output))
+        return self._read(name, self._reads_at(f"{name}.output", lambda: _texts(output)))
 
     def _lists(self) -> Iterator[tuple[str, str, Sequence[Step]]]:
         yield MAIN, "spec", self.spec.steps
@@ -138,23 +160,19 @@ class _Walk:
     def _list(self, name: str) -> tuple[Sequence[Step], object]:
         if name == MAIN:
             return self.spec.steps, self.spec.output
-        block = self._blocks[name]
+        block = self.blocks[name]
         return block.steps, block.output
 
-    @property
-    def _blocks(self) -> dict[str, Block]:
-        return {block.name: block for block in self.spec.blocks}
-
     def _step(self, where: str, path: str, step: Step) -> None:
-        place, blocks = (where, step.name), self._blocks
+        place, blocks = (where, step.name), self.blocks
         control = self.controls.get(where, NOTHING)
-        if step.when is not None:
-            control = control.join(self._reads(where, [step.when]))
+        when = step.when
+        if when is not None:
+            control = control.join(self._read(where, self._reads_at(f"{path}.when", lambda: [when])))
         loops = step.for_each is not None or step.repeat is not None
         known = self.contexts.get(place, NOTHING) if loops else NOTHING
         read = control.join(known)
-        for site in sites_of(step, path, blocks, UNKNOWN):
-            read = read.join(self._reads(where, [site.value] if site.bare else expressions_in(site.value)))
+        read = read.join(self._read(where, self._reads_at(path, lambda: _expressions(step, path, blocks))))
         if step.wait is not None and step.wait.signal is not None:
             read = read.join(Flow(TOLD, untrusted=frozenset({f"the signal '{step.wait.signal.name}'"})))
         context, brought = read, control
@@ -164,12 +182,16 @@ class _Walk:
             context = reduce(Flow.join, self._calls(step, context, path), context)
         for call in block_calls(step, path, blocks):
             if call.block in blocks:
-                inside = context.join(self._all(call.block)).join(self.output_of(call.block))
+                inside = context.join(self.lists.get(call.block, NOTHING)).join(self.output_of(call.block))
                 self._reach(call.block, inside if self._tells(step, blocks[call.block]) else context)
                 context = inside
-        self._grow(self.contexts, place, context)
+        self.contexts[place] = self.contexts.get(place, NOTHING).join(context)
+        self.lists[where] = self.lists.get(where, NOTHING).join(context)
         plain = step_kind(step) in CALLED and not loops and step.on_error is None and not self._is_graph(where)
-        self._grow(self.outputs, place, brought if plain else context)
+        output = brought if plain else context
+        self.outputs[place] = self.outputs.get(place, NOTHING).join(output)
+        self.names[step.name] = self.names.get(step.name, NOTHING).join(output)
+        self.any_step = self.any_step.join(output)
 
     def _tells(self, step: Step, block: Block) -> bool:
         """Tell whether a step of a block may learn from those beside it otherwise than by reading them.
@@ -211,7 +233,12 @@ class _Walk:
         child = self.workflows.get(name)
         if child is None or name in self.above or len(self.above) > _DEEPEST:
             return led.join(Flow(WORST, frozenset({f"Workflow {name}"}), frozenset({f"Workflow {name}"})))
-        found = worst_of(child, self.tools, self.workflows, given=led, above=self.above)
+        found = self.known.get((name, led))
+        if found is None:
+            if len(self.known) >= MOST_CHILDREN:
+                return self._child("", led, path, step)
+            found = worst_of(child, self.tools, self.workflows, given=led, above=self.above, known=self.known)
+            self.known[name, led] = found
         for leak in found.leaks:
             self.leaks.setdefault(path, Leak(path, step.name, leak.untrusted, leak.confidential))
         flow = found.output
@@ -225,45 +252,60 @@ class _Walk:
         if function is not None and leaves(led.label, function):
             self.leaks[path] = Leak(path, step.name, tuple(sorted(led.untrusted)), tuple(sorted(led.confidential)))
 
-    def _reads(self, where: str, expressions: Sequence[str]) -> Flow:
-        found = NOTHING
-        for expression in expressions:
-            try:
-                references = compile_expression(expression).references
-            except ExpressionError:
-                continue  # told by the checks
-            for reference in references:
-                if reference.root == "input":
-                    found = found.join(self.given)
-                elif reference.root == "steps":
-                    names = reference.members[:1] or tuple(step.name for _, _, steps in self._lists() for step in steps)
-                    for name in names:
-                        found = found.join(self._out(where, name))
+    def _reads_at(self, path: str, expressions: Callable[[], Iterable[str]]) -> _Reads:
+        """Return what is read at a place; its expressions are looked at once."""
+        known = self.reads.get(path)
+        if known is None:
+            known = self.reads[path] = _reads_of(expressions())
+        return known
+
+    def _read(self, where: str, reads: _Reads) -> Flow:
+        found = self.given if reads.input else NOTHING
+        if reads.any_step:
+            found = found.join(self.any_step)
+        for name in reads.steps:
+            found = found.join(self._out(where, name))
         return found
 
     def _out(self, where: str, name: str) -> Flow:
         """Return what reading a step can bring: that of this list, else of any list that has one of this name."""
-        if (where, name) in self.outputs:
-            return self.outputs[where, name]
-        found = NOTHING
-        for (_, step), flow in self.outputs.items():
-            found = found.join(flow) if step == name else found
-        return found
-
-    def _all(self, name: str) -> Flow:
-        found = NOTHING
-        for (where, _), flow in self.contexts.items():
-            found = found.join(flow) if where == name else found
-        return found
+        known = self.outputs.get((where, name))
+        return known if known is not None else self.names.get(name, NOTHING)
 
     def _reach(self, block: str, led: Flow) -> None:
-        self._grow(self.controls, block, led)
+        self.controls[block] = self.controls.get(block, NOTHING).join(led)
 
     def _is_graph(self, where: str) -> bool:
-        return (self.spec.order if where == MAIN else self._blocks[where].order) == "Graph"
+        return (self.spec.order if where == MAIN else self.blocks[where].order) == "Graph"
 
-    def _grow(self, known: dict[str, Flow] | dict[Place, Flow], key: object, more: Flow) -> None:
-        known[key] = known.get(key, NOTHING).join(more)  # type: ignore[index,call-overload]  # the key's own type
+
+def _expressions(step: Step, path: str, blocks: Mapping[str, Block]) -> Iterator[str]:
+    for site in sites_of(step, path, blocks, UNKNOWN):
+        yield from [site.value] if site.bare else _texts(site.value)
+
+
+def _reads_of(expressions: Iterable[str]) -> _Reads:
+    names: dict[str, None] = {}
+    of_input = any_step = False
+    for expression in expressions:
+        try:
+            references = compile_expression(expression).references
+        except ExpressionError:
+            continue  # told by the checks
+        for reference in references:
+            of_input = of_input or reference.root == "input"
+            if reference.root == "steps":
+                any_step = any_step or not reference.members
+                names.update(dict.fromkeys(reference.members[:1]))
+    return _Reads(of_input, any_step, tuple(names))
+
+
+def _texts(value: object) -> list[str]:
+    """Return the expressions of a value; none of one that cannot be read, of which the checks tell."""
+    try:
+        return expressions_in(value)
+    except ExpressionError:
+        return []
 
 
 def _function(tools: Mapping[str, Tool], tool: str, name: str) -> Function | None:

@@ -14,7 +14,7 @@ from tests.unit.flow.world import Driver, accepted, plan_of, tool
 
 from fairlead.api.workflow import Workflow
 from fairlead.flow.labels import TRUSTED, WORST, Label
-from fairlead.flow.worst import MAIN, worst_of
+from fairlead.flow.worst import MAIN, MOST_CHILDREN, worst_of
 
 Step = dict[str, Any]
 SENDS = [
@@ -146,6 +146,29 @@ def test_of_what_does_not_exist_everything_is_expected() -> None:
 def test_a_workflow_that_runs_itself_comes_to_an_end() -> None:
     again = flow({"name": "again", "workflow": {"workflow": "flow"}, "when": "false"}, name="flow")
     assert worst_of(again, TOOLS, {"flow": again}).leaks == []
+
+
+def test_children_of_children_are_looked_at_once_each() -> None:
+    def twice(child: str) -> list[Step]:
+        return [{"name": f"s{n}", "workflow": {"workflow": child}} for n in range(3)]
+
+    line = {f"w{n}": flow(*twice(f"w{n + 1}"), name=f"w{n}") for n in range(15)} | {"w15": flow(CUSTOMER, name="w15")}
+    known: dict[Any, Any] = {}
+    assert worst_of(line["w0"], TOOLS, line, known=known).leaks == []
+    assert len(known) < 60, "three of three of three would be millions"
+
+
+def test_of_too_many_children_everything_is_expected() -> None:
+    children = {f"w{n}": flow(value("a", 1), name=f"w{n}") for n in range(MOST_CHILDREN + 1)}
+    asks = [{"name": f"s{n}", "workflow": {"workflow": f"w{n}"}} for n in range(MOST_CHILDREN + 1)]
+    rest = [{"name": "rest", "steps": asks[150:]}]
+    found = worst_of(flow(*asks[:150], {"name": "last", "block": "rest"}, blocks=rest), TOOLS, children)
+    assert found.contexts[MAIN, "s0"] == TRUSTED
+    assert found.contexts["rest", f"s{MOST_CHILDREN}"] == WORST
+
+
+def test_an_expression_that_cannot_be_read_is_told_by_the_checks_and_breaks_nothing() -> None:
+    assert worst_of(flow(value("a", "$( input"), value("b", "$( ((( )"), output="$( x"), TOOLS, {}).leaks == []
 
 
 def test_contexts_are_those_of_what_is_read() -> None:
