@@ -5,7 +5,6 @@ A store of its own keeps what a killed run had finished until it is continued, w
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -78,11 +77,13 @@ async def audit_of(folder: Path, name: str) -> tuple[dict[str, str], dict[str, l
     Raises:
         CommandFailed: there is no such run.
     """
+    from fairlead.engine.audit import readable
+
     async with _opened(folder, name) as (store, _):
         rows = await store.runs()
         names: dict[str, str] = {row.uid: row.name for row in rows}
-        chains = {str(row.uid): [json.loads(record) for record in await store.audit_of(row.uid)] for row in rows}
-        return names, chains, [json.loads(anchor) for anchor in await store.anchors()]
+        chains = {str(row.uid): [readable(record) for record in await store.audit_of(row.uid)] for row in rows}
+        return names, chains, [readable(anchor) for anchor in await store.anchors()]
 
 
 @asynccontextmanager

@@ -59,6 +59,7 @@ def test_a_run_as_it_was_written_is_sound(folder: Path) -> None:
         ("DELETE FROM audit WHERE n > 2", "had 4 records when it was made, and these are others"),
         ("DELETE FROM audit WHERE n = 2", "record 2: record 3 stands in its place"),
         ("UPDATE audit SET n = 9 WHERE n = 2", "one is missing, was added or moved"),
+        ("UPDATE audit SET record = x'00' WHERE n = 2", "record 2: it has no n, previous, run"),
     ],
 )
 def test_a_file_that_somebody_was_at_is_not(

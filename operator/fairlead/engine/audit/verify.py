@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from fairlead.engine.audit.records import AuditType, record_hash
 from fairlead.engine.audit.trail import AuditHead
 from fairlead.flow.journal import TERMINAL
@@ -30,6 +32,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"record {self.number}: {self.message}" if self.number else self.message
+
+
+def readable(record: bytes) -> Record:
+    """Return a record as it stands in the store; an empty one, in which everything is missing, of what is no record."""
+    try:
+        found = orjson.loads(record)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def verify_run(run_uid: str, records: Sequence[Record], anchored: AuditHead | None) -> list[Problem]:
