@@ -203,8 +203,9 @@ def test_what_a_thief_of_the_engines_token_makes_of_pods(administrator: Kubectl,
             spec = {key: value for key, value in (pod()["spec"] | change).items() if value is not None}
             assert words in tries(thief, pod() | {"spec": spec}), name
         other = pod()
-        other["metadata"] |= {"name": "innocent"}
-        assert "never does CREATE on pods" in tries(thief, other)
+        other["metadata"] = {"name": "innocent"}
+        said = tries(thief, other)  # by either of two policies
+        assert "never does CREATE on pods" in said or "says that it is one" in said
         somebody = tries(team, pod())
         assert "made by Fairlead's workloads only" in somebody, "nobody takes the name of a step's pod"
 
