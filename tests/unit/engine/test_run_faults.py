@@ -179,7 +179,8 @@ async def test_the_workflow_says_what_its_account_misses(world: World) -> None:
     async with world.engine():
         await world.until(lambda: bool(world.sink.of("w", "Workflow")))
     status = world.sink.of("w", "Workflow")[-1]
-    (condition,) = status["conditions"]
+    condition, flow = status["conditions"]
+    assert (flow["type"], flow["status"]) == ("DataFlowSafe", "True")
     assert (condition["type"], condition["status"], condition["reason"]) == ("Authorized", "False", "MissingGrants")
     assert "invoke on toolfunctions/desk.read or invoke on tools/desk" in condition["message"]
     assert status["revision"].startswith("sha256:")
