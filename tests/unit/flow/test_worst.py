@@ -171,6 +171,36 @@ def test_an_expression_that_cannot_be_read_is_told_by_the_checks_and_breaks_noth
     assert worst_of(flow(value("a", "$( input"), value("b", "$( ((( )"), output="$( x"), TOOLS, {}).leaks == []
 
 
+AGAIN = {"name": "again", "workflow": {"workflow": "flow", "input": {"text": BOTH}}, "when": "input.text == ''"}
+
+
+@pytest.mark.requirement("A36")
+def test_what_a_workflow_hands_to_itself_may_leak_there() -> None:
+    itself = flow(FETCH, CUSTOMER, send("$( input.text )"), AGAIN)
+    assert [str(leak) for leak in worst_of(itself, TOOLS, {"flow": itself}).leaks] == [f"step 'again' {SAYS}"]
+
+
+@pytest.mark.requirement("A36")
+def test_so_it_does_by_way_of_another() -> None:
+    itself = flow(
+        FETCH, CUSTOMER, send("$( input.text )"), AGAIN | {"workflow": {"workflow": "between", "input": {"text": BOTH}}}
+    )
+    back = {"name": "back", "workflow": {"workflow": "flow", "input": {"text": "$( input.text )"}}}
+    others = {"flow": itself, "between": flow(back, name="between")}
+    assert [str(leak) for leak in worst_of(itself, TOOLS, others).leaks] == [f"step 'again' {SAYS}"]
+
+
+@pytest.mark.requirement("A36")
+def test_what_is_not_looked_at_any_more_may_leak() -> None:
+    line = {f"w{n}": flow({"name": "s", "workflow": {"workflow": f"w{n + 1}"}}, name=f"w{n}") for n in range(30)}
+    assert worst_of(line["w0"], TOOLS, line | {"w30": flow(CUSTOMER, name="w30")}).leaks != [], "too deep"
+    children = {f"c{n}": flow(value("a", 1), name=f"c{n}") for n in range(MOST_CHILDREN + 1)}
+    asks = [{"name": f"s{n}", "workflow": {"workflow": f"c{n}"}} for n in range(MOST_CHILDREN + 1)]
+    rest = [{"name": "rest", "steps": asks[150:]}]
+    found = worst_of(flow(*asks[:150], {"name": "last", "block": "rest"}, blocks=rest), TOOLS, children)
+    assert f"s{MOST_CHILDREN}" in {leak.step for leak in found.leaks}, "too many"
+
+
 def test_contexts_are_those_of_what_is_read() -> None:
     found = worst_of(flow(FETCH, CUSTOMER, value("both", BOTH), value("own", "x")), TOOLS, {})
     assert [found.contexts[MAIN, name] for name in ("web", "crm", "both", "own")] == [WEB, CRM, WORST, TRUSTED]
