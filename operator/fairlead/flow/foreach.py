@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.workflow import ForEach, StepLimits
+from fairlead.flow.calls import CallError
 from fairlead.flow.evaluation import PlaceEvaluator
 from fairlead.flow.journal import EntryKind, Path
 from fairlead.flow.members import Member, begun, follow
@@ -80,7 +81,7 @@ def _over(
     follow(walk, here, member, upcoming=f"{started}]" if more else None, deadline_ms=deadline_ms, drain=ending)
     if here.open or walk.records:
         return
-    error = first_failure(walk.state, f"{step.path}[", but=ErrorClass.BUDGET_EXCEEDED if step.reached else None)
+    error = first_failure(walk.state, f"{step.path}[", but=_without_room if step.reached else None)
     if error is not None:
         walk.fail(step.path, step.attempt, error, then=None if drain else plan.spec.on_error)
     elif started < len(items) and not reached:
@@ -93,8 +94,12 @@ def _over(
 
 
 def _left_out(item: StepState | None) -> bool:
-    error = item.error if item is not None else None
-    return item is None or (error is not None and error.error_class == ErrorClass.BUDGET_EXCEEDED)
+    return item is None or (item.error is not None and _without_room(item.error))
+
+
+def _without_room(error: CallError) -> bool:
+    """Tell of an item that a limit left no room for: it met the limit, or had begun and called nothing yet."""
+    return error.error_class == ErrorClass.BUDGET_EXCEEDED or error == CANCELLED
 
 
 def _reached(limits: StepLimits | None, used: Usage) -> str:

@@ -68,15 +68,15 @@ def repeats_of(state: RunState, call: Call) -> int:
     return sum(other.digest == digest and index != own for index, other in step.calls.items())
 
 
-def first_failure(state: RunState, prefix: str, *, but: ErrorClass | None = None) -> CallError | None:
+def first_failure(state: RunState, prefix: str, *, but: Callable[[CallError], bool] | None = None) -> CallError | None:
     """Return what a list of steps failed with: the first of its failures, but before all others an unknown outcome.
 
     Whoever tries the list again would try all that failed in it, and an unknown outcome must not be tried again.
-    Failures of the class `but` are none.
+    Those that `but` names are none.
     """
     body = state.bodies.get(prefix)
     found = (state.steps[Path(prefix + name)].error for name in (body.failed if body else ()))
-    errors = [error for error in found if error is not None and error.error_class != but]
+    errors = [error for error in found if error is not None and not (but and but(error))]
     unknown = (error for error in errors if error.error_class == ErrorClass.OUTCOME_UNKNOWN)
     return next(unknown, errors[0] if errors else None)
 

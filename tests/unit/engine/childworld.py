@@ -106,7 +106,7 @@ class ChildWorld(World):
             self.servers,  # type: ignore[arg-type]
             self.clock,
             creator=self.kube,
-            sleep=lambda seconds: asyncio.sleep(0),
+            sleep=lambda seconds: asyncio.sleep(seconds / 10),
         )
 
     def declare(self, *steps: dict[str, Any], name: str = "w", **spec: Any) -> None:

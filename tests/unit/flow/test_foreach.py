@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from tests.unit.flow.world import Driver, World, accepted, chat, drive, error, m
 
 from fairlead.flow.calls import Call
 from fairlead.flow.foreach import MAX_ITEMS
-from fairlead.flow.journal import EntryKind
+from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.state import RunState
 
 Step = dict[str, Any]
@@ -237,3 +238,29 @@ def test_limits_count_each_loop_for_itself() -> None:
 def test_a_limit_that_all_items_just_meet_leaves_nothing_out() -> None:
     driver = run_steps([call(**loop([1, 2]), limits={"toolCalls": 2})], doubled)
     assert (output(driver), step(driver.state, "a").partial) == ([2, 4], "")
+
+
+def test_items_that_had_begun_when_a_limit_was_met_are_left_out_too() -> None:
+    """The gate says of the second item's call that a limit is met; the third has begun and has not called yet."""
+
+    class Limited(World):
+        def decide(self, state: RunState, call: Call) -> str | None:
+            return "BudgetExceeded" if call.id.path == "a[1]" else None
+
+    class OneAtATime(Driver):
+        def _call(self, calls: tuple[Call, ...]) -> None:
+            super()._call(calls[:1])
+
+        def append(self, draft: Draft) -> None:
+            met = {"forEach": "a", "limit": "toolCalls 1"} if draft.kind is EntryKind.CALL_DENIED else {}
+            super().append(replace(draft, data={**draft.data, **met}))
+
+    plan = plan_of([call(**loop([1, 2, 3], maxParallel=3))])
+    driver = OneAtATime(plan, Limited(answer=doubled), accepted(plan))
+    driver.run()
+    assert {path: found.error.error_class for path, found in driver.state.steps.items() if found.error} == {
+        "a[1]": "BudgetExceeded",
+        "a[2]": "Cancelled",
+    }
+    assert step(driver.state, "a").partial == "BudgetExceeded: toolCalls 1 reached, 2 of 3 skipped"
+    assert (output(driver), ended(driver)[0]) == ([2, None, None], "Completed")
