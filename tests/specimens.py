@@ -252,6 +252,8 @@ kind: Engine
 metadata: {name: default}
 spec:
   storage: {storageClassName: standard, size: 1Gi}
+  database: {secretRef: {name: journal, key: url}}
+  replicas: 2
   resources: {cpu: 250m, memory: 512Mi}
   telemetry: {endpoint: "http://otel-collector:4318"}
   security: {allowedPrivateHosts: ["10.0.0.7:8080"], requireNetworkIsolation: Required, imageTags: Refused}
@@ -321,6 +323,7 @@ Approval:
   conditions:
   - {type: Decided, status: "True", reason: Approved, message: x, lastTransitionTime: "2026-01-01T00:00:00Z"}
 Engine:
+  owner: fairlead-engine-1
   clusterPolicies: [{name: baseline, uid: u-1, generation: 2, spec: {rules: {pins: Required}}}]
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]

@@ -98,10 +98,33 @@ def runs(team: Kubectl) -> dict[str, dict[str, Any]]:
     return {obj["spec"]["input"]["run"]: obj for obj in team.get(RUN)["items"]}
 
 
-def kill(kubectl: Kubectl, pod: str) -> None:
-    """SIGKILL what runs Fairlead in a pod, as the kernel would; one that is just starting is waited for."""
+def accounted_for(team: Kubectl) -> int:
+    """Assert of runs that have ended that nothing was lost and nothing done twice; return how many ended as unknown.
+
+    What a step acknowledged has happened; a run that does not know what came of a call says so, and went no further.
+    """
+    done, unknown = effects(team), 0
+    assert {key: count for key, count in done.items() if count > 1} == {}
+    for run, obj in runs(team).items():
+        succeeded = condition(obj, "Succeeded")
+        rows = {row["path"]: row["phase"] for row in obj["status"]["steps"]}
+        acknowledged = [step for step in EFFECTS if rows.get(step) == "Succeeded"]
+        assert [step for step in acknowledged if not done[f"{run}-{step}"]] == []
+        if succeeded["status"] == "True":
+            assert acknowledged == list(EFFECTS)
+            continue
+        unknown += 1
+        (failed,) = [step for step, phase in rows.items() if phase == "Failed"]
+        assert succeeded["reason"] == "OutcomeUnknown", succeeded
+        assert "unknown" in succeeded["message"]
+        assert [step for step in EFFECTS if step > failed and done[f"{run}-{step}"]] == []
+    return unknown
+
+
+def kill(kubectl: Kubectl, pod: str, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send what runs Fairlead in a pod a signal, as the kernel would; one that is just starting is waited for."""
     for process in until(f"{pod} has a process", lambda: _processes(kubectl, pod)):
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, number)
 
 
 def _processes(kubectl: Kubectl, pod: str) -> list[int]:

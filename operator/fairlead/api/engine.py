@@ -18,11 +18,12 @@ from fairlead.api.meta import (
     Quantity,
     Resource,
 )
+from fairlead.api.server import SecretKeyRef
 from fairlead.api.tool import HttpUrl
 
 
 class Storage(ApiModel):
-    """The volume that holds the journal. Immutable: a StatefulSet cannot change its claims."""
+    """The volume of each replica, with the journal unless `database` has it. Immutable, as claims are."""
 
     storage_class_name: Annotated[
         str | None,
@@ -33,6 +34,21 @@ class Storage(ApiModel):
         ),
     ] = None
     size: Annotated[Quantity, Field(description="How much is asked for. Default 10Gi.")] = "10Gi"
+
+
+class EngineDatabase(ApiModel):
+    """A PostgreSQL database for the journal, this Engine's alone; what several replicas need.
+
+    The Secret's key `allowed-use` must be `database`.
+    """
+
+    cel: ClassVar = (
+        CelRule("self.secretRef.key != 'allowed-use'", "allowed-use is no connection URL", ".secretRef.key"),
+    )
+    secret_ref: Annotated[
+        SecretKeyRef,
+        Field(description="Where postgresql://user:password@host:port/database stands, with libpq's parameters."),
+    ]
 
 
 class EngineResources(ApiModel):
@@ -78,7 +94,24 @@ class Security(ApiModel):
 class EngineSpec(ApiModel):
     """How the namespace's engine runs."""
 
+    cel: ClassVar = (
+        CelRule(
+            "!has(self.replicas) || self.replicas == 1 || has(self.database)",
+            "several replicas need a database that they share: spec.database",
+            ".replicas",
+        ),
+    )
     storage: Storage | None = None
+    database: EngineDatabase | None = None
+    replicas: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=5,
+            description="One serves, the others stand by and take over when it is gone. More than one needs "
+            "`database`. Default 1.",
+        ),
+    ] = 1
     resources: EngineResources | None = None
     telemetry: Telemetry | None = None
     security: Security | None = None
@@ -98,6 +131,9 @@ class EngineStatus(ApiModel):
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
+    owner: Annotated[
+        str | None, Field(max_length=63, description="The pod that serves. Another one is standing by, or starting.")
+    ] = None
     cluster_policies: Annotated[
         list[CopiedPolicy] | None,
         Field(
@@ -133,6 +169,7 @@ class Engine(Resource):
         short_names=(),
         columns=(
             PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Owner", ".status.owner", priority=1),
             PrinterColumn("Guardrails", ".status.conditions[?(@.type=='GuardrailsInstalled')].status"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),

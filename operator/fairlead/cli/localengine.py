@@ -24,7 +24,7 @@ from fairlead.engine.gate import Gate
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.runs import RunOptions
 from fairlead.engine.store import Store
-from fairlead.engine.store.database import RunRow
+from fairlead.engine.store.rows import RunRow
 from fairlead.engine.tools import ToolCaller
 from fairlead.flow.journal import Entry, EntryKind, RunUid
 from fairlead.telemetry.export import SpanExporter

@@ -16,7 +16,7 @@ from fairlead.cli.exits import CommandFailed, Exit
 
 if TYPE_CHECKING:
     from fairlead.engine.store import Store
-    from fairlead.engine.store.database import RunRow
+    from fairlead.engine.store.rows import RunRow
     from fairlead.flow.journal import Entry
 
 NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"

@@ -99,7 +99,7 @@ async def _run(
 ) -> list[Entry]:
     """Bring the run to its end, unless it has ended already, and return its journal."""
     from fairlead.cli import local, localengine, localstore, standins
-    from fairlead.engine.store.database import OPEN
+    from fairlead.engine.store.rows import OPEN
 
     namespace = workflow.metadata.namespace or local.DEFAULT_NAMESPACE
     resources = local.resources_of(found, environment, namespace=namespace)

@@ -30,8 +30,8 @@ _COMPONENTS = {"tool": TOOLS, "model": MODELS, ENGINE_COMPONENT: ENGINES}
 def affected(rt: ResourceType, before: Object | None, after: Object | None, observed: Observed) -> set[Key]:
     """Return the keys to reconcile when an object changed.
 
-    Status changes of declared kinds do not count: the operator wrote them, or the engine did. What a status lost
-    otherwise comes back with the next resync.
+    Status changes of declared kinds do not count, but for which of an Engine's pods serves: the operator wrote them, or
+    the engine did. What a status lost otherwise comes back with the next resync.
 
     Args:
         rt: the object's type.
@@ -49,8 +49,10 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
         return _owner(obj, namespace)
     if rt == ENGINES:
         changed = _declaration(before) != _declaration(after)
-        return ({Key(rt.plural, namespace, name), *_servers(observed, namespace)} if changed else set()) | (
-            _all(WORKFLOWS, observed, namespace) if _readiness(before) != _readiness(after) else set()
+        return (
+            ({Key(rt.plural, namespace, name), *_servers(observed, namespace)} if changed else set())
+            | (_all(WORKFLOWS, observed, namespace) if _readiness(before) != _readiness(after) else set())
+            | ({Key(rt.plural, namespace, name)} if _serving(before) != _serving(after) else set())
         )
     if _declaration(before) == _declaration(after):
         return set()
@@ -126,6 +128,11 @@ def _declaration(obj: Object | None) -> tuple[object, ...]:
         return ()
     metadata = obj["metadata"]
     return (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"))
+
+
+def _serving(engine: Object | None) -> str:
+    """Return the pod that owns an Engine's store, as it said."""
+    return str(((engine or {}).get("status") or {}).get("owner") or "")
 
 
 def _readiness(obj: Object | None) -> tuple[object, ...]:

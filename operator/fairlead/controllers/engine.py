@@ -31,7 +31,9 @@ class Secrets:
 
 
 def wanted_secrets(users: Iterable[Object]) -> frozenset[str]:
-    """Return the names of the Secrets of these Tools, Models and Workflows: credentials, and keys of HTTP triggers.
+    """Return the names of the Secrets that these objects use.
+
+    They are credentials of Tools and Models, keys of Workflows' HTTP triggers, and an Engine's database.
 
     An object that cannot be right has its own verdict; here it names nothing, and stops nobody else's.
     """
@@ -40,6 +42,7 @@ def wanted_secrets(users: Iterable[Object]) -> frozenset[str]:
         spec = user.get("spec", {})
         triggers = _at(spec, "triggers", "http")
         found.add(str(_at(spec, "credential", "secretRef", "name") or ""))
+        found.add(str(_at(spec, "database", "secretRef", "name") or ""))
         for trigger in triggers if isinstance(triggers, list) else ():
             found.add(str(_at(trigger, "auth", "hmac", "secretRef", "name") or ""))
     return frozenset(name for name in found if name)

@@ -70,7 +70,7 @@ def engine_objects(
         (ROLE_BINDINGS, binding),
         (NETWORK_POLICIES, {"metadata": head(ENGINE_NAME), "spec": _network_policy()}),
         (NETWORK_POLICIES, {"metadata": head(STEP_NETWORK), "spec": _closed(STEP_COMPONENT)}),
-        (SERVICES, {"metadata": head(ENGINE_NAME), "spec": _service()}),
+        (SERVICES, {"metadata": head(ENGINE_NAME), "spec": _service(_owner(engine, spec))}),
         (
             STATEFUL_SETS,
             {"metadata": head(ENGINE_NAME), "spec": _stateful_set(namespace, spec, image, sorted(set(secrets)))},
@@ -100,7 +100,7 @@ def mounted_secrets(stateful_set: Object | None) -> frozenset[str]:
 
 def _stateful_set(namespace: str, spec: EngineSpec, image: EngineImage, secrets: list[str]) -> Object:
     return {
-        "replicas": 1,
+        "replicas": spec.replicas,
         "serviceName": ENGINE_NAME,
         # A pod that cannot start is replaced by the next template; OrderedReady would wait for it for ever.
         "podManagementPolicy": "Parallel",
@@ -118,6 +118,7 @@ def _stateful_set(namespace: str, spec: EngineSpec, image: EngineImage, secrets:
                 "securityContext": dict(RESTRICTED_POD),
                 "terminationGracePeriodSeconds": _GRACE_SECONDS,
                 "tolerations": [dict(toleration) for toleration in SHORT_TOLERATIONS],
+                **({"topologySpreadConstraints": [_spread()]} if spec.replicas > 1 else {}),
                 "containers": [_container(namespace, spec, image, secrets)],
                 "volumes": [
                     {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
@@ -133,6 +134,9 @@ def _container(namespace: str, spec: EngineSpec, image: EngineImage, secrets: li
     env = [{"name": "FAIRLEAD_NAMESPACE", "value": namespace}, {"name": "FAIRLEAD_DATA", "value": DATA_PATH}]
     env.append({"name": "FAIRLEAD_IMAGE", "value": image.name})
     env.append({"name": "FAIRLEAD_IMAGE_PULL_POLICY", "value": image.pull_policy})
+    if spec.database is not None:
+        named = spec.database.secret_ref
+        env.append({"name": "FAIRLEAD_DATABASE", "value": f"{SECRETS_PATH}/{named.name}/{named.key}"})
     if spec.telemetry is not None:
         env.append({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": spec.telemetry.endpoint})
     return {
@@ -195,10 +199,27 @@ def _optional_secret(name: str) -> Object:
     return {"secretName": name, "optional": True, "defaultMode": 0o440}
 
 
-def _service() -> Object:
+def _owner(engine: Object, spec: EngineSpec) -> str:
+    """Return which of several replicas serves, as far as it said so; "" for the only one."""
+    return str((engine.get("status") or {}).get("owner") or "") if spec.replicas > 1 else ""
+
+
+def _spread() -> Object:
+    """Return what keeps replicas on different nodes, where there are some."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)},
+    }
+
+
+def _service(pod: str) -> Object:
+    """Return the address of the pod that serves: the only one, or the owner of several."""
+    owner_only = {"statefulset.kubernetes.io/pod-name": pod} if pod else {}
     return {
         "type": "ClusterIP",
-        "selector": selector(ENGINE_COMPONENT, ENGINE),
+        "selector": selector(ENGINE_COMPONENT, ENGINE) | owner_only,
         "ports": [
             {"name": "https", "port": HTTPS_PORT, "targetPort": "https", "protocol": "TCP"},
             {"name": "hooks", "port": HOOKS_PORT, "targetPort": "hooks", "protocol": "TCP"},

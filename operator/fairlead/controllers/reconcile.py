@@ -166,7 +166,7 @@ class Reconciler:
         stateful_set = self._observed.get(STATEFUL_SETS, namespace, ENGINE_NAME)
         users = [found for rt in (TOOLS, MODELS, WORKFLOWS) for found in self._observed.of(rt, namespace)]
         secrets = engine.gather_secrets(
-            engine.wanted_secrets(users),
+            engine.wanted_secrets([*users, obj]),
             stateful_set=stateful_set,
             changed_seconds_ago=self._clock() - self._secrets_changed_at.get(namespace, float("-inf")),
         )

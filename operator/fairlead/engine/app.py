@@ -4,8 +4,8 @@
     readers ----> endpoints --------> store
     requests ---> hooks ------------> runs and signals, as objects
 
-The order of a start: take the store's lock, list everything, recover, then serve. Nothing is executed before the
-cluster was asked what it knows (G8).
+The order of a start: own the store, list everything, recover, then serve. Nothing is executed before the cluster was
+asked what it knows (G8). Of several replicas one owns the store; the others stand by, with their informers warm.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 
@@ -40,10 +40,12 @@ from fairlead.engine.policies import PolicyReports
 from fairlead.engine.reachable import Reachability
 from fairlead.engine.recent import RecentCalls
 from fairlead.engine.status import StatusWriter, Written
+from fairlead.engine.store import Place
+from fairlead.engine.store.postgres import Address, Postgres, database_url
 from fairlead.engine.tls import Identity, identity
 from fairlead.engine.tokens import Issuer, Tokens
 from fairlead.engine.tools import Discovery, ToolCaller
-from fairlead.errors import KubeError
+from fairlead.errors import KubeError, StoreError, StoreLocked
 from fairlead.flow.journal import RunUid
 from fairlead.kube.client import Kube
 from fairlead.kube.events import EventRecorder
@@ -60,6 +62,8 @@ LAG_SECONDS = 1.0
 CA_RETRY_SECONDS = 5.0
 CA_SECONDS = 600.0
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
@@ -70,21 +74,28 @@ class Settings:
     Attributes:
         namespace: the only one that this engine looks at.
         data: the directory on its volume.
+        database: the file with the URL of a PostgreSQL database; None for SQLite on the volume.
+        pod: this replica's name.
         image: what stands beside containers of steps: this process' own.
         pull_policy: of that image.
     """
 
     namespace: str
     data: Path
+    database: Path | None = None
+    pod: str = ""
     image: str = ""
     pull_policy: str = "IfNotPresent"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Read FAIRLEAD_NAMESPACE and FAIRLEAD_DATA. Spans are configured by the `OTEL_*` variables alone."""
+        """Read the `FAIRLEAD_*` variables and HOSTNAME. Spans are configured by the `OTEL_*` variables alone."""
+        database = environment.get("FAIRLEAD_DATABASE")
         return cls(
             environment["FAIRLEAD_NAMESPACE"],
             Path(environment.get("FAIRLEAD_DATA", "/var/lib/fairlead")),
+            Path(database) if database else None,
+            environment.get("HOSTNAME", "fairlead-engine-0"),
             environment.get("FAIRLEAD_IMAGE", ""),
             environment.get("FAIRLEAD_IMAGE_PULL_POLICY", "IfNotPresent"),
         )
@@ -106,7 +117,7 @@ class App:
         self._sink = ClusterSink(kube, settings.namespace)
         self._authorizer = KubeAuthorizer(kube, settings.namespace, counter=self.metrics.authorizer_cache)
         self._objects = ClusterObjects(kube, settings.namespace, self._resources.runs, self._resources.approvals)
-        self._events = EventRecorder(kube, component="fairlead-engine", instance="fairlead-engine-0")
+        self._events = EventRecorder(kube, component="fairlead-engine", instance=settings.pod)
         self._server_statuses = [StatusWriter(kind, self._sink, durable=_nothing) for kind in ("Tool", "Model")]
         self._reachability = Reachability(
             self._resources,
@@ -119,8 +130,11 @@ class App:
         self._policy_statuses = StatusWriter("Policy", self._sink, durable=_nothing)
         self._policies = PolicyReports(self._resources, self._policy_statuses, clock=self._clock)
         self._engine_statuses = StatusWriter("Engine", self._sink, durable=_nothing)
-        self._guardrails = Guardrails(self._resources, self._objects, self._engine_statuses, clock=self._clock)
+        self._guardrails = Guardrails(
+            self._resources, self._objects, self._engine_statuses, owner=settings.pod, clock=self._clock
+        )
         self._engine: WorkflowEngine | None = None
+        self._waiting: StoreError | None = None
         self._stopping = asyncio.Event()
         self._own: Identity | None = None
         self._beat = time.monotonic()
@@ -152,8 +166,10 @@ class App:
         return turning and not (self._engine is not None and self._engine.store.failed.is_set())
 
     async def _serve(self, group: asyncio.TaskGroup, parts: list[asyncio.Task[None]]) -> None:
-        engine = await self._open()
-        if not await self._synced():
+        engine = await self._unless_stopping(self._open())
+        if engine is None:
+            return
+        if not await self._unless_stopping(self._synced()):
             await engine.store.close()
             return
         await self._recent.read_back(engine.store)
@@ -192,7 +208,7 @@ class App:
             return Gate(*parts, recent=self._recent, creator=self._objects, on_rule=self._policies.did, pods=pods)
 
         return await WorkflowEngine.open(
-            self._settings.data / "journal.db",
+            self._place(),
             resources=self._resources,
             authorizer=self._authorizer,
             sink=self._sink,
@@ -203,16 +219,48 @@ class App:
             exporter=self._exporter,
             metrics=self.metrics,
             announce=self._announce,
-            options=EngineOptions(mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8")),
+            options=EngineOptions(
+                mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8"), on_waiting=self._on_waiting
+            ),
         )
 
     async def _synced(self) -> bool:
-        """Wait until the cluster was listed once; False when the process is asked to stop before."""
-        waiting = [asyncio.ensure_future(self._resources.synced()), asyncio.ensure_future(self._stopping.wait())]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
-        return not self._stopping.is_set()
+        """Return when the cluster was listed once."""
+        await self._resources.synced()
+        return True
+
+    async def _unless_stopping(self, waiting: Coroutine[Any, Any, T]) -> T | None:
+        """Return what is waited for; None when the process is asked to stop before."""
+        found, stopping = asyncio.create_task(waiting), asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((found, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if found.done():
+            return await found
+        found.cancel()
+        await asyncio.gather(found, return_exceptions=True)
+        return None
+
+    def _place(self) -> Place:
+        """Return where the journal is."""
+        settings, file = self._settings, self._settings.database
+        if file is None:
+            return settings.data / "journal.db"
+        return Postgres(Address(lambda: database_url(file), holder=settings.pod, namespace=settings.namespace))
+
+    def _on_waiting(self, error: StoreError) -> None:
+        """Stand by while another replica owns the store; say on the Engine what else is in the way."""
+        if str(error) == str(self._waiting):
+            return
+        self._waiting = error
+        _log.info("the store is not ours yet: %s", error)
+        if not isinstance(error, StoreLocked) and self._resources.engine_uid:
+            head = {"name": "default", "uid": self._resources.engine_uid}
+            self._emit(ENGINES, head, "StoreUnavailable", str(error), warning=True)
+
+    def _ready(self) -> bool:
+        """Tell whether it serves, or would if the replica that does went away."""
+        standing_by = isinstance(self._waiting, StoreLocked)
+        return (self._engine is not None or standing_by) and not self._stopping.is_set()
 
     def _run_objects(self) -> dict[RunUid, dict[str, Any]]:
         return {RunUid(obj["metadata"]["uid"]): obj for obj in self._resources.runs.objects.values()}
@@ -286,7 +334,7 @@ class App:
     async def _serve_probes(self) -> None:
         application = probes(
             alive=self.alive,
-            ready=lambda: self._engine is not None and not self._stopping.is_set(),
+            ready=self._ready,
             metrics=self.metrics.expose,
         )
         await _server(application, HTTP_PORT, None).serve()

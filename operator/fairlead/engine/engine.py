@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from fairlead.engine.approvals import Approvals
@@ -25,7 +24,7 @@ from fairlead.engine.runs import RunOptions, Runs
 from fairlead.engine.schedules import Schedules
 from fairlead.engine.seams import ApprovalDesk, Authorizer, Cluster, Resources, StatusSink
 from fairlead.engine.status import StatusWriter, Written
-from fairlead.engine.store import Store
+from fairlead.engine.store import Place, Store
 from fairlead.errors import StoreError
 from fairlead.flow.journal import Entry, RunUid
 from fairlead.flow.state import RunState
@@ -58,11 +57,13 @@ class EngineOptions:
         runs: bounds of runs.
         mountinfo: the text of /proc/self/mountinfo where network file systems must be refused; "" to not look.
         sync_delay_seconds: added to every commit, for benchmarks.
+        on_waiting: told why the store is not opened yet, where it is waited for.
     """
 
     runs: RunOptions = field(default_factory=RunOptions)
     mountinfo: str = ""
     sync_delay_seconds: float = 0.0
+    on_waiting: Callable[[StoreError], None] = lambda error: None
 
 
 class WorkflowEngine:
@@ -173,7 +174,7 @@ class WorkflowEngine:
     @classmethod
     async def open(
         cls,
-        path: Path,
+        place: Place,
         *,
         resources: Resources,
         authorizer: Authorizer,
@@ -190,7 +191,7 @@ class WorkflowEngine:
         """Open the store and put an engine on it.
 
         Args:
-            path: the database file; its directory exists.
+            place: the database file, whose directory exists; or a backend.
             resources: what is declared.
             authorizer: who decides about permissions.
             sink: where statuses go.
@@ -209,11 +210,12 @@ class WorkflowEngine:
         """
         metrics, options = metrics or EngineMetrics(), options or EngineOptions()
         store = await Store.open(
-            path,
+            place,
             clock=clock,
             mountinfo=options.mountinfo,
             sync_delay_seconds=options.sync_delay_seconds,
             on_commit_seconds=metrics.journal_commit_seconds.observe,
+            on_waiting=options.on_waiting,
         )
         return cls(
             store,

@@ -51,9 +51,19 @@ class Guardrails:
     """Tries once a minute, and writes the condition of the Engine."""
 
     def __init__(
-        self, engine: EngineObject, desk: ApprovalDesk, statuses: StatusWriter, *, clock: Callable[[], int]
+        self,
+        engine: EngineObject,
+        desk: ApprovalDesk,
+        statuses: StatusWriter,
+        *,
+        owner: str,
+        clock: Callable[[], int],
     ) -> None:
-        """Take the Engine, where a forged decision is tried, and who writes; `clock` gives Unix ms."""
+        """Take the Engine, where a forged decision is tried, and who writes.
+
+        `owner` is the pod that this process is: with the condition it says which one serves. `clock` gives Unix ms.
+        """
+        self._owner = owner
         self._engine = engine
         self._desk = desk
         self._statuses = statuses
@@ -91,6 +101,6 @@ class Guardrails:
                 now=timestamp(self._clock()),
                 observed_generation=obj["metadata"].get("generation", 0),
             )
-            return {"conditions": conditions}
+            return {"conditions": conditions, "owner": self._owner}
 
         self._statuses.mark(self._engine.engine_uid, "default", compose, published={"conditions": published})

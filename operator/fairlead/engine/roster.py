@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from fairlead.api.run import WorkflowRun, WorkflowRunSpec
 from fairlead.engine.acceptance import Given
 from fairlead.engine.log import RunLog
-from fairlead.engine.store.database import OPEN
+from fairlead.engine.store.rows import OPEN
 from fairlead.flow.journal import EntryKind, RunUid
 from fairlead.telemetry.metrics import EngineMetrics
 

@@ -72,6 +72,12 @@ def test_a_status_that_somebody_writes_concerns_nobody(observed: Observed) -> No
     assert affected(TOOLS, tool, ready(tool), observed) == set()
 
 
+def test_the_service_is_looked_at_again_when_another_replica_serves(observed: Observed) -> None:
+    before, after = ({**declared("Engine"), "status": {"owner": f"fairlead-engine-{number}"}} for number in (0, 1))
+    assert affected(ENGINES, before, after, observed) == {ENGINE}
+    assert affected(ENGINES, after, after, observed) == set()
+
+
 def test_workflows_are_looked_at_again_when_the_engine_becomes_ready(observed: Observed) -> None:
     engine = declared("Engine")
     assert affected(ENGINES, engine, ready(engine), observed) == {WORKFLOW}

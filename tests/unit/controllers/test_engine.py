@@ -45,9 +45,8 @@ def test_an_engine_passes_pod_security_restricted() -> None:
     assert violations(stateful_set("a")["spec"]["template"]["spec"]) == []
 
 
-def test_an_engine_is_one_pod_of_the_charts_image_with_a_volume_that_outlives_it() -> None:
+def test_an_engine_is_a_pod_of_the_charts_image_with_a_volume_that_outlives_it() -> None:
     spec = stateful_set()["spec"]
-    assert spec["replicas"] == 1
     (container,) = spec["template"]["spec"]["containers"]
     assert (container["image"], container["command"]) == (IMAGE.name, ["python3", "-m", "fairlead.engine"])
     (claim,) = spec["volumeClaimTemplates"]
@@ -55,6 +54,45 @@ def test_an_engine_is_one_pod_of_the_charts_image_with_a_volume_that_outlives_it
     assert claim["spec"]["storageClassName"] == "standard"
     assert set(spec["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 45
+
+
+def alone() -> Object:
+    obj = engine()
+    del obj["spec"]["replicas"], obj["spec"]["database"]
+    return obj
+
+
+def env(obj: Object) -> dict[str, str]:
+    (container,) = obj["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def test_one_replica_keeps_its_journal_on_its_volume() -> None:
+    made = planned(alone())
+    assert named(made, "StatefulSet")["spec"]["replicas"] == 1
+    assert "FAIRLEAD_DATABASE" not in env(named(made, "StatefulSet"))
+    assert "topologySpreadConstraints" not in named(made, "StatefulSet")["spec"]["template"]["spec"]
+
+
+def test_replicas_share_a_database_whose_secret_is_mounted_and_stand_on_different_nodes() -> None:
+    made = named(planned(), "StatefulSet")
+    assert made["spec"]["replicas"] == 2
+    assert env(made)["FAIRLEAD_DATABASE"] == "/var/run/fairlead/secrets/journal/url"
+    assert wanted_secrets([engine()]) == {"journal"}
+    (spread,) = made["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+
+
+@pytest.mark.parametrize(("obj", "pod"), [(engine(), "fairlead-engine-1"), (alone(), None)], ids=["two", "one"])
+def test_of_several_replicas_the_service_leads_to_the_one_that_serves(obj: Object, pod: str | None) -> None:
+    obj = {**obj, "status": {"owner": "fairlead-engine-1"}}
+    selector = named(planned(obj), "Service")["spec"]["selector"]
+    assert selector.get("statefulset.kubernetes.io/pod-name") == pod
+    assert selector["fairlead.dev/component"] == "engine"
+
+
+def test_before_one_of_several_replicas_serves_the_service_leads_to_all() -> None:
+    assert "statefulset.kubernetes.io/pod-name" not in named(planned(), "Service")["spec"]["selector"]
 
 
 def test_an_engine_that_cannot_start_is_replaced_when_its_template_changes() -> None:

@@ -1,12 +1,77 @@
-"""Fixtures of the engine's tests."""
+"""Fixtures of the engine's tests. Those of JOURNALED run twice: on SQLite, and on a real PostgreSQL."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import postgres
 from tests.unit.engine.fakes import tool_step, workflow
 from tests.unit.engine.runworld import World
+
+from fairlead.engine.store import store
+from fairlead.engine.store.postgres import Address, Postgres
+
+JOURNALED = frozenset(
+    f"test_{name}"
+    for name in (
+        "approvals",
+        "audit",
+        "audit_gaps",
+        "child_crashes",
+        "children",
+        "concurrency",
+        "driver",
+        "earlier",
+        "fan_out",
+        "recent",
+        "retry",
+        "run_faults",
+        "runs",
+        "schedules",
+        "signals",
+        "steering",
+        "store",
+        "windows",
+    )
+)
+"""The modules whose tests open a store."""
+
+SQLITE, POSTGRES = "sqlite", "postgres"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    journaled = metafunc.module.__name__.rpartition(".")[2] in JOURNALED and "tmp_path" in metafunc.fixturenames
+    if journaled and metafunc.definition.get_closest_marker("sqlite") is None:
+        metafunc.parametrize("journal", [SQLITE, POSTGRES], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def journal(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return which database holds the journals of this test: every file that it opens is one there."""
+    kind: str = getattr(request, "param", SQLITE)
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == POSTGRES:
+            server: postgres.Server = request.getfixturevalue("postgres_server")
+
+            def backend(path: Path, mountinfo: str = "") -> Postgres:
+                return Postgres(Address(lambda: server.empty(str(path)), holder="fairlead-engine-0", namespace="team"))
+
+            patch.setattr(store, "Sqlite", backend)
+        yield kind
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    why = postgres.missing()
+    if why and os.environ.get("FAIRLEAD_REQUIRE_CLUSTER") == "1":
+        pytest.fail(why)
+    elif why:
+        pytest.skip(why)
+    with postgres.server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """An engine in a process of its own, for tests that kill it: `python -m tests.unit.engine.killable DIRECTORY RUNS`.
 
+With a replica's name as well it keeps its journal in the database of $DATABASE_URL, and `owners` has a line for each
+replica that came to own it.
+
 Beside the store it keeps two files, one line at a time: `ledger` is what the world outside saw of each call (written
 by the fake tool), `acknowledged` is every step result that the engine has told to somebody.
 """
@@ -18,6 +21,8 @@ from tests.unit.engine.fakes import FakeAuthorizer, FakeGate, FakeResources, Fak
 from fairlead.cli.localapprovals import LocalDesk
 from fairlead.engine.clock import steady_clock
 from fairlead.engine.engine import WorkflowEngine
+from fairlead.engine.store import Place
+from fairlead.engine.store.postgres import Address, Postgres
 from fairlead.flow.calls import Call
 from fairlead.flow.journal import EntryKind, RunUid
 
@@ -67,11 +72,19 @@ class LedgerGate(FakeGate):
         return {"result": {"token": random.getrandbits(60)}}
 
 
-async def main(directory: Path, runs: int) -> None:
+def place(directory: Path, replica: str) -> Place:
+    if not replica:
+        return directory / "journal.db"
+    backend = Postgres(Address(lambda: os.environ["DATABASE_URL"], replica, "team"), lease_seconds=1.0)
+    backend.renew_seconds, backend.retry_seconds = 0.2, 0.05
+    return backend
+
+
+async def main(directory: Path, runs: int, replica: str = "") -> None:
     acknowledged = Ledger(directory / "acknowledged")
     gate = LedgerGate(Ledger(directory / "ledger"))
     engine = await WorkflowEngine.open(
-        directory / "journal.db",
+        place(directory, replica),
         resources=FakeResources(flow()),
         authorizer=FakeAuthorizer(),
         sink=FakeSink(),
@@ -85,6 +98,7 @@ async def main(directory: Path, runs: int) -> None:
             if entry.kind is EntryKind.STEP_SUCCEEDED:
                 acknowledged.write(entry.run_uid, entry.path, entry.data["output"]["token"])
 
+    Ledger(directory / "owners").write(replica)
     engine.subscribe(committed)
     objects = {uid(number): run_object(number) for number in range(runs)}
     await engine.recover(objects)
@@ -98,4 +112,4 @@ async def main(directory: Path, runs: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

@@ -184,8 +184,8 @@ async def test_without_room_for_the_record_nothing_is_called_and_the_run_goes_on
             engine.submit(RAW)
             await begun.wait()
             connection = engine.store._database._connected  # the disk is full from here on
-            await engine.store._in_thread(lambda: connection.exec_driver_sql("PRAGMA max_page_count=1"))
-            await engine.store._in_thread(connection.rollback)
+            await engine.store._commits.in_thread(lambda: connection.exec_driver_sql("PRAGMA max_page_count=1"))
+            await engine.store._commits.in_thread(connection.rollback)
             for number in range(2000):
                 engine.store.late(uid_of(RAW), Draft(EntryKind.CALL_OUTCOME, RunPath("x"), 1, {"index": str(number)}))
             go_on.set()
@@ -265,6 +265,7 @@ async def test_the_chain_of_anchors_goes_on_after_a_restart(desk: ChildWorld) ->
     assert verify_anchors(found, chains) == []
 
 
+@pytest.mark.sqlite
 async def test_a_store_that_was_touched_on_disk_is_found_out(desk: ChildWorld) -> None:
     await ran(desk)
     with sqlite3.connect(desk.path) as connection:

@@ -41,11 +41,12 @@ class Engine:
 async def said(desk: Desk, engine: Engine, looks: int = 1) -> tuple[list[bool], list[dict[str, Any]]]:
     sink = FakeSink()
     writer = StatusWriter("Engine", sink, durable=lambda: asyncio.sleep(0))
-    guardrails = Guardrails(engine, desk, writer, clock=FakeClock())  # type: ignore[arg-type]  # only one method is used
+    guardrails = Guardrails(engine, desk, writer, owner="fairlead-engine-0", clock=FakeClock())  # type: ignore[arg-type]  # only one method is used
     running = asyncio.create_task(writer.run())
     found = [await guardrails.look() for _ in range(looks)]
     await asyncio.sleep(0.01)
     running.cancel()
+    assert {status["owner"] for status in sink.of("default", "Engine")} <= {"fairlead-engine-0"}
     return found, [condition for status in sink.of("default", "Engine") for condition in status["conditions"]]
 
 

@@ -121,6 +121,7 @@ async def test_nothing_follows_a_terminal_entry(tmp_path: Path, clock: Clock) ->
     await store.close()
 
 
+@pytest.mark.sqlite
 @pytest.mark.requirement("G5")
 async def test_a_second_opener_is_refused(store: Store, tmp_path: Path, clock: Clock) -> None:
     with pytest.raises(StoreLocked):
@@ -179,6 +180,7 @@ async def test_subscribers_see_only_what_is_committed(store: Store, monkeypatch:
     assert seen == [1, 2]
 
 
+@pytest.mark.sqlite
 async def test_large_values_are_kept_once_and_read_by_their_run_only(store: Store, tmp_path: Path) -> None:
     for uid in (RUN, OTHER):
         begin(store, uid)
@@ -239,6 +241,7 @@ async def test_runs_are_listed_as_they_were_accepted(store: Store) -> None:
     assert [row.uid for row in await store.open_runs()] == [OTHER, RUN]
 
 
+@pytest.mark.sqlite
 async def test_two_hundred_steps_of_four_kilobytes_cost_at_most_1200_kilobytes(store: Store, tmp_path: Path) -> None:
     begin(store)
     for number in range(200):
@@ -272,6 +275,7 @@ async def test_what_is_no_json_is_refused_before_anything_is_appended(store: Sto
     assert await store.load(RUN) == []
 
 
+@pytest.mark.sqlite
 async def test_the_migrations_lead_to_the_schema(store: Store, tmp_path: Path) -> None:
     await store.close()
     engine = create_engine(f"sqlite:///{tmp_path / 'journal.db'}")

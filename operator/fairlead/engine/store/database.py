@@ -1,7 +1,7 @@
-"""The one connection to SQLite and what runs on it: migration, group commits, reads.
+"""The one connection to the database and what runs on it: migration, group commits, reads.
 
-Everything here runs in the store's own thread. The connection is exclusive for the life of the process; WAL with
-`synchronous=FULL` makes a commit durable before it returns.
+Everything here runs in the store's own thread. The connection is this process' for its whole life; what makes it so,
+and a commit durable before it returns, is the backend's: `sqlite.py` or `postgres.py`.
 """
 
 from __future__ import annotations
@@ -11,201 +11,66 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import orjson
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Row,
-    Select,
-    create_engine,
-    delete,
-    event,
-    func,
-    literal_column,
-    select,
-    tuple_,
-    update,
-)
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, Row, Select, delete, func, select, tuple_
 from sqlalchemy.sql import ColumnElement, bindparam, true
 
 from fairlead.engine.audit.records import record_hash
 from fairlead.engine.audit.trail import AuditHead
 from fairlead.engine.store import schema
+from fairlead.engine.store.backend import Backend
 from fairlead.engine.store.migrations import upgrade
 from fairlead.engine.store.payloads import compress, expand, put_back
+from fairlead.engine.store.rows import OPEN, AuditPlace, Batch, EndedRun, RunRow, ScheduleKey, ScheduleRow
+from fairlead.engine.store.statements import Statements
 from fairlead.engine.store.windows import Spent, Windows
 from fairlead.errors import StoreError
 from fairlead.flow.journal import Entry, EntryKind, RunUid
 from fairlead.flow.journal import Path as RunPath
 from fairlead.flow.spending import Window
 
-OPEN = "Open"
-"""The state of a run that goes on; afterwards it is the kind of the terminal entry."""
-
-# What commits execute, built once: building a statement takes longer than SQLite takes to execute it.
-_RUN = update(schema.runs).where(schema.runs.c.uid == bindparam("run"))
-_PUT_REVISIONS = insert(schema.revisions).on_conflict_do_nothing()
-_PUT_RUNS = insert(schema.runs)
-_PUT_PAYLOADS = insert(schema.payloads).on_conflict_do_nothing()
-_PUT_PAYLOAD_REFS = insert(schema.payload_refs).on_conflict_do_nothing()
-_SCHEDULES = insert(schema.schedules)
-_PUT_SCHEDULES = _SCHEDULES.on_conflict_do_update(
-    index_elements=["workflow_uid", "name"],
-    set_={"definition": _SCHEDULES.excluded.definition, "decided_at": _SCHEDULES.excluded.decided_at},
-)
-_DROP_SCHEDULES = delete(schema.schedules).where(
-    schema.schedules.c.workflow_uid == bindparam("uid"), schema.schedules.c.name == bindparam("schedule")
-)
-_WINDOWS = insert(schema.windows)
-_PUT_WINDOWS = _WINDOWS.on_conflict_do_update(
-    index_elements=["policy", "period", "start"],
-    set_={name: _WINDOWS.excluded[name] for name in ("tokens", "cost", "runs")},
-)
-_PUT_ENTRIES = insert(schema.entries)
-_PUT_AUDIT = insert(schema.audit)
-_PUT_ANCHORS = insert(schema.anchors)
-_PARK_RUNS = _RUN.values(wake_at=bindparam("at"))
-_CLOSE_RUNS = _RUN.values(state=bindparam("ended"), ended_at=bindparam("at"), wake_at=None)
-_FORGET_RUNS = _RUN.values(forgotten_at=bindparam("at"))
-_DROP_RUNS = delete(schema.runs).where(schema.runs.c.uid == bindparam("run"))
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """A run as the store knows it.
-
-    Attributes:
-        uid: the WorkflowRun's UID.
-        namespace: where it is.
-        name: the WorkflowRun's name.
-        workflow: the Workflow's name.
-        state: OPEN, or the kind of the terminal entry.
-        accepted_at: Unix ms of the acceptance (or rejection).
-        wake_at: Unix ms at which a parked run goes on; None while it is not parked.
-        deadline_at: Unix ms; 0 if it was never accepted.
-        key: the concurrency key, "" for none.
-        sequence: the journal's last `seq`.
-        last_at: the journal's last `at`.
-    """
-
-    uid: RunUid
-    namespace: str
-    name: str
-    workflow: str
-    state: str
-    accepted_at: int
-    wake_at: int | None
-    deadline_at: int
-    key: str
-    sequence: int
-    last_at: int
-
-    @property
-    def open(self) -> bool:
-        """Tell whether the run goes on."""
-        return self.state == OPEN
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """What is left in memory of a run that has ended.
-
-    Attributes:
-        workflow: the Workflow's name.
-        state: the kind of the terminal entry.
-        at: Unix ms of the end; of the forgetting, once its journal is deleted.
-    """
-
-    workflow: str
-    state: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleRow:
-    """How far a schedule is.
-
-    Attributes:
-        definition: its fields and time zone; another definition begins anew.
-        decided_at: Unix ms; every time up to here has its run or was skipped.
-    """
-
-    definition: str
-    decided_at: int
-
-
-AuditPlace = tuple[int, str, int]
-"""Where a record stands among those of all runs: its Unix ms, its run's UID, its number."""
-
-ScheduleKey = tuple[str, str]
-"""The Workflow's UID and the schedule's name."""
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one commit writes; rows are dicts of column values. `entries` are the same as they were stamped."""
-
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    payloads: dict[str, bytes] = field(default_factory=dict)
-    refs: list[dict[str, Any]] = field(default_factory=list)
-    audit: list[dict[str, Any]] = field(default_factory=list)
-    anchors: list[dict[str, Any]] = field(default_factory=list)
-    closed: dict[RunUid, Entry] = field(default_factory=dict)
-    wakes: dict[RunUid, int | None] = field(default_factory=dict)
-    revisions: dict[str, bytes] = field(default_factory=dict)
-    forgotten: dict[RunUid, int] = field(default_factory=dict)
-    dropped: list[RunUid] = field(default_factory=list)
-    schedules: dict[ScheduleKey, ScheduleRow | None] = field(default_factory=dict)
-    windows: dict[Window, Spent] = field(default_factory=dict)
-    audit_before: int | None = None
-
 
 class Database:
-    """SQLite behind SQLAlchemy Core. Every method may block; none may be called from two threads."""
+    """A journal behind SQLAlchemy Core. Every method may block; none may be called from two threads."""
 
-    def __init__(self, path: Path, *, sync_delay_seconds: float) -> None:
-        self._path = path
+    def __init__(self, backend: Backend, *, sync_delay_seconds: float) -> None:
+        self._backend = backend
+        self._statements = Statements(backend.insert)
         self._sync_delay_seconds = sync_delay_seconds
-        self._engine: Engine | None = None
         self._connection: Connection | None = None
 
     def open(self) -> str:
-        """Connect, bring the schema to head and return the store's id."""
-        self._engine = create_engine(
-            f"sqlite:///{self._path}",
-            poolclass=StaticPool,
-            connect_args={"isolation_level": None, "check_same_thread": False},
-        )
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
-        self._connection = self._engine.connect()
+        """Become the owner, bring the schema to head and return the store's id.
+
+        Raises:
+            StoreLocked: another process owns the store.
+            StoreError: it cannot be opened.
+        """
+        self._connection = self._backend.open()
         upgrade(self._connection)
-        with self._connected.begin():
+        with self._connection.begin():
             fresh = {"id": str(uuid.uuid4()), "audit-key": secrets.token_hex(32)}
             rows = [{"key": key, "value": value} for key, value in fresh.items()]
-            self._connected.execute(insert(schema.meta).on_conflict_do_nothing(), rows)
+            self._connection.execute(self._statements.put_meta, rows)
         return self._meta("id")
 
     def close(self) -> None:
-        """Close the connection; SQLite checkpoints its log."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        if self._engine is not None:
-            self._engine.dispose()
+        """Give up the connection and the ownership."""
+        self._connection = None
+        self._backend.close()
 
     def commit(self, batch: Batch) -> float:
-        """Write a batch in one transaction and return the seconds that it took."""
+        """Write a batch in one transaction and return the seconds that it took.
+
+        Raises:
+            StoreLocked: another process owns the store by now; nothing was written.
+        """
         begun = time.perf_counter()
         with self._connected.begin():
+            self._backend.renew(self._connected)
             self._write(batch)
             if self._sync_delay_seconds:
                 time.sleep(self._sync_delay_seconds)
@@ -246,6 +111,10 @@ class Database:
     def run_named(self, name: str) -> RunRow | None:
         """Return the last run of this name that has its journal here."""
         return next(reversed(self._run_rows(schema.runs.c.name == name)), None)
+
+    def last_number(self) -> int:
+        """Return the number of the run that began last; 0 before there is one."""
+        return int(self._rows(select(func.coalesce(func.max(schema.runs.c.number), 0)))[0][0])
 
     def runs(self) -> list[RunRow]:
         """Return all runs, oldest first."""
@@ -329,28 +198,29 @@ class Database:
         return self._connection
 
     def _write(self, batch: Batch) -> None:
+        do = self._statements
         bodies = [{"digest": key, "bytes": len(body), "data": compress(body)} for key, body in batch.payloads.items()]
         for statement, rows in (
-            (_PUT_REVISIONS, [{"digest": key, "spec": spec} for key, spec in batch.revisions.items()]),
-            (_PUT_RUNS, batch.runs),
-            (_PUT_PAYLOADS, bodies),
-            (_PUT_PAYLOAD_REFS, batch.refs),
-            (_PUT_ENTRIES, batch.rows),
-            (_PUT_AUDIT, batch.audit),
-            (_PUT_ANCHORS, batch.anchors),
-            (_PARK_RUNS, [{"run": uid, "at": at} for uid, at in batch.wakes.items()]),
-            (_CLOSE_RUNS, [{"run": uid, "ended": end.kind.value, "at": end.at} for uid, end in batch.closed.items()]),
-            (_FORGET_RUNS, [{"run": uid, "at": at} for uid, at in batch.forgotten.items()]),
+            (do.put_revisions, [{"digest": key, "spec": spec} for key, spec in batch.revisions.items()]),
+            (do.put_runs, batch.runs),
+            (do.put_payloads, bodies),
+            (do.put_payload_refs, batch.refs),
+            (do.put_entries, batch.rows),
+            (do.put_audit, batch.audit),
+            (do.put_anchors, batch.anchors),
+            (do.park_runs, [{"run": uid, "at": at} for uid, at in batch.wakes.items()]),
+            (do.close_runs, [{"run": uid, "ended": end.kind.value, "at": end.at} for uid, end in batch.closed.items()]),
+            (do.forget_runs, [{"run": uid, "at": at} for uid, at in batch.forgotten.items()]),
         ):
             if rows:
                 self._connected.execute(statement, rows)
         for uid in batch.forgotten:
             self._forget(uid)
         for change, values in (
-            (_DROP_RUNS, [{"run": uid} for uid in batch.dropped]),
-            (_PUT_SCHEDULES, [_schedule(key, row) for key, row in batch.schedules.items() if row is not None]),
-            (_PUT_WINDOWS, [w._asdict() | asdict(spent) for w, spent in batch.windows.items()]),
-            (_DROP_SCHEDULES, [{"uid": u, "schedule": n} for (u, n), row in batch.schedules.items() if row is None]),
+            (do.drop_runs, [{"run": uid} for uid in batch.dropped]),
+            (do.put_schedules, [_schedule(key, row) for key, row in batch.schedules.items() if row is not None]),
+            (do.put_windows, [w._asdict() | asdict(spent) for w, spent in batch.windows.items()]),
+            (do.drop_schedules, [{"uid": u, "schedule": n} for (u, n), row in batch.schedules.items() if row is None]),
         ):
             if values:
                 self._connected.execute(change, values)
@@ -394,7 +264,7 @@ class Database:
         rows = self._rows(
             select(runs, newest.scalar_subquery().label("seq"), latest.scalar_subquery().label("at"))
             .where(condition, runs.c.forgotten_at.is_(None))
-            .order_by(literal_column("runs.rowid"))  # as they were accepted
+            .order_by(runs.c.number)
         )
         return [
             RunRow(
@@ -426,12 +296,3 @@ def _end_of(last: bytes | None) -> AuditHead:
 
 def _schedule(key: ScheduleKey, row: ScheduleRow) -> dict[str, Any]:
     return {"workflow_uid": key[0], "name": key[1], "definition": row.definition, "decided_at": row.decided_at}
-
-
-def _configure(connection: Any, _record: Any) -> None:
-    for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -31,6 +31,7 @@ runs = Table(
     Column("concurrency_key", Text),
     Column("ended_at", BigInteger),
     Column("forgotten_at", BigInteger),
+    Column("number", BigInteger),
     Index("runs_by_state", "state", "accepted_at"),
 )
 
