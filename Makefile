@@ -77,8 +77,8 @@ side-by-side: setup build/sidebyside/ready  ## Fairlead beside DBOS and LangGrap
 	$(PYTHON) -m tests.sidebyside
 
 N ?= 1000
-crash-exam: setup  ## kill the engine at random moments over N runs, and count effects
-	$(PYTHON) -m tests.sidebyside --only Fairlead --repeats 0 --runs $(N) --keep-document
+crash-exam: setup  ## kill engine, step pods and node agent at random moments over N runs, and count effects
+	$(PYTHON) -m tests.faults.exam --runs $(N)
 
 clean:  ## remove what make made in the checkout
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""For all tests: one that fails on a cluster shows what its namespace looked like."""
+"""For all tests: one that fails on a cluster shows what its namespace looked like; no property has to be fast."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tests.cluster import CommandFailed
 from tests.e2e.kubectl import Kubectl
+
+settings.register_profile("fairlead", deadline=None)
+settings.load_profile("fairlead")
 
 LOOKS = (
     ("get", "fairlead,statefulsets,deployments,pods", "--output=wide"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,20 +125,30 @@ def accounted_for(team: Kubectl) -> int:
 
 def kill(kubectl: Kubectl, pod: str, number: signal.Signals = signal.SIGKILL) -> None:
     """Send what runs Fairlead in a pod a signal, as the kernel would; one that is just starting is waited for."""
-    for process in until(f"{pod} has a process", lambda: _processes(kubectl, pod)):
-        os.kill(process, number)
+    kill_some(until(f"{pod} has a process", lambda: processes(kubectl, [pod], "fairlead.")), number)
 
 
-def _processes(kubectl: Kubectl, pod: str) -> list[int]:
-    """Return the processes of a pod that run Fairlead: pods share the host's /proc, and their cgroup has their name."""
-    named = kubectl.get("pods", f"--field-selector=metadata.name={pod}")["items"]
+def kill_some(found: Iterable[int], number: signal.Signals = signal.SIGKILL) -> int:
+    """Send processes a signal; return how many were still there."""
+    sent = 0
+    for process in found:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+            sent += 1
+    return sent
+
+
+def processes(kubectl: Kubectl, pods: Iterable[str], program: str = "python3") -> list[int]:
+    """Return the processes of pods whose command has a word: they are in the host's /proc, in a cgroup of the UID."""
+    wanted = set(pods)
+    uids = [obj["metadata"]["uid"] for obj in kubectl.get("pods")["items"] if obj["metadata"]["name"] in wanted]
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             cgroup = (directory / "cgroup").read_text().replace("_", "-")
-            ours = b"fairlead." in (directory / "cmdline").read_bytes()
+            ours = program.encode() in (directory / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if ours and any(obj["metadata"]["uid"] in cgroup for obj in named):
+        if ours and any(uid in cgroup for uid in uids):
             found.append(int(directory.name))
     return found

@@ -24,7 +24,7 @@ from fairlead.flow.backoff import backoff_ms, jitter_key
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.evaluation import PlaceEvaluator
 from fairlead.flow.journal import Draft, EntryKind, Path
-from fairlead.flow.labels import TRUSTED, Label, written
+from fairlead.flow.labels import TRUSTED, Label, endorsed, endorses, written
 from fairlead.flow.paths import is_turn
 from fairlead.flow.plan import CALLED, Body, Plan, StepPlan
 from fairlead.flow.reuse import taken_over
@@ -210,7 +210,7 @@ class Walk:
         elif result is None:
             result = self._wait(step, attempt, drain=drain)
         if isinstance(result, Succeeded):
-            self.succeed(step, result.output, label=result.label or _label_of(plan, step))
+            self.succeed(step, result.output, label=result.label or _label_of(plan, step, result.output))
         elif isinstance(result, Failed):
             self._attempt_failed(plan, step, result.error, drain=drain)
 
@@ -341,10 +341,15 @@ def _may_retry(plan: StepPlan, step: StepState, error: CallError) -> bool:
     return step.tries <= plan.retry.limit and error.error_class in allowed and error.error_class not in NEVER_RETRIED
 
 
-def _label_of(plan: StepPlan, step: StepState) -> Label:
-    """Return the label of a step's output: of a call, what it brought, whatever was asked; of others their context."""
+def _label_of(plan: StepPlan, step: StepState, output: Any) -> Label:
+    """Return the label of a step's output: of a call, what it brought, whatever was asked; of others their context.
+
+    What has passed a `validate` that lets no text through is endorsed.
+    """
     if plan.kind in CALLED:
         return reduce(Label.join, (call.label for call in step.calls.values()), step.control)
+    if plan.spec.validate_ is not None and output["passed"] and endorses(plan.spec.validate_):
+        return endorsed(step.control, step.context)
     return step.context
 
 

@@ -2,7 +2,8 @@
 
 A step has three. Its *control* is that of everything that decided that it runs: its `when`, and what holds it - a
 loop's items, a route's choice. Its *context* is control, all that its expressions read, and all that its calls
-brought. Its *label* is that of its output: the context, but of a call of a Tool what the contract says of its results.
+brought. Its *label* is that of its output: the context, but of a call of a Tool what the contract says of its results,
+and of a `validate` that lets no text through (textfree.py) one that is trusted again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairlead.api.tool import Function
-from fairlead.api.workflow import Workflow
+from fairlead.api.workflow import Validate, Workflow
+from fairlead.flow.textfree import is_text_free
 
 SENSITIVITIES = ("Public", "Internal", "Confidential")
 
@@ -65,6 +67,16 @@ def returned(function: Function | None) -> Label:
     trust = returns.trust if returns is not None and returns.trust is not None else "Untrusted"
     sensitivity = returns.sensitivity if returns is not None and returns.sensitivity is not None else "Internal"
     return Label(trust == "Untrusted", SENSITIVITIES.index(sensitivity))
+
+
+def endorses(definition: Validate) -> bool:
+    """Tell whether what passes a `validate` can be trusted, whoever wrote it: its schema has no room for words."""
+    return definition.schema_ is not None and is_text_free(definition.schema_)
+
+
+def endorsed(control: Label, context: Label) -> Label:
+    """Return the label of what has passed: as secret as what was read, as trusted as what led to the step."""
+    return control.join(Label(sensitivity=context.sensitivity))
 
 
 def leaves(label: Label, function: Function | None) -> bool:

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from fairlead.api.workflow import Block, OutputContract, Step
+from fairlead.api.workflow import Block, OutputContract, Step, Validate
 from fairlead.flow.expressions import ExpressionError
+from fairlead.flow.labels import endorses
 from fairlead.flow.template import Segment, parse
 
 Shape: TypeAlias = Mapping[str, Any]
@@ -37,6 +38,11 @@ def step_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] =
     return closed(output=output, phase=TEXT, error=ERROR, attempts=NUMBER)
 
 
+def must_pass(checks: Validate) -> bool:
+    """Tell whether a step that goes on has passed: neither `Continue` nor a block stand in."""
+    return checks.on_failure is None or checks.on_failure.action == "Fail"
+
+
 def output_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] = frozenset()) -> Shape:
     """Return the shape of a step's own output: with forEach, a list."""
     turn = turn_shape(step, blocks, inside)
@@ -52,7 +58,9 @@ def turn_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] =
     if step.route is not None:
         return closed(choice=TEXT, output=UNKNOWN)
     if step.validate_ is not None:
-        return closed(passed={"type": "boolean"}, findings={"type": "array"})
+        found: dict[str, Shape] = {"passed": {"type": "boolean"}, "findings": {"type": "array"}}
+        checked = step.validate_.schema_ if must_pass(step.validate_) else None
+        return closed(**found, value=checked or UNKNOWN) if endorses(step.validate_) else closed(**found)
     if step.transform is not None:
         return value_shape(step.transform.value)
     if step.approval is not None:

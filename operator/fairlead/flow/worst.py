@@ -14,9 +14,20 @@ from functools import reduce
 from fairlead.api.tool import Function, Tool
 from fairlead.api.workflow import Block, Step, Workflow, WorkflowSpec
 from fairlead.flow.expressions import ExpressionError, compile_expression
-from fairlead.flow.labels import SENSITIVITIES, TOLD, TRUSTED, WORST, Label, leaves, of_input, returned
+from fairlead.flow.labels import (
+    SENSITIVITIES,
+    TOLD,
+    TRUSTED,
+    WORST,
+    Label,
+    endorsed,
+    endorses,
+    leaves,
+    of_input,
+    returned,
+)
 from fairlead.flow.plan import CALLED, step_kind
-from fairlead.flow.shapes import UNKNOWN
+from fairlead.flow.shapes import UNKNOWN, must_pass
 from fairlead.flow.sites import block_calls, sites_of
 from fairlead.flow.template import expressions_in
 
@@ -187,8 +198,9 @@ class _Walk:
                 context = inside
         self.contexts[place] = self.contexts.get(place, NOTHING).join(context)
         self.lists[where] = self.lists.get(where, NOTHING).join(context)
-        plain = step_kind(step) in CALLED and not loops and step.on_error is None and not self._is_graph(where)
-        output = brought if plain else context
+        output = context
+        if not loops and step.on_error is None and not self._is_graph(where):
+            output = brought if step_kind(step) in CALLED else _checked(step, control, context)
         self.outputs[place] = self.outputs.get(place, NOTHING).join(output)
         self.names[step.name] = self.names.get(step.name, NOTHING).join(output)
         self.any_step = self.any_step.join(output)
@@ -281,6 +293,14 @@ class _Walk:
 
     def _is_graph(self, where: str) -> bool:
         return (self.spec.order if where == MAIN else self.blocks[where].order) == "Graph"
+
+
+def _checked(step: Step, control: Flow, context: Flow) -> Flow:
+    """Return what a step leaves that calls nothing: its context, or what a `validate` endorses that must pass."""
+    checks = step.validate_
+    if checks is None or not endorses(checks) or not must_pass(checks):
+        return context
+    return control.join(Flow(endorsed(TRUSTED, context.label), confidential=context.confidential))
 
 
 def _expressions(step: Step, path: str, blocks: Mapping[str, Block]) -> Iterator[str]:

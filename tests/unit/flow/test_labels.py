@@ -95,6 +95,45 @@ def test_a_model_answers_with_all_that_it_was_told_a_tool_as_its_contract_says()
     assert asked_with(driver, "clean") == [WEB]
 
 
+TOPIC = {
+    "type": "object",
+    "properties": {"topic": {"enum": ["a", "fetch"]}, "note": {"type": "integer"}},
+    "additionalProperties": False,
+}
+
+
+def check(schema: dict[str, Any], **more: Any) -> Step:
+    read = {"topic": "$( steps.web.output.text )"}
+    return {"name": "check", "validate": {"value": read, "schema": schema, **more.pop("checks", {})}, **more}
+
+
+GOES_ON = {"checks": {"onFailure": {"action": "Continue"}}}
+ENDORSED: dict[str, tuple[Step, Label]] = {
+    "a choice": (check(TOPIC), TRUSTED),
+    "a text": (check(TOPIC | {"additionalProperties": True}), WEB),
+    "rules alone": (
+        {"name": "check", "validate": {"value": UNTRUSTED, "rules": [{"expression": "true", "message": "x"}]}},
+        WEB,
+    ),
+    "what passes although it need not": (check(TOPIC, **GOES_ON), TRUSTED),
+    "what does not pass": (check(TOPIC | {"required": ["note"]}, **GOES_ON), WEB),
+    "where something untrusted decided that it is looked at": (check(TOPIC, when="steps.web.output.text != ''"), WEB),
+}
+
+
+@pytest.mark.requirement("A36")
+@pytest.mark.parametrize(("checked", "expected"), ENDORSED.values(), ids=ENDORSED)
+def test_what_passes_a_validate_without_room_for_words_can_be_trusted(checked: Step, expected: Label) -> None:
+    driver = ran(FETCH, checked, value("read", "$( steps.check.output )"), value("around", UNTRUSTED))
+    assert (label(driver, "check"), label(driver, "read"), label(driver, "around")) == (expected, expected, WEB)
+
+
+def test_what_is_confidential_stays_it_whoever_checks_it() -> None:
+    secret = {"name": "check", "validate": {"value": "$( steps.crm.output.text )", "schema": {"enum": ["customer"]}}}
+    driver = ran(CUSTOMER, secret, value("read", "$( steps.check.output.value )"))
+    assert label(driver, "read") == CRM
+
+
 def test_whether_a_step_ran_is_part_of_what_it_says() -> None:
     asks = "steps.web.output.text == 'fetch'"
     driver = ran(FETCH, value("runs", "x", when=asks), value("skips", "x", when=f"!({asks})"))

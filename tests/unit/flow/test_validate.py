@@ -56,3 +56,13 @@ def test_a_judge_decides_what_schema_and_rules_let_pass(percent: int, passed: bo
     judge = {"model": "m", "criteria": "Good?"}
     driver = run_validate(1, answer=lambda call: answer, judge=judge, onFailure={"action": "Continue"})
     assert step(driver.state, "a").output["passed"] is passed
+
+
+CLOSED = {**SCHEMA, "additionalProperties": False}
+
+
+def test_what_passes_a_schema_without_text_is_handed_on() -> None:
+    driver = run_validate(5, schema=CLOSED)
+    assert step(driver.state, "a").output == {"passed": True, "findings": [], "value": {"n": 5}}
+    driver = run_validate(11, schema=CLOSED, rules=RULES, onFailure={"action": "Continue"})
+    assert step(driver.state, "a").output == {"passed": False, "findings": ["n is too large"], "value": None}

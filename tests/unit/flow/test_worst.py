@@ -41,6 +41,7 @@ def leaks(*steps: Step, others: dict[str, Workflow] | None = None, **spec: Any) 
     return [str(leak) for leak in worst_of(flow(*steps, **spec), TOOLS, others or {}).leaks]
 
 
+CHECK = {"name": "check", "validate": {"value": "$( steps.web.output.text )", "schema": {"enum": ["yes", "no"]}}}
 BOTH = "$( steps.web.output ) $( steps.crm.output )"
 SAYS = "may send Confidential data from 'crm' after untrusted data from 'web'"
 
@@ -67,6 +68,32 @@ FOUND: dict[str, tuple[tuple[Step, ...], dict[str, Any], list[str]]] = {
         [f"step 'mail' {SAYS}"],
     ),
     "one of them is not read": ((FETCH, CUSTOMER, send("$( steps.crm.output )")), {}, []),
+    "a choice that was checked": (
+        (FETCH, CUSTOMER, CHECK, send("$( steps.check.output.value ) $( steps.crm.output )")),
+        {},
+        [],
+    ),
+    "what was checked read elsewhere": ((FETCH, CUSTOMER, CHECK, send(BOTH)), {}, [f"step 'mail' {SAYS}"]),
+    "a choice that need not pass": (
+        (
+            FETCH,
+            CUSTOMER,
+            CHECK | {"validate": CHECK["validate"] | {"onFailure": {"action": "Continue"}}},
+            send("$( steps.check.output.value ) $( steps.crm.output )"),
+        ),
+        {},
+        [f"step 'mail' {SAYS}"],
+    ),
+    "a text that was checked": (
+        (
+            FETCH,
+            CUSTOMER,
+            CHECK | {"validate": CHECK["validate"] | {"schema": {"type": "string"}}},
+            send("$( steps.check.output ) $( steps.crm.output )"),
+        ),
+        {},
+        [f"step 'mail' {SAYS}"],
+    ),
     "it stays inside": ((FETCH, CUSTOMER, send(BOTH, function="note")), {}, []),
     "a contract that says what it returns": ((FETCH, CLEAN), {}, []),
     "in a block": (
@@ -217,12 +244,26 @@ def _static(found: dict[tuple[str, str], Label], path: str) -> Label | None:
     return worst
 
 
+def endorsing(value: Any) -> Any:
+    """Return a spec whose `validate` steps have schemas that let no text through."""
+    if isinstance(value, list):
+        return [endorsing(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    closed = {"additionalProperties": False, "properties": {"n": {"type": "integer"}, "word": {"const": "yes"}}}
+    found = {key: endorsing(item) for key, item in value.items()}
+    if "validate" in found:
+        found["validate"]["schema"] = {"type": "object", **closed}
+    return found
+
+
 @given(specs(), st.integers(0, 3), st.integers(0, 2**20), st.sampled_from([0, 0, 25]), st.booleans())
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @pytest.mark.requirement("A36", "A37")
 def test_no_run_finds_a_worse_label_than_was_expected(
     spec: dict[str, Any], n: int, seed: int, errors_percent: int, untrusted: bool
 ) -> None:
+    spec = endorsing(spec)
     a_world = world(seed, errors_percent=errors_percent)
     trust = "Untrusted" if untrusted else "Trusted"
     workflow = Workflow.model_validate({"metadata": {"name": "flow"}, "spec": spec | {"input": {"trust": trust}}})

@@ -7,6 +7,7 @@ from typing import Any
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.workflow import OnFailure, Validate
 from fairlead.flow.calls import CallIndex
+from fairlead.flow.labels import endorses
 from fairlead.flow.steps.answer import Rejected, check_value, judge_inputs, judged
 from fairlead.flow.steps.attempt import Attempt, Enter, Evaluator, Failed, Result, Setting, Succeeded, failed
 
@@ -26,12 +27,13 @@ def advance(definition: Validate, attempt: Attempt) -> Result | None:
             return verdict
         found = verdict.findings if isinstance(verdict, Rejected) else []
     if not found:
-        return Succeeded({"passed": True, "findings": []})
-    return _not_passed(definition.on_failure or OnFailure(action="Fail"), found)
+        return Succeeded({"passed": True, "findings": []} | ({"value": value} if endorses(definition) else {}))
+    return _not_passed(definition, found)
 
 
-def _not_passed(on_failure: OnFailure, found: list[str]) -> Result:
-    output = {"passed": False, "findings": found}
+def _not_passed(definition: Validate, found: list[str]) -> Result:
+    on_failure = definition.on_failure or OnFailure(action="Fail")
+    output = {"passed": False, "findings": found} | ({"value": None} if endorses(definition) else {})
     failure = failed(ErrorClass.INVALID, "; ".join(found)[:1000], reason="ValidationFailed")
     if on_failure.block is not None:
         return Enter(on_failure.block, lambda _: output, error=failure.error)

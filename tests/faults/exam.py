@@ -1,0 +1,181 @@
+"""The crash exam on a cluster: the kitchen sink, many times, while everything under it is killed at random moments.
+
+    make crash-exam N=1000
+
+What is killed: the engine's process, the processes of step pods (ours and the user's), and the node's agent (kubelet).
+Afterwards every run must have ended, and the ledger says what happened: an effect is *repeated* when it is there twice,
+and *lost* when a run that completed lacks it. A run that says it does not know what came of a call is neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from tests.bench import machine, report
+from tests.cluster import Cluster
+from tests.e2e.installation import RESTRICTED, RUN, Fairlead, condition, ledger, load_images
+from tests.e2e.kubectl import Kubectl
+from tests.faults import kitchensink
+from tests.faults.errands import kill_some, processes
+
+AT_ONCE = 6
+LONGEST_PAUSE_SECONDS = 6.0
+LONGEST_WITHOUT_AGENT_SECONDS = 4.0
+LONGEST_SECONDS_PER_RUN = 60
+SAY_SECONDS = 30.0
+ENGINE = "fairlead-engine-0"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs/performance.md"
+HEAD = "| runs | engine killed | step pods killed | node agent killed | completed | says: unknown | failed | not ended "
+HEAD += "| repeated | lost |\n|---|---|---|---|---|---|---|---|---|---|"
+
+
+@dataclass(slots=True)
+class Marks:
+    """What came of an exam, in the order of the table."""
+
+    runs: int
+    engine: int = 0
+    step_pods: int = 0
+    agent: int = 0
+    completed: int = 0
+    unknown: int = 0
+    failed: int = 0
+    not_ended: int = 0
+    repeated: int = 0
+    lost: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether nothing is open, wrong, done twice or lost."""
+        return not (self.failed + self.not_ended + self.repeated + self.lost)
+
+    def __str__(self) -> str:
+        return "| " + " | ".join(str(getattr(self, field.name)) for field in fields(self)) + " |"
+
+
+def examine(
+    cluster: Cluster, team: Kubectl, runs: int, *, chance: random.Random, say: Callable[[str], None] = print
+) -> Marks:
+    """Execute `runs` kitchen sinks, some at once, and kill something every few seconds until all have ended.
+
+    Args:
+        cluster: where; its node agent is killed too.
+        team: kubectl in a namespace where `kitchensink.declare` was.
+        runs: how many.
+        chance: what is killed, and when.
+        say: told how it goes.
+    """
+    marks = Marks(runs)
+    gives_up = time.monotonic() + 120 + runs * LONGEST_SECONDS_PER_RUN
+    created, says = 0, 0.0
+    while time.monotonic() < gives_up:
+        is_open = _open(team)
+        if created == runs and not is_open:
+            break
+        for number in range(created, min(runs, created + AT_ONCE - len(is_open))):
+            team.create(kitchensink.run_of(f"sink-{number}"))
+            created += 1
+        time.sleep(chance.uniform(0.2, LONGEST_PAUSE_SECONDS))
+        _kill(cluster, team, chance, marks)
+        if time.monotonic() > says:
+            says = time.monotonic() + SAY_SECONDS
+            say(
+                f"{created - len(is_open)} of {runs} runs ended; {marks.engine}, {marks.step_pods}, {marks.agent} kills"
+            )
+    _judge(team, marks)
+    return marks
+
+
+def _open(team: Kubectl) -> list[str]:
+    """Return the names of the exam's runs that go on."""
+    ended = "{.status.conditions[?(@.type=='Finished')].status}"
+    rows = team("get", RUN, f"--output=jsonpath={{range .items[*]}}{{.metadata.name}} {ended}{{'\\n'}}{{end}}")
+    found = [line.split() for line in rows.splitlines() if line.startswith("sink-")]
+    return [words[0] for words in found if words[1:] != ["True"]]
+
+
+def _kill(cluster: Cluster, team: Kubectl, chance: random.Random, marks: Marks) -> None:
+    what = chance.choices(("engine", "step pod", "agent"), weights=(5, 4, 1))[0]
+    if what == "engine":
+        if kill_some(processes(team, [ENGINE], "fairlead.")):
+            marks.engine += 1
+            team("delete", "pod", ENGINE, "--wait=false", "--ignore-not-found")  # a new one: nothing backs off for it
+    elif what == "step pod":
+        pods = [pod["metadata"]["name"] for pod in team.get("pods", "--selector=fairlead.dev/component=step")["items"]]
+        found = processes(team, pods)
+        marks.step_pods += kill_some(found[: 1 + chance.randrange(len(found))]) if found else 0
+    else:
+        cluster.stop_process("kubelet")
+        marks.agent += 1
+        time.sleep(chance.uniform(0.0, LONGEST_WITHOUT_AGENT_SECONDS))
+        cluster.start_process("kubelet")
+
+
+def _judge(team: Kubectl, marks: Marks) -> None:
+    done = Counter(entry["key"] for entry in ledger(team))
+    marks.repeated = sum(count > 1 for count in done.values())
+    for obj in team.get(RUN)["items"]:
+        name = obj["metadata"]["name"]
+        if not name.startswith("sink-"):
+            continue  # a child's end is its parent's business
+        succeeded = condition(obj, "Succeeded")
+        if condition(obj, "Finished").get("status") != "True":
+            marks.not_ended += 1
+        elif succeeded["status"] == "True":
+            marks.completed += 1
+            marks.lost += len(kitchensink.effects_of(name) - done.keys())
+        elif succeeded["reason"] == "OutcomeUnknown":
+            marks.unknown += 1
+        else:
+            marks.failed += 1
+            print(f"{name}: {succeeded['reason']}: {succeeded['message']}", file=sys.stderr)
+
+
+def main() -> int:
+    """Examine on a cluster of its own and write the table. 1 if something is open, wrong, repeated or lost."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.exam", description=main.__doc__)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=20261127)
+    parser.add_argument("--keep-document", action="store_true", help="do not write docs/performance.md")
+    arguments = parser.parse_args()
+    cluster = Cluster("exam")
+    try:
+        cluster.up()
+        load_images(cluster)
+        environment = cluster.environment()
+        fairlead = Fairlead(Kubectl(environment["KUBECONFIG"], environment["PATH"]), environment)
+        fairlead.install()
+        team = scene(fairlead.kubectl)
+        began = time.monotonic()
+        marks = examine(cluster, team, arguments.runs, chance=random.Random(arguments.seed))
+        minutes = (time.monotonic() - began) / 60
+    finally:
+        cluster.down()
+    table = f"{HEAD}\n{marks}\n\nIn {minutes:.0f} minutes, {AT_ONCE} at once."
+    print(table)
+    if not arguments.keep_document:
+        here = report.machine_table(machine.describe(DOCUMENT.parent))
+        report.update(DOCUMENT, "kitchensink", f"{here}\n\n{table}")
+    return int(not marks.passed)
+
+
+def scene(administrator: Kubectl) -> Kubectl:
+    """Make a restricted namespace with the kitchen sink, and return kubectl within it."""
+    name = f"exam-{uuid.uuid4().hex[:8]}"
+    administrator("create", "namespace", name)
+    administrator("label", "namespace", name, RESTRICTED)
+    team = administrator.within(name)
+    kitchensink.declare(team)
+    return team
+
+
+if __name__ == "__main__":
+    sys.exit(main())

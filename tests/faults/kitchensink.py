@@ -1,0 +1,142 @@
+"""The kitchen sink: a Workflow with every kind of step that needs no people. A ledger counts its effects, by key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.e2e.installation import SERVERS_IMAGE, until
+from tests.e2e.kubectl import Kubectl
+from tests.e2e.scenes import ACCOUNT, Manifest, becomes, engine, ledger_tool, manifest, play, scripted_model, workflow
+
+NAME, CHILD = "kitchen-sink", "errand"
+ITEMS, ROUNDS = 4, 3
+COUNTS = """
+import json, time
+given = json.load(open("/work/input.json"))
+time.sleep(1)
+json.dump({"letters": len(given["text"])}, open("/work/output.json", "w"))
+"""
+_RUN = {"type": "object", "required": ["run"], "properties": {"run": {"type": "string"}}}
+_PATIENT = {"limit": 10, "backoffSeconds": 1, "factor": 1}
+_READS = {"limit": 10, "backoffSeconds": 1, "factor": 1, "errorClasses": ["Unavailable", "ToolError", "Timeout"]}
+FUNCTIONS = ["read", "append", "append_keyed", "slow"]
+
+
+def effects_of(run: str) -> set[str]:
+    """Return the keys of what a run that ended well has done, each once."""
+    loops = [f"each-{number}" for number in range(ITEMS)] + [f"again-{number}" for number in range(1, ROUNDS + 1)]
+    return {f"{run}-{key}" for key in ("first", "keyed", "left", "right", "child", "topic", "after", *loops)}
+
+
+def _call(name: str, function: str, key: str, **more: Any) -> Manifest:
+    arguments = {"key": key} | ({"seconds": 0.5} if function == "slow" else {})
+    return {"name": name, "tool": {"tool": "ledger", "function": function, "arguments": arguments}, **more}
+
+
+def _steps() -> list[Manifest]:
+    container = {
+        "image": SERVERS_IMAGE,
+        "script": {"command": ["python3"], "source": COUNTS},
+        "input": {"text": "$( steps.say.output.text )"},
+        "output": {"schema": {"type": "object"}},
+        "resources": {"cpu": "50m", "memory": "64Mi"},
+    }
+    return [
+        _call("look", "read", "$( input.run )-first", retry=_READS),
+        _call("first", "append", "$( input.run )-first"),
+        _call("keyed", "append_keyed", "$( input.run )-keyed", retry=_PATIENT),
+        {"name": "say", "generate": {"model": "scripted", "prompt": "Hello"}},
+        {
+            "name": "topic",
+            "route": {
+                "value": "$( steps.say.output.text )",
+                "choices": [{"name": "greeting", "when": "true", "block": "greeted"}],
+            },
+        },
+        {
+            "name": "checked",
+            "validate": {
+                "value": "$( steps.say.output.text )",
+                "rules": [{"expression": "output == 'hello'", "message": "be polite"}],
+                "onFailure": {"action": "Fail"},
+            },
+        },
+        {"name": "shaped", "transform": {"value": "$( steps.say.output.text + '!' )"}},
+        _call("each", "append", "$( input.run )-each-$( item )", forEach={"items": [*range(ITEMS)], "maxParallel": 2}),
+        {
+            "name": "again",
+            "repeat": {"until": f"output >= {ROUNDS}", "maxIterations": ROUNDS},
+            "block": "again",
+        },
+        {"name": "both", "parallel": {"blocks": ["left", "right"]}},
+        {"name": "counted", "container": container, "retry": _READS},
+        {"name": "nap", "wait": {"seconds": 1}},
+        {"name": "told", "wait": {"signal": {"name": "go"}, "timeoutSeconds": 600}},
+        {"name": "child", "workflow": {"workflow": CHILD, "input": {"run": "$( input.run )"}}},
+    ]
+
+
+def _blocks() -> list[Manifest]:
+    return [
+        {"name": "greeted", "steps": [_call("greet", "append", "$( input.run )-topic")]},
+        {
+            "name": "again",
+            "steps": [
+                {"name": "number", "transform": {"value": "$( previous == null ? 1 : previous + 1 )"}},
+                _call("do", "append", "$( input.run )-again-$( steps.number.output )"),
+            ],
+            "output": "$( steps.number.output )",
+        },
+        {"name": "left", "steps": [_call("append", "append", "$( input.run )-left")]},
+        {
+            "name": "right",
+            "order": "Graph",
+            "steps": [
+                _call("slow", "slow", "$( input.run )-right"),
+                {"name": "beside", "transform": {"value": 1}},
+                {"name": "joined", "needs": ["slow", "beside"], "transform": {"value": 2}},
+            ],
+        },
+        {"name": "after", "steps": [_call("keep", "append_keyed", "$( input.run )-after", retry=_PATIENT)]},
+    ]
+
+
+def declare(team: Kubectl) -> None:
+    """Create everything, and wait until runs can begin."""
+    keyed = ledger_tool()
+    for function in keyed["spec"]["functions"]:
+        if function["name"] == "append_keyed":
+            function["idempotency"] = {"header": "Idempotency-Key"}
+    granted = {
+        "serviceAccounts": [ACCOUNT],
+        "models": ["scripted"],
+        "tools": [{"tool": "ledger", "functions": FUNCTIONS}],
+        "workflows": [CHILD],
+        "images": [SERVERS_IMAGE],
+    }
+    given = {"input": {"schema": _RUN}}
+    child = workflow(CHILD, _call("do", "append", "$( input.run )-child"), **given)
+    sink = workflow(NAME, *_steps(), blocks=_blocks(), **{"finally": "after"}, **given)
+    retention = {"retention": {"succeeded": 5000, "failed": 5000}}
+    sink["spec"] |= retention
+    for obj in (
+        engine(security={"imageTags": "Allowed"}, resources={"cpu": "100m", "memory": "512Mi"}),
+        keyed,
+        scripted_model(),
+        manifest("Policy", ACCOUNT, {"grants": granted}),
+        child,
+        sink,
+    ):
+        team.create(obj)
+    becomes(team, "model", "scripted", "Reachable", timeout_seconds=240)
+    becomes(team, "tool", "ledger", "Reachable", timeout_seconds=240)
+    play(team, {"content": "hello"})
+    for name in (CHILD, NAME):
+        becomes(team, "workflow", name, "Authorized")
+    until("the engine is ready", lambda: team.get("statefulset", "fairlead-engine")["status"].get("readyReplicas"))
+
+
+def run_of(name: str) -> Manifest:
+    """Return a run of it; its signal is there before it waits for it."""
+    spec = {"workflow": NAME, "input": {"run": name}, "signals": [{"name": "go", "data": {}, "by": "kubernetes-admin"}]}
+    return manifest("WorkflowRun", name, spec)
