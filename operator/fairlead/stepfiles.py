@@ -21,7 +21,9 @@ PIECE = 98_304
 MOST_INPUT = 786_432
 """Bytes of input and script together: a pod is an object, and has at most 1.5 MiB."""
 MOST_OUTPUT = 1_048_576
-SAID, REFUSED = "fairlead-output:", "fairlead-refused:"
+SAID, REFUSED, NOTHING = "fairlead-output:", "fairlead-refused:", "fairlead-nothing:"
+END = "."
+"""Ends a line that is whole: a process that is killed may have written half of one."""
 
 
 def pieces(name: str, content: bytes) -> list[dict[str, str]]:
@@ -48,35 +50,45 @@ def put(environment: Mapping[str, str], work: Path = WORK) -> None:
 
 
 def take(work: Path = WORK) -> str:
-    """Return the line that tells what output.json holds, or why it is not taken; "" if there is none."""
+    """Return the line that tells what output.json holds, or why it is not taken, or that there is none."""
     try:
         file = os.open(work / "output.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return ""
+        return f"{NOTHING} {END}"
     except OSError as error:
-        return f"{REFUSED} output.json cannot be opened: {error.strerror}"
+        return f"{REFUSED} output.json cannot be opened: {error.strerror} {END}"
     try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
-            return f"{REFUSED} output.json is no file"
+            return f"{REFUSED} output.json is no file {END}"
         content = b""
         while len(content) <= MOST_OUTPUT and (part := os.read(file, MOST_OUTPUT + 1 - len(content))):
             content += part
     finally:
         os.close(file)
     if len(content) > MOST_OUTPUT:
-        return f"{REFUSED} output.json has more than {MOST_OUTPUT} bytes"
-    return f"{SAID} {base64.b64encode(content).decode()}"
+        return f"{REFUSED} output.json has more than {MOST_OUTPUT} bytes {END}"
+    return f"{SAID} {base64.b64encode(content).decode()} {END}"
+
+
+class NothingSaid(Exception):
+    """The log tells neither of an output nor that there is none: who should have said so was killed."""
 
 
 def read_back(log: str) -> tuple[bytes | None, str]:
-    """Return the output that a log tells of, or why there is none; neither when the container left none."""
+    """Return the output that a log tells of, or why it was not taken; neither when the container left none.
+
+    Raises:
+        NothingSaid: there is no whole line.
+    """
     for line in log.splitlines():
-        if line.startswith(SAID):
-            return base64.b64decode(line.removeprefix(SAID).strip()), ""
-        if line.startswith(REFUSED):
-            return None, line.removeprefix(REFUSED).strip()
-    return None, ""
+        word, _, rest = line.strip().partition(" ")
+        content, _, end = rest.rpartition(END)
+        if not end and rest and word == SAID:
+            return base64.b64decode(content.strip()), ""
+        if not end and rest and word in (REFUSED, NOTHING):
+            return None, content.strip()
+    raise NothingSaid
 
 
 def main(argv: list[str]) -> int:

@@ -217,3 +217,30 @@ def test_the_example_runs(administrator: Kubectl, chart: Fairlead) -> None:
         becomes(team, "workflow", "word-count", "Authorized")
         run = finished(team, create_run(team, "word-count", text="the fox and the dog"))
         assert run["status"]["output"] == '5 words, most often ["the","fox","and"]'
+
+
+@pytest.mark.requirement("A58")
+def test_a_policy_that_opens_our_pods_is_told_and_no_container_starts(administrator: Kubectl, chart: Fairlead) -> None:
+    objects = (engine(**TAGS), grants(SERVERS_IMAGE), workflow("counts", step(script(REPORT, input={"text": "x"}))))
+    wide: Manifest = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "let-all-out"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]},
+    }
+    with scene(administrator, *objects) as team:
+        becomes(team, "workflow", "counts", "Authorized")
+        becomes(team, "engine", "default", "NetworkIsolation", "Untried")
+        team.create(wide)
+        told = becomes(team, "engine", "default", "NetworkIsolation", "WidenedByPolicy", timeout_seconds=30)
+        assert told["message"] == "NetworkPolicy let-all-out lets out pods of steps"
+        until(
+            "the engine knows", lambda: outcome(finished(team, create_run(team, "counts", key="x")))[0] != "Completed"
+        )
+        reason, message = outcome(finished(team, create_run(team, "counts", key="x")))
+        assert reason == "StepFailed"
+        assert "NotIsolated" in message and "NetworkPolicy let-all-out lets out pods of steps" in message
+        assert not pods(team)
+        team("delete", "networkpolicy", "let-all-out")
+        becomes(team, "engine", "default", "NetworkIsolation", "Untried", timeout_seconds=30)
+        until("it runs again", lambda: outcome(finished(team, create_run(team, "counts", key="x")))[0] == "Completed")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.stepfiles import MOST_OUTPUT, PIECE, joined, pieces, put, read_back, take
+from fairlead.stepfiles import MOST_OUTPUT, PIECE, NothingSaid, joined, pieces, put, read_back, take
 
 
 @given(st.binary(max_size=PIECE * 2))
@@ -45,6 +45,19 @@ def test_what_is_left_comes_out(content: bytes) -> None:
 
 def test_nothing_left_is_nothing(tmp_path: Path) -> None:
     assert read_back(take(tmp_path)) == (None, "")
+
+
+@given(st.binary(max_size=200) | st.none(), st.integers(0, 400))
+def test_half_a_word_is_none(content: bytes | None, cut: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        if content is not None:
+            (Path(directory) / "output.json").write_bytes(content)
+        line = take(Path(directory))
+    if cut < len(line):
+        with pytest.raises(NothingSaid):
+            read_back(f"noise\n{line[:cut]}")
 
 
 @pytest.mark.requirement("A31")

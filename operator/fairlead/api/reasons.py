@@ -77,6 +77,7 @@ class DecisionReason(StrEnum):
     EGRESS_DENIED = "EgressDenied"  # the dialer or the Secret's allowed-hosts refused the address
     CREDENTIAL_MISSING = "CredentialMissing"  # the Secret or its key does not exist
     CREDENTIAL_PENDING = "CredentialPending"  # not mounted into the engine yet: the call waits
+    NOT_ISOLATED = "NotIsolated"  # the network does not lock our pods in; the Engine's NetworkIsolation says why
     DECISION_FAILED = "DecisionFailed"  # the decision itself broke: without one nothing is allowed
 
 
@@ -203,6 +204,15 @@ class GuardrailsReason(StrEnum):
 
     VERIFIED = "Verified"
     NOT_INSTALLED = "NotInstalled"  # forged decisions are not refused: no approval counts
+
+
+class NetworkReason(StrEnum):
+    """Reasons of an Engine's `NetworkIsolation`."""
+
+    VERIFIED = "Verified"  # a pod of ours found its way out closed before it started
+    NOT_ENFORCED = "NotEnforced"  # one found it open
+    WIDENED_BY_POLICY = "WidenedByPolicy"  # somebody else's NetworkPolicy selects our pods too
+    UNTRIED = "Untried"
 
 
 class TracedReason(StrEnum):

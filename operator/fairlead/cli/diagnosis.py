@@ -38,7 +38,6 @@ GUARDRAILS = tuple(
 """The admission policies of the chart."""
 
 EVERYBODY = ("system:authenticated", "system:unauthenticated", "system:serviceaccounts")
-COMPONENT_LABEL = "fairlead.dev/component"
 _INVOKABLE = frozenset({"tools", "toolfunctions", "models", "workflows", "*"})
 
 
@@ -109,33 +108,6 @@ def _invokes(rule: Mapping[str, Any]) -> bool:
     groups, verbs, resources = (rule.get(key) or () for key in ("apiGroups", "verbs", "resources"))
     in_group, may = GROUP in groups or "*" in groups, "invoke" in verbs or "*" in verbs
     return in_group and may and not _INVOKABLE.isdisjoint(resources)
-
-
-def network(policies: Iterable[Object]) -> Iterator[Finding]:
-    """Look for NetworkPolicies of others that let out what Fairlead runs: they add up."""
-    widening = [
-        policy["metadata"]["name"]
-        for policy in policies
-        if COMPONENT_LABEL not in (policy["metadata"].get("labels") or {})
-        and policy["spec"].get("egress")
-        and _selects_servers(policy["spec"].get("podSelector") or {})
-    ]
-    for name in widening:
-        advice = f"let its podSelector leave out what has the label {COMPONENT_LABEL}"
-        yield Finding("warning", f"NetworkPolicy {name} lets Fairlead's servers out", advice)
-    if not widening:
-        yield Finding("ok", "no other NetworkPolicy lets Fairlead's servers out")
-
-
-def _selects_servers(selector: Mapping[str, Any]) -> bool:
-    """Tell whether a selector takes in pods whose labels are Fairlead's alone."""
-    if any(not key.startswith("fairlead.dev/") for key in selector.get("matchLabels") or {}):
-        return False
-    for expression in selector.get("matchExpressions") or ():
-        ours = expression["key"].startswith("fairlead.dev/")
-        if (expression["operator"] in ("In", "Exists")) is not ours:
-            return False
-    return True
 
 
 def objects(kind: str, found: Sequence[Object], conditions: Sequence[str]) -> Iterator[Finding]:

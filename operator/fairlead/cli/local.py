@@ -37,6 +37,7 @@ class LocalResources:
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
     policies_known = True
+    isolation_broken = ""
     engine: EngineSpec
     addresses: Mapping[Server, str] = field(default_factory=dict)
     started: frozenset[Server] = frozenset()

@@ -17,6 +17,7 @@ from fairlead.kube.types import (
     ENGINES,
     MODELS,
     NAMESPACES,
+    NETWORK_POLICIES,
     POLICIES,
     STATEFUL_SETS,
     TOOLS,
@@ -45,8 +46,11 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
     namespace, name = name_of(obj)
     if rt == NAMESPACES:
         return _labelled(before, after, observed)
-    if rt in (DEPLOYMENTS, STATEFUL_SETS):
+    if rt == STATEFUL_SETS:
         return _owner(obj, namespace)
+    if rt in (DEPLOYMENTS, NETWORK_POLICIES):  # the Engine tells how far its pods are locked in
+        has_engine = observed.get(ENGINES, namespace, ENGINE) is not None
+        return _owner(obj, namespace) | ({Key(ENGINES.plural, namespace, ENGINE)} if has_engine else set())
     if rt == ENGINES:
         changed = _declaration(before) != _declaration(after)
         return (

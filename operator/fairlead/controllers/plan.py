@@ -5,7 +5,7 @@ Every kind's module has a pure `plan(...)` that returns a `Plan`; `reconcile.py`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from fairlead.api.conditions import find_condition, set_condition
 from fairlead.api.meta import Condition, Resource
-from fairlead.api.reasons import ReadyReason
+from fairlead.api.reasons import NetworkReason, ReadyReason
 from fairlead.errors import InvalidSpec
 from fairlead.kube.types import ResourceType
 
@@ -33,6 +33,16 @@ class Verdict:
     reason: ReadyReason
     message: str = ""
     stalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Another condition of the operator's; `value` None is Unknown."""
+
+    type: str
+    value: bool | None
+    reason: NetworkReason
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,7 @@ class Plan:
         delete: objects that shall not exist; done before anything is applied.
         again_seconds: look again after this time even if nothing changes.
         status: what else of the status is the operator's.
+        said: which conditions beside Ready and Stalled are.
     """
 
     verdict: Verdict | None = None
@@ -64,6 +75,7 @@ class Plan:
     delete: tuple[Doomed, ...] = ()
     again_seconds: float | None = None
     status: Mapping[str, Any] = field(default_factory=dict)
+    said: tuple[Said, ...] = ()
 
 
 def parse(model: type[R], obj: Mapping[str, Any]) -> R:
@@ -103,7 +115,12 @@ def conditions_of(obj: Mapping[str, Any]) -> list[Condition]:
 
 
 def status_of(
-    obj: Mapping[str, Any], verdict: Verdict, *, more: Mapping[str, Any] | None = None, now: str
+    obj: Mapping[str, Any],
+    verdict: Verdict,
+    *,
+    more: Mapping[str, Any] | None = None,
+    said: Sequence[Said] = (),
+    now: str,
 ) -> Object | None:
     """Return the operator's part of the status, or None if it stands there already.
 
@@ -111,10 +128,12 @@ def status_of(
         obj: the object as last seen.
         verdict: what its `Ready` shall say.
         more: its fields beside conditions.
+        said: its conditions beside Ready and Stalled.
         now: RFC 3339, used where a condition changes.
     """
     generation = obj["metadata"].get("generation", 0)
-    before = [condition for condition in conditions_of(obj) if condition.type in ("Ready", "Stalled")]
+    types = {"Ready", "Stalled", *(one.type for one in said)}
+    before = [condition for condition in conditions_of(obj) if condition.type in types]
     ready = find_condition(before, "Ready")
     after = set_condition(
         [ready] if ready else [],
@@ -136,11 +155,28 @@ def status_of(
             now=now,
             observed_generation=generation,
         )
+    for one in said:
+        known = find_condition(before, one.type)
+        after = set_condition(
+            [*after, known] if known else after,
+            one.type,
+            one.value,
+            reason=one.reason,
+            message=one.message,
+            now=now,
+            observed_generation=generation,
+        )
     status = {"observedGeneration": generation, **(more or {})}
     published = obj.get("status", {})
-    if before == after and all(published.get(key) == value for key, value in status.items()):
+    if sorted(before, key=_type) == sorted(after, key=_type) and all(
+        published.get(key) == value for key, value in status.items()
+    ):
         return None
     return status | {"conditions": [condition.to_yaml_dict() for condition in after]}
+
+
+def _type(condition: Condition) -> str:
+    return condition.type
 
 
 def _field_path(location: tuple[int | str, ...]) -> str:

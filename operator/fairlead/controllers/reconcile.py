@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import ReadyReason
 from fairlead.controllers import clusterpolicy, engine, model, policy, tool, workflow
 from fairlead.controllers.children import ENGINE_COMPONENT, selector
-from fairlead.controllers.engine_objects import ENGINE, ENGINE_NAME, mounted_secrets
+from fairlead.controllers.engine_objects import ENGINE, ENGINE_NAME, STEP_NETWORK, mounted_secrets
+from fairlead.controllers.network import isolation
 from fairlead.controllers.observed import Observed, name_of
-from fairlead.controllers.plan import MANAGER, Object, Plan, Verdict, conditions_of, status_of
+from fairlead.controllers.plan import MANAGER, Object, Plan, Said, Verdict, conditions_of, status_of
 from fairlead.controllers.queue import Key
 from fairlead.controllers.server import Component, is_available, server_name
 from fairlead.controllers.settings import EngineImage, Settings
@@ -30,6 +30,7 @@ from fairlead.kube.types import (
     ENGINES,
     MODELS,
     NAMESPACES,
+    NETWORK_POLICIES,
     PODS,
     POLICIES,
     SERVICE_ACCOUNTS,
@@ -42,7 +43,7 @@ from fairlead.policy.clusterwide import copies
 
 DECLARED = (WORKFLOWS, TOOLS, MODELS, POLICIES)
 CHILDREN = (STATEFUL_SETS, DEPLOYMENTS)
-WATCHED = (NAMESPACES, CLUSTER_POLICIES, *DECLARED, ENGINES, *CHILDREN)
+WATCHED = (NAMESPACES, CLUSTER_POLICIES, *DECLARED, ENGINES, *CHILDREN, NETWORK_POLICIES)
 
 
 class Reconciler:
@@ -98,7 +99,9 @@ class Reconciler:
             return None  # what belongs to it goes with it
         if rt.namespaced and not self._settings.serves(key.namespace):
             message = "Fairlead builds nothing in this namespace; use another"
-            await self._write_status(rt, obj, Verdict(False, ReadyReason.RECONCILE_FAILED, message, stalled=True))
+            await self._write_status(
+                rt, obj, Verdict(False, ReadyReason.RECONCILE_FAILED, message, stalled=True), Plan()
+            )
             return None
         plan = await planner(obj)
         try:
@@ -107,12 +110,12 @@ class Reconciler:
             raise
         except KubeError as error:
             failed = Verdict(False, ReadyReason.RECONCILE_FAILED, error.message)
-            await self._write_status(rt, obj, failed, more=plan.status)
+            await self._write_status(rt, obj, failed, plan)
             raise
         if not settled:
             return None  # the verdict is about what stood there before; the change brings the key back
         if plan.verdict is not None:
-            await self._write_status(rt, obj, plan.verdict, more=plan.status)
+            await self._write_status(rt, obj, plan.verdict, plan)
         return plan.again_seconds
 
     def _needs_engine(self, namespace: str) -> bool:
@@ -181,7 +184,15 @@ class Reconciler:
             pods=await self._pods(namespace, selector(ENGINE_COMPONENT, ENGINE)) if starting else [],
         )
         bound = copies(self._observed.of(CLUSTER_POLICIES, ""), await self._labels(namespace))
-        return replace(found, status={"clusterPolicies": bound})
+        return replace(found, status={"clusterPolicies": bound}, said=(await self._network(namespace),))
+
+    async def _network(self, namespace: str) -> Said:
+        """Return whether the pods of the namespace are locked in."""
+        managed = self._observed.of(DEPLOYMENTS, namespace)
+        waiting = [obj for obj in managed if not is_available(obj)]
+        pods = [pod for obj in waiting for pod in await self._pods(namespace, obj["spec"]["selector"]["matchLabels"])]
+        ours = {ENGINE_NAME, STEP_NETWORK, *(obj["metadata"]["name"] for obj in managed)}
+        return isolation(self._observed.of(NETWORK_POLICIES, namespace), managed, pods, ours=ours)
 
     def _guard(self, obj: Object) -> EngineImage | None:
         declared = self._observed.get(ENGINES, obj["metadata"]["namespace"], ENGINE)
@@ -224,12 +235,10 @@ class Reconciler:
                 settled &= before is not None and _generation(before) == _generation(made)
         return settled
 
-    async def _write_status(
-        self, rt: ResourceType, obj: Object, verdict: Verdict, *, more: Mapping[str, Any] | None = None
-    ) -> None:
+    async def _write_status(self, rt: ResourceType, obj: Object, verdict: Verdict, plan: Plan) -> None:
         """Write the operator's part of the status if it changed, and say so in an Event if people should know."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status = status_of(obj, verdict, more=more, now=now)
+        status = status_of(obj, verdict, more=plan.status, said=plan.said, now=now)
         if status is None:
             return
         head = ("name", "namespace", "resourceVersion")

@@ -93,6 +93,7 @@ class ClusterResources:
         self.models: Mapping[str, Model] = models
         self.policies: Mapping[str, Policy] = policies
         self.policies_known = False
+        self.isolation_broken = ""
         self._policies = policies
         self.engine = EngineSpec()
         self.engine_uid = ""
@@ -203,6 +204,7 @@ class ClusterResources:
         elif new is None:
             self.engine = EngineSpec()
         self._take_copies((new or {}).get("status") or {})
+        self.isolation_broken = _broken((new or {}).get("status") or {})
         self._on_change("Engine", name)
 
     def _take_copies(self, status: Mapping[str, Any]) -> None:
@@ -278,6 +280,14 @@ class ClusterSink:
         self._versions[uid] = version
         while len(self._versions) > VERSIONS_KEPT:
             self._versions.popitem(last=False)
+
+
+def _broken(status: Mapping[str, Any]) -> str:
+    """Return what the operator found wrong with the network around our pods; "" if nothing."""
+    said = [
+        one for one in status.get("conditions", ()) if one["type"] == "NetworkIsolation" and one["status"] == "False"
+    ]
+    return f"{said[0]['reason']}: {said[0]['message']}" if said else ""
 
 
 def _parsed(model: type[T], obj: Object) -> T | None:

@@ -22,6 +22,7 @@ class Resources(Protocol):
     """What is declared in the namespace, as last seen. Reading is synchronous and never waits.
 
     Among the `policies` are the ClusterPolicies that bind it; `policies_known` is False while nobody has said which.
+    `isolation_broken` says why pods of ours are not locked in, "" as far as anybody knows.
     """
 
     namespace: str
@@ -30,6 +31,7 @@ class Resources(Protocol):
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
     policies_known: bool
+    isolation_broken: str
     engine: EngineSpec
 
     def address(self, kind: str, name: str) -> str:

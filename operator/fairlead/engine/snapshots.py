@@ -174,7 +174,12 @@ class Snapshots:
         return workflow.metadata.labels if workflow is not None else None
 
     def _obstacle(self, target: Target | None) -> Obstacle | None:
-        if target is None or isinstance(target, Workflow | Image):
+        if isinstance(target, Image):
+            security = self._resources.engine.security
+            required = security is None or security.require_network_isolation == "Required"
+            broken = self._resources.isolation_broken if required else ""
+            return Obstacle(DecisionReason.NOT_ISOLATED, f"no container starts: {broken}") if broken else None
+        if target is None or isinstance(target, Workflow):
             return None
         try:
             destination(self._resources, target)

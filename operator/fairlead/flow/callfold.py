@@ -18,6 +18,7 @@ _CLASS_OF_DENIAL = {
     DecisionReason.AUTHORIZER_UNAVAILABLE: ErrorClass.UNAVAILABLE,
     DecisionReason.DEFINITION_UNKNOWN: ErrorClass.UNAVAILABLE,
     DecisionReason.POLICIES_UNKNOWN: ErrorClass.UNAVAILABLE,
+    DecisionReason.NOT_ISOLATED: ErrorClass.UNAVAILABLE,
 }
 
 

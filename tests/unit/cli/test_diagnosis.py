@@ -1,4 +1,4 @@
-"""What `fairlead doctor` finds: guardrails that are missing, grants that are wide, networks that are open."""
+"""What `fairlead doctor` finds: guardrails that are missing, grants that are wide."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.cli.diagnosis import GUARDRAILS, Finding, guardrails, network, objects, pins, wide_grants
+from fairlead.cli.diagnosis import GUARDRAILS, Finding, guardrails, objects, pins, wide_grants
 
 ADMISSION = Path(__file__).parents[3] / "charts/fairlead/templates/admission"
 BY_NAME = {"apiGroups": ["fairlead.dev"], "resources": ["tools"], "resourceNames": ["desk"], "verbs": ["invoke"]}
@@ -68,30 +68,6 @@ def bound(rule: dict[str, Any], *subjects: dict[str, Any]) -> list[Finding]:
 )
 def test_who_may_invoke_whatever_there_is_is_named(rule: Any, subject: Any, level: str) -> None:
     assert levels(bound(rule, subject)) == [level]
-
-
-@pytest.mark.parametrize(
-    ("spec", "level"),
-    [
-        ({"podSelector": {}, "egress": [{}]}, "warning"),
-        ({"podSelector": {}, "egress": []}, "ok"),
-        ({"podSelector": {}, "ingress": [{}]}, "ok"),
-        ({"podSelector": {"matchLabels": {"fairlead.dev/component": "tool"}}, "egress": [{}]}, "warning"),
-        ({"podSelector": {"matchLabels": {"app": "shop"}}, "egress": [{}]}, "ok"),
-        (
-            {
-                "podSelector": {"matchExpressions": [{"key": "fairlead.dev/component", "operator": "DoesNotExist"}]},
-                "egress": [{}],
-            },
-            "ok",
-        ),
-        ({"podSelector": {"matchExpressions": [{"key": "app", "operator": "NotIn"}]}, "egress": [{}]}, "warning"),
-    ],
-)
-def test_policies_that_let_servers_out_are_named(spec: dict[str, Any], level: str) -> None:
-    assert levels(network([{"metadata": {"name": "n"}, "spec": spec}])) == [level]
-    ours = {"metadata": {"name": "n", "labels": {"fairlead.dev/component": "tool"}}, "spec": spec}
-    assert levels(network([ours])) == ["ok"]
 
 
 def test_objects_are_believed_when_they_say_that_something_is_wrong() -> None:

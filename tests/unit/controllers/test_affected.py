@@ -10,6 +10,7 @@ from fairlead.kube.types import (
     DEPLOYMENTS,
     ENGINES,
     MODELS,
+    NETWORK_POLICIES,
     POLICIES,
     STATEFUL_SETS,
     TOOLS,
@@ -97,6 +98,15 @@ def test_a_child_concerns_what_it_was_made_for(
 ) -> None:
     for before, after in ((None, child(component, name)), (child(component, name), None)):
         assert affected(rt, before, after, observed) == ({key} if key else set())
+
+
+def test_what_tells_of_the_network_concerns_the_engine_that_there_is(observed: Observed) -> None:
+    foreign = {"metadata": {"name": "open", "namespace": "team"}, "spec": {"podSelector": {}, "egress": [{}]}}
+    assert affected(NETWORK_POLICIES, None, foreign, observed) == set()
+    observed.put(ENGINES, declared("Engine"))
+    assert affected(NETWORK_POLICIES, None, foreign, observed) == {ENGINE}
+    tool = Key("tools", "team", "tickets")
+    assert affected(DEPLOYMENTS, None, child("tool", "tickets"), observed) == {tool, ENGINE}
 
 
 def test_a_child_without_labels_concerns_nobody(observed: Observed) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.unit.controllers.declared import declared
 
 from fairlead.api.model import Model
-from fairlead.api.reasons import ReadyReason
+from fairlead.api.reasons import NetworkReason, ReadyReason
 from fairlead.api.workflow import Workflow
-from fairlead.controllers.plan import Object, Verdict, listed, parse, status_of
+from fairlead.controllers.plan import Object, Said, Verdict, listed, parse, status_of
 from fairlead.errors import InvalidSpec
 
 READY = Verdict(True, ReadyReason.READY, "can run")
@@ -55,6 +57,19 @@ def test_conditions_of_others_are_neither_sent_nor_missed() -> None:
     obj["status"]["conditions"].append(authorized)
     assert status_of(obj, READY, now=AFTER) is None
     assert set(conditions(written(obj, STALLED, now=AFTER))) == {"Ready", "Stalled"}
+
+
+def test_another_condition_of_the_operators_is_kept_with_its_time() -> None:
+    said = Said("NetworkIsolation", False, NetworkReason.WIDENED_BY_POLICY, "by x")
+    obj = declared("Engine")
+    status = status_of(obj, READY, said=[said], now=BEFORE)
+    assert status is not None
+    obj = {**obj, "status": status}
+    assert conditions(obj)["NetworkIsolation"]["reason"] == "WidenedByPolicy"
+    assert status_of(obj, READY, said=[said], now=AFTER) is None
+    status = status_of(obj, READY, said=[replace(said, message="by y")], now=AFTER)
+    assert status is not None
+    assert conditions({"status": status})["NetworkIsolation"]["lastTransitionTime"] == BEFORE
 
 
 @pytest.mark.parametrize("garbage", [{}, {"type": "Ready"}, {"type": "Ready", "status": "Maybe", "reason": "x"}])

@@ -21,6 +21,7 @@ class Declared:
         self.workflows: Mapping[str, Workflow] = {}
         self.policies: Mapping[str, Policy] = {}
         self.policies_known = True
+        self.isolation_broken = ""
         self.tools: dict[str, Tool] = {}
         self.models: dict[str, Model] = {}
         self.engine = EngineSpec.model_validate({"security": {"allowedPrivateHosts": list(private)}})

@@ -76,6 +76,7 @@ class FakeResources:
         self.models: dict[str, Model] = {}
         self.policies: dict[str, Policy] = {}
         self.policies_known = True
+        self.isolation_broken = ""
         self.engine = EngineSpec()
 
     def address(self, kind: str, name: str) -> str:

@@ -135,6 +135,7 @@ class Cluster:
         self.made = 0
         self.ends: dict[str, Any] = status(exited(0), phase="Succeeded")["status"]
         self.output: bytes | None = b'{"n": 7}'
+        self.silent = False
         self.looks = 2
         self.refuse: KubeError | None = None
         self.away = 0
@@ -166,7 +167,11 @@ class Cluster:
     async def request(self, method: str, path: str, *, query: dict[str, str], headers: dict[str, str]) -> str:
         if query["container"] == "step":
             return "hello\nbye\n"
-        return f"fairlead-output: {base64.b64encode(self.output).decode()}\n" if self.output is not None else "\n"
+        if self.silent:
+            return "fairlead-output: eyJuI\n"  # it was killed while it wrote
+        if self.output is None:
+            return "fairlead-nothing: .\n"
+        return f"fairlead-output: {base64.b64encode(self.output).decode()} .\n"
 
     async def delete(self, rt: ResourceType, name: str, namespace: str, *, uid: str) -> None:
         if name in self.pods and self.pods[name]["metadata"]["uid"] == uid:
@@ -221,6 +226,15 @@ async def test_no_file_is_null_and_no_json_is_told() -> None:
     world.cluster.output = b"{"
     await world.make(asked())
     assert world.outcome()["error"]["reason"] == "BadOutput"
+
+
+@pytest.mark.requirement("F06")
+async def test_an_output_of_which_nobody_told_is_lost_and_not_none() -> None:
+    world = PodWorld()
+    world.cluster.silent = True
+    await world.make(asked())
+    assert (world.outcome()["error"]["class"], world.outcome()["error"]["reason"]) == ("Unavailable", "OutputLost")
+    assert world.outcome()["result"] == {"logs": "hello\nbye\n"}
 
 
 async def test_the_log_of_a_failed_container_is_kept() -> None:
@@ -294,6 +308,23 @@ async def test_a_rule_may_forbid_an_image() -> None:
     world.policies = {"p": grant(IMAGE), "r": forbids}
     await world.make(asked())
     assert world.cluster.made == 0 and world.outcome()["reason"] == "PolicyDenied"
+
+
+@pytest.mark.requirement("A58")
+async def test_no_container_starts_where_the_network_does_not_lock_it_in() -> None:
+    world = PodWorld()
+    world.isolation_broken = "WidenedByPolicy: NetworkPolicy open lets out pods of steps"
+    await world.make(asked())
+    assert world.log.kinds() == ["CallDenied"]
+    denied = world.outcome()
+    assert denied["reason"] == "NotIsolated"
+    assert denied["message"] == "no container starts: WidenedByPolicy: NetworkPolicy open lets out pods of steps"
+    assert world.cluster.pods == {}
+    world = PodWorld()
+    world.isolation_broken = "NotEnforced: nothing is"
+    world.engine = EngineSpec.model_validate({"security": {"requireNetworkIsolation": "NotRequired"}})
+    await world.make(asked())
+    assert world.log.kinds() == ["CallIntent", "PodStarted", "CallOutcome"]
 
 
 async def test_without_a_cluster_no_container_runs() -> None:

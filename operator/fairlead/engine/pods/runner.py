@@ -26,7 +26,7 @@ from fairlead.errors import Conflict, KubeError, NotFound
 from fairlead.flow.calls import Call, Outcome
 from fairlead.kube.client import Kube
 from fairlead.kube.types import PODS
-from fairlead.stepfiles import MOST_OUTPUT, read_back
+from fairlead.stepfiles import MOST_OUTPUT, NothingSaid, read_back
 
 if TYPE_CHECKING:
     from fairlead.engine.log import RunLog
@@ -159,7 +159,11 @@ class PodRunner:
         logs = (await self._log(namespace, name, STEP, tail=_LINES))[-LOG_BYTES:]
         if not whole:
             return Outcome(result={"logs": logs})
-        content, refused = read_back(await self._log(namespace, name, OUTPUT, most=2 * MOST_OUTPUT))
+        try:
+            content, refused = read_back(await self._log(namespace, name, OUTPUT, most=2 * MOST_OUTPUT))
+        except NothingSaid:
+            lost = failed(ErrorClass.UNAVAILABLE, "the pod ended without a word of its output", reason="OutputLost")
+            return replace(lost, result={"logs": logs})
         if not refused and content is not None:
             try:
                 value = orjson.loads(content)
