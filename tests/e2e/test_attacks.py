@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.cluster import Cluster
+from tests.cluster.layout import Layout
 from tests.e2e.identities import give, someone
 from tests.e2e.installation import RUN, Fairlead, condition, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
@@ -294,3 +296,32 @@ class TestCredentials:
         assert "EgressDenied" in message
         assert outside.attacker.requests == []
         assert CANARY not in team("get", RUN, "--output=yaml")
+
+    @pytest.mark.requirement("A22")
+    def test_the_secret_is_nowhere_but_in_its_secret(self, team: Kubectl, fairlead: Fairlead, outside: Outside) -> None:
+        """After a run that has sent it: in no object but the Secret, in no log, no metric, and not in the store."""
+        url = {"spec": {"mcp": {"url": f"http://{outside.honest.authority}/mcp"}}}
+        team("patch", "tool", "remote", "--type=merge", "-p", json.dumps(url))
+        declare(team, workflow("again", calls("read", CANARY[::-1], tool="remote")))
+        becomes(team, "workflow", "again", "Authorized")
+        name = create_run(team, "again")
+        finished(team, name)
+        assert outside.honest.requests, "it was sent"
+        kinds = "fairlead,all,configmaps,events,roles,rolebindings,networkpolicies,leases"
+        metrics = f"/api/v1/namespaces/{team.namespace}/pods/fairlead-engine-0:8080/proxy/metrics"
+        operator = fairlead.kubectl.within("fairlead-system")
+        found = {
+            "objects": team("get", kinds, "--output=yaml", "--show-managed-fields"),
+            "the engine's log": team("logs", "fairlead-engine-0"),
+            "the operator's log": operator("logs", "deployment/fairlead-operator"),
+            "metrics": team("get", "--raw", metrics),
+        }
+        volumes = Layout(Cluster().name).volumes
+        claim = team.get("pvc", "data-fairlead-engine-0")["spec"]["volumeName"]
+        for file in (path for folder in volumes.glob(f"*{claim}*") for path in folder.rglob("*") if path.is_file()):
+            found[f"the engine's {file.name}"] = file.read_bytes().decode("latin-1")
+        assert any("journal" in place for place in found)
+        assert CANARY[::-1] in "".join(found.values()), "what is no secret is found"
+        encoded = base64.b64encode(CANARY.encode()).decode().rstrip("=")
+        leaks = [place for place, text in found.items() if CANARY in text or encoded in text or CANARY[:8] in text]
+        assert leaks == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def rights(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda obj: (obj["kind"], obj["name"]))
 
 
+@pytest.mark.requirement("A52")
 def test_the_permissions_are_those_that_were_reviewed(render: Render) -> None:
     """After a review: `UPDATE_GOLDEN=1 pytest tests/e2e/test_chart.py`."""
     rendered = rights(render())
@@ -73,6 +75,17 @@ def test_no_role_for_people_writes_status(render: Render) -> None:
     assert not [name for obj in people for rule in obj["rules"] for name in rule["resources"] if "/status" in name]
 
 
+@pytest.mark.requirement("A52")
+def test_the_chart_brings_no_secret_and_opens_no_port_but_the_operators_probes(render: Render) -> None:
+    objects = render()
+    assert [obj["kind"] for obj in objects if obj["kind"] in ("Secret", "Service", "Ingress")] == []
+    (operator,) = [obj for obj in objects if obj["kind"] == "Deployment"]
+    (container,) = operator["spec"]["template"]["spec"]["containers"]
+    assert {port["name"] for port in container.get("ports", [])} <= {"http"}
+    assert not [one for one in container.get("env", []) if re.search("(?i)password|token|secret", one["name"])]
+
+
+@pytest.mark.requirement("A52")
 def test_every_pod_of_the_chart_is_restricted_and_has_a_read_only_root(render: Render) -> None:
     pods = [obj["spec"]["template"]["spec"] for obj in render() if obj["kind"] in ("Deployment", "Job")]
     assert len(pods) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from typing import Any
 
 import orjson
@@ -17,6 +19,38 @@ def canonical_json(value: Any) -> bytes:
         TypeError: the value is not JSON (NaN, bytes, non-string keys, a lone surrogate).
     """
     return orjson.dumps(value, option=_OPTIONS)
+
+
+def strict_json(text: str) -> Any:
+    """Parse JSON that every parser reads alike.
+
+    Raises:
+        ValueError: it is none, says a key twice, is nested too deep, or holds what `canonical_json` cannot write.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        canonical_json(value)
+    except (RecursionError, TypeError):
+        raise ValueError("nested too deep, a number over 64 bits, or half a character") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
 
 
 def digest(value: Any) -> str:

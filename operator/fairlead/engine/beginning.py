@@ -53,6 +53,8 @@ def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, retries: Run
     due_ms = scheduled_ms(run, workflow)
     if due_ms is not None:
         data["scheduledAt"] = due_ms
+    if workflow.metadata.labels:
+        data["workflowLabels"] = dict(workflow.metadata.labels)
     if accept.key:
         data["concurrencyKey"] = accept.key
     if run.spec.requested_by:

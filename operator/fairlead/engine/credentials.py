@@ -7,13 +7,17 @@ not carry the secret elsewhere. Values stand in a header and nowhere else, and n
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from yarl import URL
 
+from fairlead.api.canonical import canonical_json
 from fairlead.api.model import Model
 from fairlead.api.server import Credential, Server
 from fairlead.api.tool import Tool
@@ -88,11 +92,22 @@ def _trigger_keys(resources: Resources) -> Iterator[str]:
 
 
 def scrub(value: Any, secrets: Collection[str]) -> Any:
-    """Return a JSON value in which every exact occurrence of a secret, in texts and keys, is replaced."""
+    """Return a JSON value in which every secret, in texts and keys, as it is or encoded, is replaced."""
     if not secrets:
         return value
-    longest_first = sorted(secrets, key=len, reverse=True)  # a secret that holds another one goes as a whole
+    spelled = {spelling for secret in secrets for spelling in _spellings(secret)}
+    longest_first = sorted(spelled, key=len, reverse=True)  # a secret that holds another one goes as a whole
     return _scrub(value, longest_first)
+
+
+@lru_cache(maxsize=1024)
+def _spellings(secret: str) -> frozenset[str]:
+    """Return a secret as headers, URLs and JSON write it. A part of one, or another cipher, nobody can know."""
+    encoded = {encode(secret.encode()).decode() for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    escaped = canonical_json(secret).decode()[1:-1]
+    return frozenset(
+        {secret, escaped, quote(secret, safe=""), quote(secret), *encoded, *(e.rstrip("=") for e in encoded)}
+    )
 
 
 def _scrub(value: Any, secrets: list[str]) -> Any:

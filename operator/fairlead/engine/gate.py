@@ -382,7 +382,7 @@ class Gate:
         if outcome.result is not None:
             data["result"] = scrub(outcome.result, known_secrets(self._resources))
         if outcome.error is not None:
-            data["error"] = outcome.error.as_data()
+            data["error"] = scrub(outcome.error.as_data(), known_secrets(self._resources))
         data |= written(self._snapshots.brought(log, call))
         held, windows = (recorded.held, recorded.windows) if recorded is not None else (NOTHING, ())
         used = held

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import re
 import secrets
@@ -23,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fairlead.api import API_VERSION
-from fairlead.api.canonical import canonical_json
+from fairlead.api.canonical import canonical_json, strict_json
 from fairlead.api.triggers import HmacAuth, HttpTrigger, SignalCall
 from fairlead.api.workflow import Workflow
 from fairlead.engine.acceptance import INPUT_BYTES, is_ready
@@ -242,23 +241,12 @@ def _parse(request: Request, body: bytes) -> Any:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Answer(415, "UnsupportedMediaType", "the body is application/json")
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        value = strict_json(body.decode())
+    except ValueError as error:
         raise Answer(400, "Malformed", "the body is no JSON, or says one key twice") from error
     if found := problem(value):
         raise Answer(400, "Malformed", found)
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _headers(request: Request, trigger: HttpTrigger) -> dict[str, str]:

@@ -64,9 +64,9 @@ class Snapshots:
         """Return everything that stages 4 to 10 look at."""
         target = self.target(call)
         used = log.state.usage
-        labels = self._labels(log)
-        policies = binding(self._resources.policies.values(), labels)
-        scope = _scope(log, call, target, labels) if policies else {}
+        labels, frozen = self._labels(log), log.state.accepted.labels if log.state.accepted is not None else {}
+        policies = binding(self._resources.policies.values(), labels, frozen=frozen)
+        scope = _scope(log, call, target, {**(labels or {}), **frozen}) if policies else {}
         itself = 1 if recorded_call(log, call) is not None else 0  # a resumed call is in the counts already
         accepted = log.state.accepted
         label = call.label if accepted is not None and accepted.label is not None else WORST

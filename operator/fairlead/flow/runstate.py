@@ -24,6 +24,7 @@ class Accepted:
 
     `parent` is that of a child's spec: {name, uid, path, attempt, index, limits}. `retry_from` is the ended run that
     this one goes on from: {run, uid, step?}. `label` is the input's; None of a run of a version without labels.
+    `labels` are the Workflow's.
     """
 
     workflow: str
@@ -41,6 +42,7 @@ class Accepted:
     scheduled_at: int | None = None
     retry_from: Mapping[str, Any] | None = None
     label: Label | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

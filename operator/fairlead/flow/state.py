@@ -100,6 +100,7 @@ def _accepted(state: RunState, entry: Entry) -> None:
         scheduled_at=data.get("scheduledAt"),
         retry_from=data.get("retryFrom"),
         label=Label.parse(data["inputLabel"]) if "inputLabel" in data else None,
+        labels=data.get("workflowLabels") or {},
     )
 
 

@@ -49,14 +49,18 @@ class Finding:
     message: str
 
 
-def binding(policies: Iterable[Policy], labels: Mapping[str, str] | None) -> tuple[Policy, ...]:
+def binding(
+    policies: Iterable[Policy], labels: Mapping[str, str] | None, *, frozen: Mapping[str, str] | None = None
+) -> tuple[Policy, ...]:
     """Return the Policies whose rules bind the runs of a Workflow, by name, so that their order never matters.
 
     Args:
         policies: those of the namespace.
         labels: the Workflow's; None when it is gone: then every Policy binds.
+        frozen: those that it had when a run was accepted: who relabels it does not free the run.
     """
-    bound = [policy for policy in policies if policy.spec.rules is not None and _selects(policy, labels)]
+    looks = [labels] if frozen is None else [labels, frozen]
+    bound = [one for one in policies if one.spec.rules is not None and any(_selects(one, look) for look in looks)]
     return tuple(sorted(bound, key=lambda policy: policy.metadata.name))
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import kopf
+import pytest
 from kopf._core.intents.registries import OperatorRegistry
 from tests.unit.controllers.declared import NAMESPACE, declared
 
@@ -28,6 +29,7 @@ async def test_an_event_becomes_knowledge_and_keys_and_nothing_else() -> None:
     assert observed.get(TOOLS, NAMESPACE, "tickets") is None
 
 
+@pytest.mark.requirement("A11")
 def test_nothing_is_stored_in_annotations_and_nothing_is_read_from_them() -> None:
     registry = kopf_registry(Observed())
     assert not list(registry._changing.get_all_handlers()), "no handler keeps progress"

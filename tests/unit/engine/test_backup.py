@@ -40,7 +40,7 @@ def as_the_cluster_has_it(world: World, raw: dict[str, Any], **spec: Any) -> dic
     return raw | {"spec": raw["spec"] | spec, "status": world.sink.of(raw["metadata"]["name"])[-1]}
 
 
-@pytest.mark.requirement("G8")
+@pytest.mark.requirement("G8", "A65")
 async def test_what_went_on_after_the_backup_is_lost_and_never_repeated(world: World) -> None:
     world.path.parent.mkdir()
     moved, waits, later = run_object(0), run_object(1), run_object(2)
@@ -72,7 +72,7 @@ async def test_what_went_on_after_the_backup_is_lost_and_never_repeated(world: W
     assert world.gate.dispatched == [*dispatched, "b:send"]
 
 
-@pytest.mark.requirement("G8")
+@pytest.mark.requirement("G8", "A65")
 async def test_a_copy_that_is_younger_than_every_status_loses_nothing(world: World) -> None:
     world.path.parent.mkdir()
     raw = run_object()

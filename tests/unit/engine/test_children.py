@@ -212,6 +212,7 @@ async def test_what_children_used_counts_in_the_status_of_their_parent(world: Ch
     assert world.sink.of("run-0")[-1]["usage"]["toolCalls"] == 1 + 2
 
 
+@pytest.mark.requirement("A42")
 async def test_recursion_ends_at_the_depth_of_the_first_run(world: ChildWorld) -> None:
     world.declare(child_step("again", "w"), limits={"depth": 2})
     state = await end_of(world)

@@ -149,6 +149,15 @@ async def test_the_third_identical_tool_call_of_an_attempt_is_a_loop() -> None:
     assert len(world.dispatched) == 2 and world.log.last()["reason"] == "LoopDetected"
 
 
+@pytest.mark.requirement("A42")
+async def test_two_calls_in_turn_are_a_loop_too() -> None:
+    world = World()
+    for ordinal in range(1, 8):
+        await world.make(tool_call(ordinal=ordinal, request={"arguments": {"query": "ab"[ordinal % 2]}}))
+    assert len(world.dispatched) == 4, "each twice"
+    assert [entry.data["reason"] for entry in world.log.entries if entry.kind == "CallDenied"] == ["LoopDetected"] * 3
+
+
 @pytest.mark.parametrize(
     ("limits", "call"),
     [(Limits(tool_calls=0), tool_call()), (Limits(model_calls=0), chat_call()), (Limits(tokens=0), chat_call())],

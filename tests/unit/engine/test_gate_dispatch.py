@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import logging
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tests.unit.engine.gateworld import (
@@ -22,7 +26,7 @@ from tests.unit.engine.gateworld import (
 from fairlead.api.workflow import Limits
 from fairlead.engine.credentials import REDACTED
 from fairlead.errors import StoreError
-from fairlead.flow.calls import Call, Outcome
+from fairlead.flow.calls import Call, CallError, Outcome
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.state import apply, new_state
 from fairlead.policy.decision import Authorization
@@ -257,6 +261,41 @@ async def test_a_known_secret_in_a_result_is_replaced() -> None:
     world.answer = echo
     await world.make(tool_call())
     assert world.log.last()["result"] == {"headers": [f"Bearer {REDACTED}"], f"key-{REDACTED}": 1}
+
+
+ODD = 'canary/"9f+2=x'
+SPELLED = {
+    "as it is": ODD,
+    "in base64": base64.b64encode(ODD.encode()).decode(),
+    "in base64 for URLs": base64.urlsafe_b64encode(ODD.encode()).decode(),
+    "in base64 without its end": base64.b64encode(ODD.encode()).decode().rstrip("="),
+    "in a URL": quote(ODD, safe=""),
+    "in a path": quote(ODD),
+    "in JSON": json.dumps(ODD)[1:-1],
+}
+
+
+@pytest.mark.requirement("A22")
+@pytest.mark.parametrize("spelling", SPELLED.values(), ids=SPELLED)
+async def test_no_spelling_of_a_secret_gets_into_the_journal_by_a_result_or_an_error(
+    spelling: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    need_secret(world)
+    world.secrets = {("tickets", "token"): ODD, ("tickets", "allowed-hosts"): "8.8.8.8:443"}
+
+    async def echo() -> Outcome:
+        said = CallError("ToolError", "ToolError", f"the key {spelling} is wrong")
+        return Outcome(result={"text": f"it was {spelling}!", spelling: [spelling]}, error=said)
+
+    world.answer = echo
+    with caplog.at_level(logging.DEBUG):
+        await world.make(tool_call())
+    kept = json.dumps([entry.data for entry in world.log.entries])
+    assert REDACTED in kept and "is wrong" in kept
+    assert spelling not in kept and ODD not in kept
+    assert spelling not in caplog.text and ODD not in caplog.text
+    assert ODD not in world.metrics.expose().decode()
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,22 @@ async def test_rules_bind_by_the_labels_that_the_workflow_has_now_and_always_whe
     assert len(world.dispatched) == 1
 
 
+@pytest.mark.requirement("A15")
+async def test_who_relabels_a_workflow_frees_no_run_that_was_accepted_before() -> None:
+    world = World()
+    spec = {"steps": [{"name": "a", "transform": {"value": 1}}]}
+    assert world.log.state.accepted is not None
+    world.log.state.accepted = dataclasses.replace(world.log.state.accepted, labels={"tier": "prod"})
+    world.workflows = {"w": Workflow.model_validate({"metadata": {"name": "w", "labels": {}}, "spec": spec})}
+    world.policies = {"p": rules(applies={"tier": "prod"}, **NO_EFFECTS)}
+    await world.make(tool_call("append"))
+    assert (world.dispatched, world.log.last()["reason"]) == ([], "PolicyDenied")
+    when = {"calls": [{"name": "r", "when": "workflow.labels.tier == 'prod'", "then": "Deny", "message": "no"}]}
+    world.policies = {"p": rules(**when)}
+    await world.make(tool_call("append", ordinal=2))
+    assert world.dispatched == []
+
+
 FLOW = {"dataFlow": {"untrustedToExternal": "Deny"}}
 
 

@@ -107,9 +107,35 @@ def test_what_counts_is_the_presence_of_tool_calls() -> None:
     assert step(driver.state, "a").output == {"text": "done"}
 
 
+@pytest.mark.requirement("A28")
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [("{", "no JSON object"), ("[1]", "no JSON object"), ("{}", "q"), ('{"q": 1}', "/q")],
+    [
+        ("{", "no JSON object"),
+        ("[1]", "no JSON object"),
+        ("{}", "q"),
+        ('{"q": 1}', "/q"),
+        ('{"q": "a", "q": "b"}', "no JSON object"),
+        ('{"q": NaN}', "no JSON object"),
+        ('\ufeff{"q": "a"}', "no JSON object"),
+        ("[" * 100_000, "no JSON object"),
+        ('{"q": 1e999}', "no JSON object"),
+        ('{"q": 123456789012345678901234567890}', "no JSON object"),
+        ('{"q": "\\ud800"}', "no JSON object"),
+    ],
+    ids=[
+        "half",
+        "a list",
+        "nothing",
+        "a number",
+        "a key twice",
+        "NaN",
+        "a byte order mark",
+        "too deep",
+        "infinity",
+        "65 bits",
+        "half a character",
+    ],
 )
 def test_wrong_arguments_go_back_to_the_model(arguments: str, said: str) -> None:
     driver = run_agent([chat("", (FIND, arguments)), chat("", find("x")), chat("done")], maxTurns=2)

@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import orjson
-
-from fairlead.api.canonical import canonical_json
+from fairlead.api.canonical import canonical_json, strict_json
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Agent, AgentTool, OutputContract, Workflow
 from fairlead.flow.steps.answer import chat_request, message, parse_json
@@ -227,7 +225,7 @@ def _moved(schema: Any, to: str) -> Any:
 
 def _arguments(text: str) -> dict[str, Any] | None:
     try:
-        value = orjson.loads(text or "{}")
+        value = strict_json(text or "{}")
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
