@@ -87,6 +87,7 @@ spec:
       script: {command: [python3], source: print(1)}
       env: [{name: LEVEL, value: "1"}]
       resources: {cpu: 500m, memory: 256Mi}
+      runtimeClassName: gvisor
       input: {text: $( input.message )}
       output: {schema: {type: object}}
   output: {answer: $( steps.answer.output.text )}
@@ -196,6 +197,8 @@ spec:
       untrustedToExternal: RequireApproval
       static: Warn
       approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1, expiresAfterSeconds: 60, requester: Allowed}
+    egress: {hosts: ["mcp.example.com:443"]}
+    containers: {runtimeClassNames: [gvisor], maxResources: {cpu: "1", memory: 1Gi}}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: ClusterPolicy
@@ -223,6 +226,8 @@ spec:
       untrustedToExternal: RequireApproval
       static: Warn
       approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1, expiresAfterSeconds: 60, requester: Allowed}
+    egress: {hosts: ["mcp.example.com:443"]}
+    containers: {runtimeClassNames: [gvisor], maxResources: {cpu: "1", memory: 1Gi}}
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Approval

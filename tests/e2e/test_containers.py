@@ -103,16 +103,24 @@ def test_why_a_pod_does_not_start_is_told_within_half_a_minute(administrator: Ku
         grants(SERVERS_IMAGE, missing),
         workflow("absent", step(script("print(1)", image=missing))),
         workflow("large", step(script("print(1)", resources={"cpu": "4000"}))),
+        workflow("boxed", step(script("print(1)", runtimeClassName="nowhere"))),
     )
     with scene(administrator, *objects) as team:
-        for name in ("absent", "large"):
+        for name in ("absent", "large", "boxed"):
             becomes(team, "workflow", name, "Authorized")
-        runs = {name: create_run(team, name, key="x") for name in ("absent", "large")}
+        runs = {name: create_run(team, name, key="x") for name in ("absent", "large", "boxed")}
         began = time.monotonic()
         reasons = {name: outcome(finished(team, run))[1] for name, run in runs.items()}
         assert time.monotonic() - began < 45
         assert "mage" in reasons["absent"], reasons
         assert "Insufficient cpu" in reasons["large"], reasons
+        assert 'RuntimeClass "nowhere" not found' in reasons["boxed"], reasons
+        narrow = {"rules": {"containers": {"runtimeClassNames": ["gvisor"], "maxResources": {"cpu": "100m"}}}}
+        team.create(manifest("Policy", "narrow", narrow))
+        becomes(team, "policy", "narrow", "Enforced")
+        reason, message = outcome(finished(team, create_run(team, "boxed", key="x")))
+        assert reason == "Denied"
+        assert "Policy narrow, rule containers.runtimeClassNames: nowhere is not; allowed: gvisor" in message
 
 
 @pytest.mark.requirement("G2")

@@ -16,12 +16,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tests.bench import machine, report
 from tests.cluster import Cluster
-from tests.e2e.installation import RESTRICTED, RUN, Fairlead, condition, ledger, load_images
+from tests.e2e.installation import RESTRICTED, RUN, Fairlead, condition, ledger, load_images, until
 from tests.e2e.kubectl import Kubectl
 from tests.faults import kitchensink
 from tests.faults.errands import kill_some, processes
@@ -34,7 +35,7 @@ SAY_SECONDS = 30.0
 ENGINE = "fairlead-engine-0"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/performance.md"
 HEAD = "| runs | engine killed | step pods killed | node agent killed | completed | says: unknown | failed | not ended "
-HEAD += "| repeated | lost |\n|---|---|---|---|---|---|---|---|---|---|"
+HEAD += "| repeated | lost | pods left |\n|---|---|---|---|---|---|---|---|---|---|---|"
 
 
 @dataclass(slots=True)
@@ -51,11 +52,12 @@ class Marks:
     not_ended: int = 0
     repeated: int = 0
     lost: int = 0
+    pods_left: int = 0
 
     @property
     def passed(self) -> bool:
         """Tell whether nothing is open, wrong, done twice or lost."""
-        return not (self.failed + self.not_ended + self.repeated + self.lost)
+        return not (self.failed + self.not_ended + self.repeated + self.lost + self.pods_left)
 
     def __str__(self) -> str:
         return "| " + " | ".join(str(getattr(self, field.name)) for field in fields(self)) + " |"
@@ -109,8 +111,7 @@ def _kill(cluster: Cluster, team: Kubectl, chance: random.Random, marks: Marks) 
             marks.engine += 1
             team("delete", "pod", ENGINE, "--wait=false", "--ignore-not-found")  # a new one: nothing backs off for it
     elif what == "step pod":
-        pods = [pod["metadata"]["name"] for pod in team.get("pods", "--selector=fairlead.dev/component=step")["items"]]
-        found = processes(team, pods)
+        found = processes(team, _step_pods(team))
         marks.step_pods += kill_some(found[: 1 + chance.randrange(len(found))]) if found else 0
     else:
         cluster.stop_process("kubelet")
@@ -119,8 +120,16 @@ def _kill(cluster: Cluster, team: Kubectl, chance: random.Random, marks: Marks) 
         cluster.start_process("kubelet")
 
 
+def _step_pods(team: Kubectl) -> list[str]:
+    found = team.get("pods", "--selector=fairlead.dev/component=step")["items"]
+    return [pod["metadata"]["name"] for pod in found]
+
+
 def _judge(team: Kubectl, marks: Marks) -> None:
     done = Counter(entry["key"] for entry in ledger(team))
+    with suppress(AssertionError):
+        until("pods of steps are gone", lambda: not _step_pods(team), timeout_seconds=60)
+    marks.pods_left = len(_step_pods(team))
     marks.repeated = sum(count > 1 for count in done.values())
     for obj in team.get(RUN)["items"]:
         name = obj["metadata"]["name"]

@@ -62,5 +62,13 @@ class ContainerStep(ApiModel):
         Field(max_length=50, description="Environment, as it is.", json_schema_extra=list_map("name")),
     ] = []
     resources: ContainerResources | None = None
+    runtime_class_name: Annotated[
+        str | None,
+        Field(
+            max_length=253,
+            pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+            description="The RuntimeClass of its pod, for example one with a sandbox. Default: the node's.",
+        ),
+    ] = None
     input: Annotated[Any, Field(description="What /work/input.json holds; strings may hold `$( )`.")] = None
     output: ContainerOutput | None = None

@@ -27,6 +27,7 @@ from fairlead.api.meta import (
     ObjectName,
     ObservedGeneration,
     PrinterColumn,
+    Quantity,
     Resource,
     Timestamp,
     list_map,
@@ -221,6 +222,36 @@ class DataFlow(ApiModel):
     ] = None
 
 
+class Egress(ApiModel):
+    """Where Tools and Models that Fairlead does not run may be."""
+
+    hosts: Annotated[
+        list[Annotated[str, Field(max_length=260, pattern=r"^[a-z0-9.:\[\]-]+:[0-9]{1,5}$")]],
+        Field(max_length=100, description="host:port, lower case, whole. Empty: nowhere.", json_schema_extra=ATOMIC),
+    ]
+
+
+class MaxResources(ApiModel):
+    """The most that the container of one step may ask for."""
+
+    cpu: Annotated[Quantity | None, Field(description="CPU.")] = None
+    memory: Annotated[Quantity | None, Field(description="Memory.")] = None
+
+
+class ContainerRules(ApiModel):
+    """What container steps may be."""
+
+    runtime_class_names: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=253)]] | None,
+        Field(
+            max_length=20,
+            description="A step must name one of these RuntimeClasses. Absent: any, or none.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
+    max_resources: MaxResources | None = None
+
+
 class Rules(ApiModel):
     """What holds at every call of the runs that are bound. What is absent forbids nothing."""
 
@@ -237,6 +268,8 @@ class Rules(ApiModel):
     ] = None
     budgets: Budgets | None = None
     data_flow: DataFlow | None = None
+    egress: Egress | None = None
+    containers: ContainerRules | None = None
 
 
 class PolicySpec(ApiModel):

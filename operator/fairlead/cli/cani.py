@@ -85,6 +85,7 @@ async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapsho
     from fairlead.api.workflow import Limits
     from fairlead.engine.authorizer import GrantAuthorizer
     from fairlead.engine.beginning import NO_ACCOUNT
+    from fairlead.engine.egress import declared_host
     from fairlead.flow.state import new_state
     from fairlead.policy.decide import find_function, required_permissions
     from fairlead.policy.decision import Snapshot
@@ -108,6 +109,7 @@ async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapsho
         account=account,
         model=model,
         tool=tool,
+        host=declared_host(tool or model),
         definitions=_as_pinned(tool),
         authorization=await GrantAuthorizer(policies).authorize(account, required_permissions(call)),
         policies=binding(policies.values(), workflow.metadata.labels),

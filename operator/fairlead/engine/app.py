@@ -49,7 +49,7 @@ from fairlead.errors import KubeError, StoreError, StoreLocked
 from fairlead.flow.journal import RunUid
 from fairlead.kube.client import Kube
 from fairlead.kube.events import EventRecorder
-from fairlead.kube.types import CONFIG_MAPS, ENGINES, WORKFLOW_RUNS, ResourceType
+from fairlead.kube.types import CONFIG_MAPS, ENGINES, PODS, WORKFLOW_RUNS, ResourceType
 from fairlead.telemetry.export import SpanExporter
 from fairlead.telemetry.metrics import EngineMetrics
 
@@ -61,6 +61,7 @@ LONGEST_LAG_SECONDS = 10.0
 LAG_SECONDS = 1.0
 CA_RETRY_SECONDS = 5.0
 CA_SECONDS = 600.0
+LEFT_PODS_MS = 3_600_000
 
 T = TypeVar("T")
 
@@ -176,6 +177,7 @@ class App:
         self._policies.spent = engine.store.spent
         await engine.recover(self._run_objects())
         self._announce_recovery(engine)
+        await self._forget_pods(engine)
         self._engine = engine
         self._catch_up(engine)
         parts += [
@@ -261,6 +263,12 @@ class App:
         """Tell whether it serves, or would if the replica that does went away."""
         standing_by = isinstance(self._waiting, StoreLocked)
         return (self._engine is not None or standing_by) and not self._stopping.is_set()
+
+    async def _forget_pods(self, engine: WorkflowEngine) -> None:
+        """Delete the pods of steps that an earlier process could not delete any more; older ones go with their run."""
+        for name, uid in await engine.store.pods_left(self._clock() - LEFT_PODS_MS):
+            with contextlib.suppress(KubeError):
+                await self._kube.delete(PODS, name, self._settings.namespace, uid=uid)
 
     def _run_objects(self) -> dict[RunUid, dict[str, Any]]:
         return {RunUid(obj["metadata"]["uid"]): obj for obj in self._resources.runs.objects.values()}

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 from yarl import URL
 
+from fairlead.api.model import Model
+from fairlead.api.tool import Tool
 from fairlead.errors import EgressDenied
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -23,6 +25,16 @@ def host_port(url: URL) -> str:
     """Return `host:port` as allow-lists write it: lower case, IPv6 in brackets, the scheme's port if none is given."""
     host = url.raw_host or ""
     return f"[{host}]:{url.port}" if ":" in host else f"{host}:{url.port}"
+
+
+def declared_host(target: Tool | Model | None) -> str:
+    """Return `host:port` that a Tool or Model names; "" if it names none, because Fairlead runs its server."""
+    url = None
+    if isinstance(target, Tool):
+        url = target.spec.mcp.url
+    elif isinstance(target, Model) and target.spec.endpoint is not None:
+        url = target.spec.endpoint.url
+    return host_port(URL(url)) if url else ""
 
 
 def check_url(text: str, *, own: bool = False, allowed_private: Iterable[str] = ()) -> tuple[URL, bool]:

@@ -12,6 +12,7 @@ from fairlead.api.reasons import DecisionReason
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow
 from fairlead.engine.credentials import destination, known_secrets, scrub
+from fairlead.engine.egress import declared_host
 from fairlead.engine.metering import most
 from fairlead.engine.recent import RecentCalls
 from fairlead.engine.seams import Resources
@@ -101,6 +102,7 @@ class Snapshots:
             image_granted=isinstance(target, Image)
             and image_granted(self._resources.policies.values(), log.account, target),
             image_tags=security is not None and security.image_tags == "Allowed",
+            host=declared_host(target if isinstance(target, Tool | Model) else None),
             obstacle=self._obstacle(target),
             policies=policies,
             policies_known=self._resources.policies_known,

@@ -24,6 +24,7 @@ from fairlead.policy.flows import flow_approvals, flow_breaches
 from fairlead.policy.images import Image, not_granted
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
 from fairlead.policy.pins import drift, pin_rules
+from fairlead.policy.places import container_rules, egress_rules
 from fairlead.policy.rates import exceeded, rate_rules, tokens_exceeded, too_large
 from fairlead.policy.rules import call_approvals, call_limits, call_rules
 
@@ -68,6 +69,8 @@ def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
     found = chain(
         call_rules(call, snapshot.scope, snapshot.policies),
         pin_rules(called_function(call, snapshot.tool), snapshot.policies),
+        egress_rules(snapshot.host, snapshot.policies),
+        container_rules(call, snapshot.policies),
         flow_breaches(snapshot.label, called_function(call, snapshot.tool), snapshot.policies),
         call_limits(call, snapshot.made, snapshot.policies),
         rate_rules(call, snapshot.rates, snapshot.policies),
@@ -119,7 +122,8 @@ def rules(call: Call, snapshot: Snapshot) -> Decision | None:
         missing = not_granted(Image(call.target), snapshot.account)
         return _deny(Stage.RULES, DecisionReason.FORBIDDEN, missing)
     pins = pin_rules(called_function(call, snapshot.tool), snapshot.policies)
-    broken = _enforced(chain(call_rules(call, snapshot.scope, snapshot.policies), pins))
+    places = chain(egress_rules(snapshot.host, snapshot.policies), container_rules(call, snapshot.policies))
+    broken = _enforced(chain(call_rules(call, snapshot.scope, snapshot.policies), pins, places))
     if broken is not None:
         return _broken(Stage.RULES, DecisionReason.POLICY_DENIED, broken)
     if snapshot.obstacle is None:

@@ -131,6 +131,7 @@ class Snapshot:
         image: what a container call runs, None where no pods can be made.
         image_granted: whether a Policy grants it to the account.
         image_tags: whether images without a digest may run.
+        host: `host:port` of the Tool or Model that is called; "" of a server that Fairlead runs.
         obstacle: what stands between the call and its destination, None if the way is free.
         policies: those whose rules bind the run, by name.
         policies_known: False while the operator has not said which ClusterPolicies bind the namespace.
@@ -159,6 +160,7 @@ class Snapshot:
     image: Image | None = None
     image_granted: bool = False
     image_tags: bool = False
+    host: str = ""
     obstacle: Obstacle | None = None
     policies: Sequence[Policy] = ()
     policies_known: bool = True

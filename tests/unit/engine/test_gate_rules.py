@@ -94,6 +94,17 @@ async def test_who_relabels_a_workflow_frees_no_run_that_was_accepted_before() -
     assert world.dispatched == []
 
 
+async def test_the_host_that_a_tool_names_is_held_against_the_list() -> None:
+    world = World()
+    world.policies = {"p": rules(egress={"hosts": ["8.8.8.8:443"]})}
+    await world.make(tool_call())
+    assert len(world.dispatched) == 1
+    world.policies = {"p": rules(egress={"hosts": ["8.8.4.4:443"]})}
+    await world.make(tool_call(ordinal=2, request={"arguments": {"query": "b"}}))
+    assert (len(world.dispatched), world.log.last()["reason"]) == (1, "PolicyDenied")
+    assert "8.8.8.8:443 is not in the list" in world.log.last()["message"]
+
+
 FLOW = {"dataFlow": {"untrustedToExternal": "Deny"}}
 
 

@@ -66,6 +66,11 @@ def test_an_image_runs_as_it_is_without_a_command() -> None:
     assert step["command"] == ["a", "$$(b)"]
 
 
+def test_a_pod_has_the_runtime_class_that_its_step_names() -> None:
+    assert build(asked(runtimeClassName="gvisor"), OWNER, BESIDE)["spec"]["runtimeClassName"] == "gvisor"
+    assert "runtimeClassName" not in build(asked(), OWNER, BESIDE)["spec"]
+
+
 def test_the_name_says_which_call_it_answers() -> None:
     other = Call(CallId(STEP, 2, CallIndex()), CallKind.CONTAINER, IMAGE, request={})
     assert pod_name(OWNER.uid, asked()) == pod_name(OWNER.uid, asked(input={"a": 2})) != pod_name(OWNER.uid, other)

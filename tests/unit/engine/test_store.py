@@ -341,3 +341,22 @@ def test_network_file_systems_are_refused_by_name() -> None:
         with pytest.raises(StoreError, match=kind):
             refuse_network_file_system(Path(path), MOUNTS)
     refuse_network_file_system(Path("/var"), MOUNTS)
+
+
+def pod(step: str, uid: str) -> Draft:
+    return Draft(EntryKind.POD_STARTED, RunPath(step), 1, {"index": "0.0.0", "name": f"pod-{step}", "uid": uid})
+
+
+def came(step: str) -> Draft:
+    return Draft(EntryKind.CALL_OUTCOME, RunPath(step), 1, {"index": "0.0.0", "status": "Succeeded"})
+
+
+@pytest.mark.requirement("F06")
+async def test_pods_whose_work_is_done_are_known_for_a_while(store: Store, clock: Clock) -> None:
+    begin(store)
+    store.append(RUN, [pod("old", "u-0"), came("old")])
+    clock.now = 900_000
+    store.append(RUN, [pod("a", "u-1"), came("a"), pod("b", "u-2")])
+    begin(store, OTHER)
+    store.append(OTHER, [pod("c", "u-3"), ENDED])
+    assert sorted(await store.pods_left(300_000)) == [("pod-a", "u-1"), ("pod-c", "u-3")]

@@ -50,7 +50,8 @@ def bound(call: Call, *policies: Policy, **changes: Any) -> Snapshot:
     scope = scope_of(call, STATE, account="triage", effect="Reversible", model=None, labels={"tier": "prod"})
     bind = binding(policies, {"tier": "prod"})
     windows = {window: Usage(input_tokens=2, held_tokens=1) for window in windows_of(bind, 0)}
-    return replace(HERE, policies=bind, scope=scope, **{"windows": windows} | changes)
+    more = {"windows": windows, "host": "a.example.com:443"} | changes
+    return replace(HERE, policies=bind, scope=scope, **more)
 
 
 def decided(call: Call, *policies: Policy, **changes: Any) -> Decision:
@@ -328,6 +329,7 @@ rules = st.fixed_dictionaries(
         "budgets": budgets,
         "pins": st.sampled_from([None, "Required"]),
         "dataFlow": st.sampled_from([None, *FLOWS]),
+        "egress": st.sampled_from([None, {"hosts": []}, {"hosts": ["a.example.com:443"]}]),
     }
 )
 numbered = st.lists(rules, max_size=4).map(lambda all_: [policy(f"p{n}", **one) for n, one in enumerate(all_)])

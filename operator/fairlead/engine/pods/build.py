@@ -105,6 +105,7 @@ def build(call: Call, owner: Owner, beside: Beside) -> dict[str, Any]:
         },
         "spec": {
             "restartPolicy": "Never",
+            **({"runtimeClassName": named} if (named := request.get("runtimeClassName")) else {}),
             "serviceAccountName": owner.account,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,

@@ -116,6 +116,24 @@ class Database:
         """Return the number of the run that began last; 0 before there is one."""
         return int(self._rows(select(func.coalesce(func.max(schema.runs.c.number), 0)))[0][0])
 
+    def pods_left(self, since_ms: int) -> list[tuple[str, str]]:
+        """Return name and UID of the pods that were started since then and have done their work."""
+        entries, runs = schema.entries.c, schema.runs.c
+        kinds = (EntryKind.POD_STARTED.value, EntryKind.CALL_OUTCOME.value)
+        mine = schema.entries.join(schema.runs, entries.run_uid == runs.uid)
+        query = select(entries.run_uid, entries.kind, entries.path, entries.attempt, entries.data, runs.state)
+        query = query.select_from(mine).where((runs.state == OPEN) | (runs.ended_at >= since_ms))
+        query = query.where(entries.kind.in_(kinds), entries.at >= since_ms)
+        started, done = dict[tuple[Any, ...], tuple[str, str]](), set[tuple[Any, ...]]()
+        for row in self._rows(query):
+            data = orjson.loads(row.data)
+            call = (row.run_uid, row.path, row.attempt, data["index"])
+            if row.kind == EntryKind.POD_STARTED.value:
+                started[call] = data["name"], data["uid"]
+            if row.kind == EntryKind.CALL_OUTCOME.value or row.state != OPEN:
+                done.add(call)
+        return [pod for call, pod in started.items() if call in done]
+
     def runs(self) -> list[RunRow]:
         """Return all runs, oldest first."""
         return self._run_rows(true())

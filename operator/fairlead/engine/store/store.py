@@ -285,6 +285,10 @@ class Store:
         """Return the open runs that have started a child run."""
         return await self._read(self._database.open_parents)
 
+    async def pods_left(self, since_ms: int) -> list[tuple[str, str]]:
+        """Return name and UID of the pods started since then whose calls have their outcome."""
+        return await self._read(self._database.pods_left, since_ms)
+
     async def counts(self) -> dict[tuple[str, str], int]:
         """Return how many runs there are by (Workflow, state)."""
         return await self._read(self._database.counts)
