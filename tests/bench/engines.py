@@ -32,6 +32,7 @@ from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
 from fairlead.engine.log import RunLog
 from fairlead.engine.models import ModelCaller
+from fairlead.engine.store import Place
 from fairlead.engine.tools import ToolCaller
 from fairlead.flow.calls import Call, Outcome
 from fairlead.flow.journal import RunUid
@@ -155,7 +156,7 @@ async def serving(
     tools: InstantTools | None = None,
     addresses: Mapping[Server, str] | None = None,
     sync_delay_seconds: float = 0.0,
-    store: Path | None = None,
+    store: Place | None = None,
     left: Mapping[RunUid, Manifest] | None = None,
 ) -> AsyncIterator[Bench]:
     """Serve an engine for as long as the block lasts.
@@ -166,7 +167,7 @@ async def serving(
         tools: instead of the real adapter; nothing is dialled then.
         addresses: base URLs of servers on the loopback interface.
         sync_delay_seconds: added to every commit.
-        store: the database file; a new one below `folder` by default.
+        store: the database file, or a backend; a new file below `folder` by default.
         left: the WorkflowRuns that the store may hold open, by UID.
     """
     resources = _declared(folder, objects, addresses or {})

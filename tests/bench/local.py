@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import httpx
+from tests import postgres
 from tests.bench import baseline, decisions, scale, workloads
 from tests.bench.engines import NOWHERE, Bench, InstantTools, serving
 from tests.bench.figures import Figure, Repetition, Title, figures, percentiles_ms, value
@@ -23,6 +24,7 @@ from tests.bench.process import footprint
 
 from fairlead.cli.standins import Server, running
 from fairlead.cli.withfile import Environment, StandIn
+from fairlead.engine.store.postgres import Address, Postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL: Server = ("Tool", workloads.TOOL)
@@ -52,6 +54,11 @@ TITLES = {
     "local.commit": Title("one group commit, mean", "ms", baseline=FSYNC),
     "local.throughput": Title("call steps, 32 runs at once", "1/s", "600 /s"),
     "local.runs_per_minute": Title("three-step runs, 32 at once", "1/min", "1,500 /min"),
+    "local.postgres.call_step": Title("on PostgreSQL: overhead per call step", "ms", baseline="local.call_step"),
+    "local.postgres.commit": Title("on PostgreSQL: one group commit, mean", "ms", baseline="local.commit"),
+    "local.postgres.throughput": Title(
+        "on PostgreSQL: call steps, 32 runs at once", "1/s", baseline="local.throughput"
+    ),
     "local.model_call": Title("overhead per model call, 100/s", "ms", "3 ms p50, 15 ms p99", BARE),
     "local.model_run": Title("a run of one model call, 100/s, due to finished", "ms", baseline=BARE),
     "local.status_short": Title("status writes of a run under 10 s", "writes", "4"),
@@ -157,6 +164,30 @@ async def _throughput(folder: Path) -> Repetition:
     return {"local.throughput": value(steps_per_second), "local.runs_per_minute": value(runs_per_minute)}
 
 
+async def _on_postgres(folder: Path) -> Repetition:
+    """Do the same with the journal in a PostgreSQL on this machine, where one can run."""
+    if postgres.missing():
+        return {}
+    declared = _declared(workloads.loop("loop", STEPS), workloads.chain("w", RUN_STEPS))
+    tools = InstantTools()
+    with postgres.server() as database:
+        store = Postgres(Address(lambda: database.url, holder="bench", namespace="bench"))
+        async with serving(folder, declared, tools=tools, store=store) as bench:
+            await bench.run("loop")
+            tools.called_at.clear()
+            commits = bench.commits()
+            await bench.run("loop")
+            commits, called_at = bench.commits() - commits, list(tools.called_at)
+            began = time.perf_counter()
+            await bench.many("w", runs=RUNS, at_once=AT_ONCE)
+            steps_per_second = RUNS * RUN_STEPS / (time.perf_counter() - began)
+    return {
+        "local.postgres.call_step": percentiles_ms(_between(called_at)),
+        "local.postgres.commit": value(commits.mean_ms),
+        "local.postgres.throughput": value(steps_per_second),
+    }
+
+
 async def _model_calls(folder: Path) -> Repetition:
     """Pace single calls against a server that answers at once. Its own time is subtracted from ours.
 
@@ -213,6 +244,7 @@ _PARTS: Sequence[Callable[[Path], Awaitable[Repetition]]] = (
     _call_step_on_a_slow_disk,
     _call_step_of_a_long_run,
     _throughput,
+    _on_postgres,
     _model_calls,
     _status_writes,
     _memory_and_start,
