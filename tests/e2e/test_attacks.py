@@ -308,7 +308,7 @@ class TestCredentials:
         finished(team, name)
         assert outside.honest.requests, "it was sent"
         kinds = "fairlead,all,configmaps,events,roles,rolebindings,networkpolicies,leases"
-        metrics = f"/api/v1/namespaces/{team.namespace}/pods/fairlead-engine-0:8080/proxy/metrics"
+        metrics = f"/api/v1/namespaces/{team.namespace}/services/fairlead-engine:8080/proxy/metrics"
         operator = fairlead.kubectl.within("fairlead-system")
         found = {
             "objects": team("get", kinds, "--output=yaml", "--show-managed-fields"),

@@ -215,6 +215,14 @@ class NetworkReason(StrEnum):
     UNTRIED = "Untried"
 
 
+class TriggersReason(StrEnum):
+    """Reasons of a Workflow's `TriggersReady`; it is there where HTTP triggers have keys."""
+
+    READY = "Ready"
+    KEY_PENDING = "KeyPending"  # not mounted into the engine yet
+    KEY_UNUSABLE = "KeyUnusable"  # the Secret is for something else, or lacks the key: nobody is let in
+
+
 class TracedReason(StrEnum):
     """Reasons of a run's `Traced`."""
 

@@ -52,7 +52,7 @@ async def _look(access: Access) -> list[Finding]:
         *diagnosis.objects("Policy", policies, ("Ready", "Enforced")),
         *diagnosis.objects("Tool", tools, ("Ready", "Reachable", "Pinned")),
         *diagnosis.objects("Model", await all_of(types.MODELS), ("Ready", "Reachable")),
-        *diagnosis.objects("Workflow", await all_of(types.WORKFLOWS), ("Ready", "Authorized")),
+        *diagnosis.objects("Workflow", await all_of(types.WORKFLOWS), ("Ready", "Authorized", "TriggersReady")),
         *diagnosis.pins(tools, policies),
     ]
     return [*unread, *found]

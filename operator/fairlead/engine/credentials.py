@@ -19,13 +19,16 @@ from yarl import URL
 
 from fairlead.api.canonical import canonical_json
 from fairlead.api.model import Model
-from fairlead.api.server import Credential, Server
+from fairlead.api.reasons import TriggersReason
+from fairlead.api.server import Credential, SecretKeyRef, Server
 from fairlead.api.tool import Tool
+from fairlead.api.workflow import Workflow
 from fairlead.engine.egress import check_url, host_port
 from fairlead.engine.seams import Resources
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
 
 ALLOWED_HOSTS = "allowed-hosts"
+ALLOWED_USE = "allowed-use"
 REDACTED = "[redacted]"
 SHORTEST_SECRET = 8
 """Shorter values are placeholders ("none", "EMPTY") that occur in ordinary text; results keep them."""
@@ -89,6 +92,36 @@ def _trigger_keys(resources: Resources) -> Iterator[str]:
                 reference = trigger.auth.hmac.secret_ref
                 with suppress(CredentialPending):
                     yield (resources.credential(reference.name, reference.key) or "").strip()
+
+
+def trigger_key(resources: Resources, reference: SecretKeyRef) -> str:
+    """Return the key that requests of an HTTP trigger are signed with.
+
+    Raises:
+        CredentialMissing: the Secret is not for this, or lacks the key.
+        CredentialPending: the Secret is not mounted yet.
+    """
+    use = (resources.credential(reference.name, ALLOWED_USE) or "").strip()
+    if use != "hmac":
+        raise CredentialMissing(f"the key {ALLOWED_USE} of Secret {reference.name} is not hmac")
+    key = (resources.credential(reference.name, reference.key) or "").strip()
+    if not key:
+        raise CredentialMissing(f"Secret {reference.name} has no key {reference.key}")
+    return key
+
+
+def triggers_ready(resources: Resources, workflow: Workflow) -> tuple[TriggersReason, str] | None:
+    """Return whether a Workflow's HTTP triggers can let anybody in, and what is in the way; None without keys."""
+    http = (workflow.spec.triggers.http or []) if workflow.spec.triggers is not None else []
+    keyed = {trigger.name: trigger.auth.hmac.secret_ref for trigger in http if trigger.auth.hmac is not None}
+    for name, reference in keyed.items():
+        try:
+            trigger_key(resources, reference)
+        except CredentialPending:
+            return TriggersReason.KEY_PENDING, f"trigger {name}: Secret {reference.name} is not mounted yet"
+        except CredentialMissing as error:
+            return TriggersReason.KEY_UNUSABLE, f"trigger {name}: {error}"
+    return (TriggersReason.READY, "") if keyed else None
 
 
 def scrub(value: Any, secrets: Collection[str]) -> Any:

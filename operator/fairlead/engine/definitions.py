@@ -8,9 +8,10 @@ from typing import Any
 from fairlead.api.canonical import digest
 from fairlead.api.conditions import only_condition, timestamp
 from fairlead.api.policy import Policy
-from fairlead.api.reasons import AuthorizedReason, DataFlowReason
+from fairlead.api.reasons import AuthorizedReason, DataFlowReason, TriggersReason
 from fairlead.api.workflow import Workflow
 from fairlead.engine.authorized import Authorizations
+from fairlead.engine.credentials import triggers_ready
 from fairlead.engine.dataflows import DataFlows, told
 from fairlead.engine.roster import Roster
 from fairlead.engine.schedules import next_schedule_ms
@@ -26,7 +27,8 @@ _AUTHORIZED = {
     "Unavailable": (None, AuthorizedReason.AUTHORIZER_UNAVAILABLE),
 }
 
-_CONDITIONS = ("Authorized", "DataFlowSafe")
+_CONDITIONS = ("Authorized", "DataFlowSafe", "TriggersReady")
+_READY = {TriggersReason.READY: True, TriggersReason.KEY_PENDING: None, TriggersReason.KEY_UNUSABLE: False}
 _OWN = ("runs", "revision", "nextScheduleTime", "effectivePolicies")
 
 
@@ -37,6 +39,7 @@ def workflow_status(
     *,
     policies: Iterable[Policy] = (),
     leaks: tuple[Leak, ...] = (),
+    triggers: tuple[TriggersReason, str] | None = None,
     previous: Mapping[str, Any],
     now_ms: int,
 ) -> dict[str, Any]:
@@ -48,6 +51,7 @@ def workflow_status(
         runs: `status.runs`.
         policies: those of the namespace.
         leaks: where its data may leave.
+        triggers: whether its HTTP triggers have their keys; None if they need none.
         previous: the status as it stands; the transition time is kept from it.
         now_ms: Unix ms.
     """
@@ -71,6 +75,16 @@ def workflow_status(
         now=timestamp(now_ms),
         observed_generation=workflow.metadata.generation,
     )
+    if triggers is not None:
+        conditions += only_condition(
+            previous,
+            "TriggersReady",
+            _READY[triggers[0]],
+            reason=triggers[0].value,
+            message=triggers[1],
+            now=timestamp(now_ms),
+            observed_generation=workflow.metadata.generation,
+        )
     next_ms = next_schedule_ms(workflow, now_ms=now_ms)
     bound = binding(policies, workflow.metadata.labels)
     effective = [{"name": policy.metadata.name, "mode": policy.spec.mode or "Enforce"} for policy in bound]
@@ -114,9 +128,12 @@ class WorkflowStatuses:
         self._clock = clock
 
     def mark_touched(self) -> None:
-        """Mark every Workflow whose run counts changed."""
+        """Mark every Workflow whose run counts changed, and those whose keys may have."""
         names, self._roster.touched = self._roster.touched, set()
-        for name in names:
+        keyed = {
+            name for name, one in self._resources.workflows.items() if one.spec.triggers and one.spec.triggers.http
+        }
+        for name in names | keyed:
             self.mark(name)
 
     def mark(self, name: str) -> None:
@@ -139,6 +156,7 @@ class WorkflowStatuses:
                 runs,
                 policies=policies,
                 leaks=self._flows.leaks(current),
+                triggers=triggers_ready(self._resources, current),
                 previous=previous,
                 now_ms=now_ms,
             )

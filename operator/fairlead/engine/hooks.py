@@ -26,18 +26,18 @@ from fairlead.api.canonical import canonical_json, strict_json
 from fairlead.api.triggers import HmacAuth, HttpTrigger, SignalCall
 from fairlead.api.workflow import Workflow
 from fairlead.engine.acceptance import INPUT_BYTES, is_ready
+from fairlead.engine.credentials import trigger_key
 from fairlead.engine.demands import SIGNAL_BYTES
 from fairlead.engine.seams import Cluster, Resources
 from fairlead.engine.tokens import Unauthenticated
 from fairlead.engine.wellformed import problem
-from fairlead.errors import AuthorizerUnavailable, CredentialPending, FairleadError, KubeError
+from fairlead.errors import AuthorizerUnavailable, CredentialMissing, CredentialPending, FairleadError, KubeError
 from fairlead.flow.expressions import ExpressionError, evaluate_bool
 from fairlead.flow.schema import findings
 from fairlead.flow.template import render, render_text
 from fairlead.policy.permission import Permission, workflow_permission
 
 TRIGGER_LABEL = "fairlead.dev/trigger"
-ALLOWED_USE = "allowed-use"
 TOKEN_HEADER = "x-fairlead-token"
 MAX_BYTES = 1 << 20
 BODY_SECONDS = 10.0
@@ -153,13 +153,11 @@ class Hooks:
     def _signed(self, auth: HmacAuth, request: Request, body: bytes, place: str) -> bool:
         """Tell whether the body is signed with the key; a key that may not be used for this signs nothing."""
         try:
-            use = (self._resources.credential(auth.secret_ref.name, ALLOWED_USE) or "").strip()
-            key = (self._resources.credential(auth.secret_ref.name, auth.secret_ref.key) or "").strip()
+            key = trigger_key(self._resources, auth.secret_ref)
         except CredentialPending as error:
             raise Answer(503, "Unavailable", headers=RETRY_AFTER) from error
-        if use != "hmac" or not key:
-            why = f"the key {ALLOWED_USE} is not hmac" if use != "hmac" else f"it has no key {auth.secret_ref.key}"
-            _log.warning("trigger %s: Secret %s cannot be used: %s", place, auth.secret_ref.name, why)
+        except CredentialMissing as error:
+            _log.warning("trigger %s cannot be used: %s", place, error)
             return False
         expected = auth.prefix + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
         given = request.headers.getlist(auth.header)

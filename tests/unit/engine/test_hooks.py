@@ -15,9 +15,12 @@ from tests.unit.engine.fakes import FakeResources, tool_step, workflow
 
 from fairlead.engine import hooks
 from fairlead.engine.acceptance import INPUT_BYTES
+from fairlead.engine.credentials import triggers_ready
+from fairlead.engine.definitions import workflow_status
 from fairlead.engine.hooks import MAX_BYTES, TRIGGER_LABEL, Hooks
 from fairlead.engine.tokens import Unauthenticated
 from fairlead.errors import AuthorizerUnavailable, CredentialPending, KubeError, Unreachable
+from fairlead.policy.decision import Authorization
 from fairlead.policy.permission import Permission
 
 KEY = "a key of some length"
@@ -211,7 +214,7 @@ async def test_a_secret_that_was_made_for_something_else_signs_nothing(
     assert world.resources.secret is not None
     world.resources.secret["allowed-use"] = use
     assert (await world.post("incident")).status_code == 401
-    assert "the key allowed-use is not hmac" in caplog.text and KEY not in caplog.text
+    assert "the key allowed-use of Secret hooks is not hmac" in caplog.text and KEY not in caplog.text
 
 
 @pytest.mark.parametrize("secret", [{"allowed-use": "hmac"}, {"allowed-use": "hmac", "secret": " "}])
@@ -359,3 +362,42 @@ async def test_more_than_can_be_at_work_are_told_to_come_again(world: World, mon
     assert (answer.status_code, answer.headers["Retry-After"], world.cluster.objects) == (503, "5", {})
     monkeypatch.setattr(hooks, "AT_ONCE", 1)
     assert [(await world.post("incident")).status_code for _ in range(2)] == [202, 200]
+
+
+STATES: dict[str, tuple[dict[str, str] | None, str, str]] = {
+    "all is well": ({"allowed-use": "hmac", "secret": KEY}, "Ready", ""),
+    "not mounted yet": (None, "KeyPending", "trigger incident: Secret hooks is not mounted yet"),
+    "for something else": (
+        {"allowed-use": "database", "secret": KEY},
+        "KeyUnusable",
+        "trigger incident: the key allowed-use of Secret hooks is not hmac",
+    ),
+    "no key": ({"allowed-use": "hmac"}, "KeyUnusable", "trigger incident: Secret hooks has no key secret"),
+}
+
+
+@pytest.mark.parametrize(("secret", "reason", "message"), STATES.values(), ids=STATES)
+def test_a_workflow_says_whether_its_triggers_have_their_keys(
+    secret: dict[str, str] | None, reason: str, message: str
+) -> None:
+    resources = Resources()
+    resources.secret = secret
+    assert triggers_ready(resources, resources.workflows["w"]) == (reason, message)
+    status = workflow_status(
+        resources.workflows["w"],
+        Authorization("Allowed"),
+        {},
+        triggers=triggers_ready(resources, resources.workflows["w"]),
+        previous={},
+        now_ms=0,
+    )
+    found = {condition["type"]: condition for condition in status["conditions"]}
+    expected = {"Ready": "True", "KeyPending": "Unknown", "KeyUnusable": "False"}[reason]
+    assert (found["TriggersReady"]["status"], found["TriggersReady"]["reason"]) == (expected, reason)
+
+
+def test_a_workflow_whose_triggers_need_no_key_says_nothing_of_them() -> None:
+    plain = workflow(tool_step("a"), triggers={"http": [CALLED]}, input={"schema": SCHEMA})
+    assert triggers_ready(Resources(), plain) is None
+    status = workflow_status(plain, Authorization("Allowed"), {}, previous={}, now_ms=0)
+    assert "TriggersReady" not in {condition["type"] for condition in status["conditions"]}
