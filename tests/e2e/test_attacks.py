@@ -317,8 +317,8 @@ class TestCredentials:
             "metrics": team("get", "--raw", metrics),
         }
         volumes = Layout(Cluster().name).volumes
-        claim = team.get("pvc", "data-fairlead-engine-0")["spec"]["volumeName"]
-        for file in (path for folder in volumes.glob(f"*{claim}*") for path in folder.rglob("*") if path.is_file()):
+        folders = volumes.glob(f"{team.namespace}-data-fairlead-engine-0-*")
+        for file in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
             found[f"the engine's {file.name}"] = file.read_bytes().decode("latin-1")
         assert any("journal" in place for place in found)
         assert CANARY[::-1] in "".join(found.values()), "what is no secret is found"

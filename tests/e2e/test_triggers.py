@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -13,7 +14,7 @@ from tests.e2e.installation import RUN, Fairlead, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import becomes, calls, engine, ledger_tool, manifest, outcome, policy, scene, workflow
 
-from fairlead.errors import KubeError
+from fairlead.errors import KubeError, Unreachable
 from fairlead.kube.client import Kube
 
 pytestmark = pytest.mark.cluster
@@ -58,6 +59,7 @@ def team(administrator: Kubectl, chart: Fairlead) -> Iterator[Kubectl]:
             lambda: "pager" in kubectl("get", "statefulset", "fairlead-engine", "--output=jsonpath={.spec.template}"),
         )
         kubectl("rollout", "status", "statefulset/fairlead-engine", "--timeout=120s")
+        becomes(kubectl, "workflow", "incident", "TriggersReady")
         yield kubectl
 
 
@@ -71,7 +73,14 @@ class Outside:
     async def post(self, trigger: str, body: Any, **headers: str) -> Any:
         signature = "v1=" + hmac.new(KEY.encode(), json.dumps(body).encode(), hashlib.sha256).hexdigest()
         sent = {"X-Signature": signature, "Content-Type": "application/json"} | headers
-        return await self._kube.request("POST", self._path + trigger, body=body, headers=sent)
+        for _ in range(20):  # as senders do: the engine may not have seen yet that the Workflow is ready
+            try:
+                return await self._kube.request("POST", self._path + trigger, body=body, headers=sent)
+            except Unreachable as error:
+                if "WorkflowNotReady" not in error.message:
+                    raise
+                await asyncio.sleep(0.5)
+        raise AssertionError("the Workflow does not become ready")
 
     async def refusal(self, trigger: str, body: Any, **headers: str) -> tuple[int, str]:
         with pytest.raises(KubeError) as refused:

@@ -111,6 +111,16 @@ async def test_nobody_takes_over_between_a_commit_s_beginning_and_its_end(url: s
     await asyncio.to_thread(owner.close)
 
 
+async def test_who_stands_by_holds_no_lock_while_it_looks(url: str) -> None:
+    owner = replica(url, "e-0", lease_seconds=60)
+    connection = await asyncio.to_thread(owner.open)
+    with connection.begin():
+        owner.renew(connection)
+        with pytest.raises(StoreLocked, match="e-0 owns the store"):  # and has not waited for the owner's lock
+            await asyncio.to_thread(replica(url, "e-1", lease_seconds=60).open)
+    await asyncio.to_thread(owner.close)
+
+
 async def test_a_pod_of_the_same_name_need_not_wait_for_the_one_before_it(url: str) -> None:
     before = replica(url, "e-0", lease_seconds=60)
     before.open()

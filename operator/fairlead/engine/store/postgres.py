@@ -121,12 +121,16 @@ class Postgres:
         self._disconnect()
 
     def _take(self, connection: Connection) -> int:
-        found = connection.execute(_FOUND, {"lease": self._lease_seconds}).one()
+        """Look first, without a lock that the owner would have to wait for; then again, with it."""
+        self._judge(connection.execute(_LOOK, {"lease": self._lease_seconds}).one())
+        self._judge(connection.execute(_LOCK, {"lease": self._lease_seconds}).one())
+        return int(connection.execute(_TAKE, {"holder": self._address.holder}).scalar_one())
+
+    def _judge(self, found: Any) -> None:
         if found.namespace != self._address.namespace:
             raise StoreError(f"the database holds the journal of namespace {found.namespace}; every Engine has its own")
         if found.lives and found.holder != self._address.holder:
             raise StoreLocked(f"{found.holder} owns the store")
-        return int(connection.execute(_TAKE, {"holder": self._address.holder}).scalar_one())
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -155,15 +159,15 @@ def database_url(file: Path) -> str:
 
 _RENEW = text("UPDATE owner SET renewed_at = clock_timestamp() WHERE epoch = :epoch")
 _RELEASE = text("UPDATE owner SET renewed_at = '-infinity' WHERE epoch = :epoch")
-_FOUND = text(
-    "SELECT namespace, holder, renewed_at > clock_timestamp() - make_interval(secs => :lease) AS lives "
-    "FROM owner FOR UPDATE"
-)
+_SELECT = "SELECT namespace, holder, renewed_at > clock_timestamp() - make_interval(secs => :lease) AS lives FROM owner"
+_LOOK, _LOCK = text(_SELECT), text(f"{_SELECT} FOR UPDATE")
 _TAKE = text("UPDATE owner SET holder = :holder, epoch = epoch + 1, renewed_at = clock_timestamp() RETURNING epoch")
 
 
 def _create(connection: Connection, namespace: str) -> None:
-    """Make the owner's row, before any other table: migrations are the owner's."""
+    """Make the owner's row if there is none, before any other table: migrations are the owner's."""
+    if connection.execute(text("SELECT to_regclass('owner')")).scalar_one() is not None:
+        return
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATE_LOCK})
     connection.execute(
         text(
