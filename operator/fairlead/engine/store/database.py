@@ -50,12 +50,16 @@ class Database:
             StoreError: it cannot be opened.
         """
         self._connection = self._backend.open()
-        upgrade(self._connection)
-        with self._connection.begin():
-            fresh = {"id": str(uuid.uuid4()), "audit-key": secrets.token_hex(32)}
-            rows = [{"key": key, "value": value} for key, value in fresh.items()]
-            self._connection.execute(self._statements.put_meta, rows)
-        return self._meta("id")
+        try:
+            upgrade(self._connection)
+            with self._connection.begin():
+                fresh = {"id": str(uuid.uuid4()), "audit-key": secrets.token_hex(32)}
+                rows = [{"key": key, "value": value} for key, value in fresh.items()]
+                self._connection.execute(self._statements.put_meta, rows)
+            return self._meta("id")
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give up the connection and the ownership."""

@@ -32,8 +32,9 @@ RETRY_SECONDS = 1.0
 _SESSION = (
     "SET synchronous_commit = on",  # a commit that returned is on disk, whatever the database's default says
     "SET idle_in_transaction_session_timeout = '5s'",  # a hung owner must not hold the row that others wait for
-    "SET lock_timeout = '2s'",
 )
+_IMPATIENT = text("SET LOCAL lock_timeout = '2s'")
+"""For who stands by. An owner waits: it would end for nothing."""
 _CONNECT = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "tcp_user_timeout": 8_000}
 ALLOWED_USE = "allowed-use"
 _DRIVER = "postgresql+psycopg"
@@ -88,8 +89,10 @@ class Postgres:
         try:
             self._connection = self._engine.connect()
             with self._connection.begin():
+                self._connection.execute(_IMPATIENT)
                 _create(self._connection, self._address.namespace)
             with self._connection.begin():
+                self._connection.execute(_IMPATIENT)
                 self._epoch = self._take(self._connection)
         except SQLAlchemyError as error:
             self._disconnect()
