@@ -58,7 +58,9 @@ async def test_a_second_replica_stands_by_and_goes_on_where_the_first_one_ended(
     appended = first.append(RUN, [started(), succeeded({"n": 1})])
     waited: list[str] = []
     second = asyncio.create_task(
-        Store.open(replica(url, "e-1"), clock=lambda: 1, on_waiting=lambda error: waited.append(str(error)))
+        Store.open(
+            replica(url, "e-1", lease_seconds=60), clock=lambda: 1, on_waiting=lambda error: waited.append(str(error))
+        )
     )
     await until(lambda: len(waited) > 1)
     assert set(waited) == {"e-0 owns the store"}
@@ -70,10 +72,11 @@ async def test_a_second_replica_stands_by_and_goes_on_where_the_first_one_ended(
 
 @pytest.mark.requirement("G5")
 async def test_an_owner_that_has_nothing_to_write_stays_the_owner(url: str) -> None:
-    store, _ = await opened(replica(url, "e-0"))
-    await asyncio.sleep(LEASE_SECONDS * 1.5)
+    lease_seconds = 4.0  # longer than a busy machine keeps a process from its turn
+    store, _ = await opened(replica(url, "e-0", lease_seconds=lease_seconds))
+    await asyncio.sleep(lease_seconds * 1.25)
     with pytest.raises(StoreLocked, match="e-0 owns the store"):
-        replica(url, "e-1").open()
+        replica(url, "e-1", lease_seconds=lease_seconds).open()
     assert not store.failed.is_set()
     await store.close()
 
