@@ -23,6 +23,7 @@ import psycopg
 from tests.cluster.commands import run
 
 PACKAGE = "postgresql"
+NO_SERVER = Path("/etc/postgresql-common/createcluster.conf")
 NAMESPACE = "team"
 
 
@@ -61,12 +62,15 @@ def missing() -> str:
 
 
 def installed() -> Path:
-    """Return where its programs are; install them first where they are not.
+    """Return where its programs are; install them first where they are not, without the server that Debian would start.
 
     Raises:
         CommandFailed: apt-get could not.
     """
     if binaries() is None:
+        NO_SERVER.parent.mkdir(parents=True, exist_ok=True)
+        if not NO_SERVER.exists():
+            NO_SERVER.write_text("create_main_cluster = false\n", encoding="utf-8")
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         run("apt-get", "update", env=env, timeout_seconds=600)
         run("apt-get", "install", "--yes", "--no-install-recommends", PACKAGE, env=env, timeout_seconds=1200)
