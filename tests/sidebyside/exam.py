@@ -91,6 +91,8 @@ async def examine(
                     chain = waiting.pop()
                     open_runs[chain.run] = chain
                     futures[chain.run] = running.submit(chain)
+                if not futures:
+                    break  # it has died by itself
                 await asyncio.wait(futures.values(), timeout=_PAUSE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 _collect(futures, open_runs, ends)
             running.kill()

@@ -17,6 +17,8 @@ from tests.sidebyside.contestants.talk import Chain
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / "build/sidebyside/venv"
+TEMPORAL = ROOT / "build/sidebyside/bin/temporal"
+"""Its server, which only Go builds; without it Temporal does not take part."""
 CONTESTANTS = ROOT / "tests/sidebyside/contestants"
 START_SECONDS = 60
 
@@ -42,6 +44,11 @@ ENTRANTS = (
     FAIRLEAD,
     Entrant("DBOS", (_PYTHON, str(CONTESTANTS / "dbos_engine.py")), "dbos"),
     Entrant("LangGraph", (_PYTHON, str(CONTESTANTS / "langgraph_engine.py")), "langgraph"),
+    *(
+        [Entrant("Temporal", (_PYTHON, str(CONTESTANTS / "temporal_engine.py")), "temporalio")]
+        if TEMPORAL.exists()
+        else []
+    ),
 )
 
 
@@ -100,7 +107,7 @@ async def started(entrant: Entrant, folder: Path, url: str, *, left: Iterable[Ch
     process = await asyncio.create_subprocess_exec(
         *(*entrant.command, str(folder), url),
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": _path(entrant)},
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "TEMPORAL": str(TEMPORAL), "PYTHONPATH": _path(entrant)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
