@@ -152,7 +152,7 @@ ENGINE_ONLY: dict[str, tuple[dict[str, Any], str]] = {
         "no other environment and no other mounts",
     ),
     "code from a ConfigMap": ({f"{POD}.volumes.0": {"name": "tmp", "configMap": {"name": "x"}}}, "mounts Secrets into"),
-    "two engines": ({"spec.replicas": 2}, "one engine"),
+    "a crowd of replicas": ({"spec.replicas": 6}, "at most five replicas"),
 }
 SERVER_ONLY: dict[str, tuple[dict[str, Any], str]] = {
     "a second init container": ({f"{POD}.initContainers.1": {"name": "x", "image": "x"}}, "one before it"),
