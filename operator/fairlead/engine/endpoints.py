@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fairlead.api.canonical import canonical_json
+from fairlead.engine.answers import Answer, application, json_response, not_found, unauthenticated
 from fairlead.engine.audit import readable
 from fairlead.engine.store import RunRow, Store
 from fairlead.engine.tokens import Tokens, Unauthenticated
@@ -27,6 +29,8 @@ from fairlead.telemetry.spans import Span, SpanFold
 
 TOKEN_HEADER = "x-fairlead-token"
 AUDIT_PAGE = 2000
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,7 @@ def probes(*, alive: Callable[[], bool], ready: Callable[[], bool], metrics: Cal
     async def exposition(_: Request) -> Response:
         return Response(metrics(), media_type="text/plain; version=0.0.4")
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", exposition)])
+    return application([Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", exposition)])
 
 
 Discover = Callable[[str], Awaitable[Discovery | None]]
@@ -66,28 +70,28 @@ def readers(store: Store, tokens: Tokens, discover: Discover) -> Starlette:
     """
 
     async def runs(_: Request) -> Response:
-        return _json({"runs": [_row(row) for row in await store.runs()]})
+        return json_response({"runs": [_row(row) for row in await store.runs()]})
 
     async def journal(request: Request) -> Response:
-        entries = await store.load(_uid(request))
-        return _json({"entries": [_entry(entry) for entry in entries]}) if entries else _not_found()
+        entries = _found(await store.load(_uid(request)))
+        return json_response({"entries": [_entry(entry) for entry in entries]})
 
     async def spans(request: Request) -> Response:
         uid = _uid(request)
         fold = SpanFold(uid)
-        found = [span for entry in await store.load(uid) for span in fold.add(entry)]
-        return _json({"spans": [_span(span) for span in found]}) if found else _not_found()
+        found = _found([span for entry in await store.load(uid) for span in fold.add(entry)])
+        return json_response({"spans": [_span(span) for span in found]})
 
     async def audit_of(request: Request) -> Response:
-        records = [_sound(record) for record in await store.audit_of(_uid(request))]
-        return _json_list("records", records) if records else _not_found()
+        records = _found(await store.audit_of(_uid(request)))
+        return _json_list("records", [_sound(record) for record in records])
 
     async def audit(request: Request) -> Response:
         try:
             at, run_uid, number = request.query_params.get("after", "0,,0").split(",")
             after = (int(at), run_uid, int(number))
         except ValueError:
-            return _json({"error": "Invalid", "message": "after: a place that an earlier answer named"}, 400)
+            raise Answer(400, "Invalid", "after: a place that an earlier answer named") from None
         found = await store.audit_after(after, AUDIT_PAGE)
         last = ",".join(map(str, found[-1][0])) if len(found) == AUDIT_PAGE else None
         return _json_list("records", [_sound(record) for _, record in found], after=last)
@@ -96,18 +100,18 @@ def readers(store: Store, tokens: Tokens, discover: Discover) -> Starlette:
         return _json_list("anchors", [_sound(anchor) for anchor in await store.anchors()])
 
     async def payload(request: Request) -> Response:
-        body = await store.payload(_uid(request), request.path_params["digest"])
-        return Response(body, media_type="application/json") if body is not None else _not_found()
+        body = _found(await store.payload(_uid(request), request.path_params["digest"]))
+        return Response(body, media_type="application/json")
 
     async def definitions(request: Request) -> Response:
         try:
             found = await discover(request.path_params["name"])
         except FairleadError as error:
-            return _json({"error": error.reason, "message": str(error)}, 503)
-        return _json({"definitions": found.definitions}) if found is not None else _not_found()
+            raise Answer(503, error.reason, str(error)) from error
+        return json_response({"definitions": _found(found).definitions})
 
-    return Starlette(
-        routes=[
+    return application(
+        [
             Route("/v1/tools/{name}/definitions", definitions),
             Route("/v1/runs", runs),
             Route("/v1/runs/{uid}/journal", journal),
@@ -117,7 +121,7 @@ def readers(store: Store, tokens: Tokens, discover: Discover) -> Starlette:
             Route("/v1/audit/anchors", anchors),
             Route("/v1/runs/{uid}/payloads/{digest}", payload),
         ],
-        middleware=[Middleware(_Authenticated, verify=tokens.verify)],
+        [Middleware(_Authenticated, verify=tokens.verify)],
     )
 
 
@@ -136,10 +140,10 @@ class _Authenticated:
             await self._verify(Request(scope).headers.get(TOKEN_HEADER, ""))
         except Unauthenticated as error:
             log.info("a reader was refused", extra={"why": str(error)})
-            await _json({"error": "Unauthenticated"}, 401)(scope, receive, send)
+            await unauthenticated().response(scope, receive, send)
         except KubeError as error:
             log.warning("readers cannot be verified", extra={"why": str(error)})
-            await _json({"error": "Unavailable"}, 503)(scope, receive, send)
+            await Answer(503, "Unavailable").response(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -148,8 +152,11 @@ def _uid(request: Request) -> RunUid:
     return RunUid(request.path_params["uid"])
 
 
-def _json(value: object, status: int = 200) -> Response:
-    return Response(canonical_json(value), status, media_type="application/json")
+def _found(what: T | None) -> T:
+    """Return what was found; of a run that is not there nothing is."""
+    if not what:
+        raise not_found()
+    return what
 
 
 def _json_list(name: str, items: list[bytes], **more: object) -> Response:
@@ -161,10 +168,6 @@ def _json_list(name: str, items: list[bytes], **more: object) -> Response:
 def _sound(record: bytes) -> bytes:
     """Return a record, or an empty one where somebody made something else of it: the verification tells."""
     return record if readable(record) else b"{}"
-
-
-def _not_found() -> Response:
-    return _json({"error": "NotFound"}, 404)
 
 
 def _row(row: RunRow) -> dict[str, object]:

@@ -26,12 +26,13 @@ from fairlead.api.canonical import canonical_json, strict_json
 from fairlead.api.triggers import HmacAuth, HttpTrigger, SignalCall
 from fairlead.api.workflow import Workflow
 from fairlead.engine.acceptance import INPUT_BYTES, is_ready
+from fairlead.engine.answers import Answer, application, json_response, unauthenticated
 from fairlead.engine.credentials import trigger_key
 from fairlead.engine.demands import SIGNAL_BYTES
 from fairlead.engine.seams import Cluster, Resources
 from fairlead.engine.tokens import Unauthenticated
 from fairlead.engine.wellformed import problem
-from fairlead.errors import AuthorizerUnavailable, CredentialMissing, CredentialPending, FairleadError, KubeError
+from fairlead.errors import AuthorizerUnavailable, CredentialMissing, CredentialPending, KubeError
 from fairlead.flow.expressions import ExpressionError, evaluate_bool
 from fairlead.flow.schema import findings
 from fairlead.flow.template import render, render_text
@@ -49,17 +50,6 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _UNSHOWN = frozenset({"authorization", "cookie", "proxy-authorization", TOKEN_HEADER})
 
 _log = logging.getLogger(__name__)
-
-
-class Answer(FairleadError):
-    """The request ends here, with this status and these words."""
-
-    reason = "Answered"
-
-    def __init__(self, status: int, error: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message or error)
-        body = {"error": error} | ({"message": message} if message else {})
-        self.response = Response(canonical_json(body), status, dict(headers or {}), "application/json")
 
 
 class Callers(Protocol):
@@ -90,19 +80,17 @@ class Hooks:
 
     def application(self) -> Starlette:
         """Return the app of the port."""
-        return Starlette(routes=[Route("/hooks/{workflow}/{trigger}", self._post, methods=["POST"])])
+        return application([Route("/hooks/{workflow}/{trigger}", self._post, methods=["POST"])])
 
     async def _post(self, request: Request) -> Response:
         if self._at_work >= AT_ONCE:
-            return Answer(503, "Busy", headers=RETRY_AFTER).response
+            raise Answer(503, "Busy", headers=RETRY_AFTER)
         self._at_work += 1
         try:
             return await self._answer(request)
-        except Answer as answer:
-            return answer.response
         except (KubeError, AuthorizerUnavailable) as error:
             _log.warning("a trigger could not be answered: %s", error)
-            return Answer(503, "Unavailable", headers=RETRY_AFTER).response
+            raise Answer(503, "Unavailable", headers=RETRY_AFTER) from error
         finally:
             self._at_work -= 1
 
@@ -110,33 +98,30 @@ class Hooks:
         body = await _read(request)
         workflow, trigger = self._find(**request.path_params)
         user = await self._authenticate(request, body, workflow, trigger)
-        if workflow is None or trigger is None:
-            raise Answer(401, "Unauthenticated")
         scope = {"body": _parse(request, body), "headers": _headers(request, trigger)}
         if trigger.when is not None and not _evaluated(f"{trigger.name}.when", evaluate_bool, trigger.when, scope):
-            return _json({"outcome": "Ignored"}, 200)
+            return json_response({"outcome": "Ignored"}, 200)
         if trigger.signal is not None:
             return await self._signal(workflow, trigger, trigger.signal, scope, user)
         return await self._start(workflow, trigger, scope, user)
 
-    def _find(self, workflow: str, trigger: str) -> tuple[Workflow | None, HttpTrigger | None]:
+    def _find(self, workflow: str, trigger: str) -> tuple[Workflow, HttpTrigger]:
         known = self._resources.workflows.get(workflow)
-        declared = (known.spec.triggers.http or []) if known is not None and known.spec.triggers is not None else []
-        return known, next((one for one in declared if one.name == trigger), None)
+        if known is not None and known.spec.triggers is not None:
+            for declared in known.spec.triggers.http or []:
+                if declared.name == trigger:
+                    return known, declared
+        raise unauthenticated()
 
-    async def _authenticate(
-        self, request: Request, body: bytes, workflow: Workflow | None, trigger: HttpTrigger | None
-    ) -> str:
+    async def _authenticate(self, request: Request, body: bytes, workflow: Workflow, trigger: HttpTrigger) -> str:
         """Return who calls: the user of a token; "" of who knows the key.
 
         Raises:
             Answer: it is nobody, or somebody who may not.
         """
-        if workflow is None or trigger is None:
-            raise Answer(401, "Unauthenticated")
         if trigger.auth.hmac is not None:
             if not self._signed(trigger.auth.hmac, request, body, f"{workflow.metadata.name}/{trigger.name}"):
-                raise Answer(401, "Unauthenticated")
+                raise unauthenticated()
             return ""
         bearer = request.headers.get("authorization", "")
         token = request.headers.get(TOKEN_HEADER) or bearer.removeprefix("Bearer ")
@@ -144,7 +129,7 @@ class Hooks:
             user = await self._callers.subject(token)
         except Unauthenticated as error:
             _log.info("a trigger's caller was refused", extra={"why": str(error)})
-            raise Answer(401, "Unauthenticated") from error
+            raise unauthenticated() from error
         (permission, *_) = workflow_permission(workflow.metadata.name)
         if not await self._user_may(user, permission):
             raise Answer(403, "Forbidden", f"{user} needs {permission.verb} on {permission.resource}/{permission.name}")
@@ -179,7 +164,7 @@ class Hooks:
             raise Answer(409, "Conflict", f"somebody else made a run with the name {made['metadata']['name']}")
         fresh = made["spec"].get("input") == value and "status" not in made
         answer = {"run": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
-        return _json(answer | {"outcome": "Accepted" if fresh else "Exists"}, 202 if fresh else 200)
+        return json_response(answer | {"outcome": "Accepted" if fresh else "Exists"}, 202 if fresh else 200)
 
     async def _signal(
         self, workflow: Workflow, trigger: HttpTrigger, call: SignalCall, scope: Mapping[str, Any], user: str
@@ -200,7 +185,7 @@ class Hooks:
             raise Answer(422, "Invalid", error.message) from error
         if not found:
             raise Answer(404, "NotFound", f"there is no run {run} of Workflow {workflow.metadata.name}")
-        return _json({"outcome": "Signalled", "run": run}, 202)
+        return json_response({"outcome": "Signalled", "run": run}, 202)
 
 
 def triggered_run(workflow: Workflow, trigger: str, value: Mapping[str, Any], *, key: str, user: str) -> dict[str, Any]:
@@ -273,7 +258,3 @@ def _fits(workflow: Workflow, value: Any) -> None:
     wrong = findings(schema, value) if schema is not None else []
     if wrong:
         raise Answer(422, "Invalid", "the input: " + "; ".join(wrong))
-
-
-def _json(value: Any, status: int) -> Response:
-    return Response(canonical_json(value), status, media_type="application/json")

@@ -115,6 +115,30 @@ async def test_an_unknown_run_is_not_found(client: httpx.AsyncClient) -> None:
     assert (await get(client, "/v1/runs/none/journal")).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/v1/runs/", "/v1/nothing", "/"])
+async def test_where_nothing_is_a_reader_is_sent_nowhere(client: httpx.AsyncClient, path: str) -> None:
+    answer = await get(client, path)
+    assert (answer.status_code, answer.content) == (404, b'{"error":"NotFound"}')
+
+
+async def test_nothing_can_be_changed(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/runs", headers={"X-Fairlead-Token": "good"})
+    assert (answer.status_code, answer.content) == (405, b'{"error":"MethodNotAllowed"}')
+
+
+async def test_a_mistake_of_ours_is_told_without_details() -> None:
+    def broken() -> bytes:
+        raise RuntimeError("what nobody shall read")
+
+    app = probes(alive=lambda: True, ready=lambda: True, metrics=broken)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        answer = await client.get("/metrics")
+        slashed = await client.get("/healthz/")
+    assert (answer.status_code, answer.content) == (500, b'{"error":"Internal"}')
+    assert (slashed.status_code, slashed.content) == (404, b'{"error":"NotFound"}')
+
+
 @pytest.mark.parametrize(("state", "status"), [(True, 200), (False, 503)])
 async def test_probes_say_what_holds(state: bool, status: int) -> None:
     app = probes(alive=lambda: state, ready=lambda: state, metrics=lambda: b"fairlead_runs 1\n")

@@ -297,9 +297,22 @@ async def test_another_content_type_is_refused(world: World, content_type: str) 
     assert (await world.post("incident", Content_Type=content_type)).status_code == 415
 
 
-async def test_only_posts_are_answered_and_only_there(world: World) -> None:
-    assert (await world.client.get("/hooks/w/incident")).status_code == 405
-    assert (await world.client.post("/")).status_code == 404
+NOWHERE = ["/", "/hooks/w/incident/", "/hooks/w/other/", "/hooks/w/incident/more", "//hooks/w/incident"]
+
+
+@pytest.mark.requirement("A06")
+@pytest.mark.parametrize("path", NOWHERE)
+async def test_where_nothing_is_everybody_hears_the_same_and_is_sent_nowhere(world: World, path: str) -> None:
+    answer = await world.client.post(path, headers={"Host": "elsewhere.example"})
+    assert (answer.status_code, answer.content) == (404, b'{"error":"NotFound"}')
+    assert set(answer.headers) == {"content-length", "content-type"}
+
+
+@pytest.mark.parametrize("trigger", ["incident", "other"])
+async def test_only_posts_are_answered(world: World, trigger: str) -> None:
+    answer = await world.client.get(f"/hooks/w/{trigger}")
+    assert (answer.status_code, answer.content) == (405, b'{"error":"MethodNotAllowed"}')
+    assert answer.headers["allow"] == "POST"
 
 
 async def test_expressions_do_not_see_what_proves_who_calls(world: World) -> None:
