@@ -7,6 +7,7 @@ There is no way to change anything here.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fairlead.api.canonical import canonical_json
 from fairlead.engine.answers import Answer, application, json_response, not_found, unauthenticated
 from fairlead.engine.audit import readable
-from fairlead.engine.store import RunRow, Store
+from fairlead.engine.store import AuditPlace, RunRow, Store
 from fairlead.engine.tokens import Tokens, Unauthenticated
 from fairlead.engine.tools import Discovery
 from fairlead.errors import FairleadError, KubeError
@@ -29,6 +30,10 @@ from fairlead.telemetry.spans import Span, SpanFold
 
 TOKEN_HEADER = "x-fairlead-token"
 AUDIT_PAGE = 2000
+LARGEST = 2**63 - 1
+"""The largest number that a store can compare with."""
+
+_PLACE = re.compile(r"(?P<at>[0-9]{1,19}),(?P<run>[^,\0]*),(?P<number>[0-9]{1,19})")
 
 T = TypeVar("T")
 
@@ -87,12 +92,7 @@ def readers(store: Store, tokens: Tokens, discover: Discover) -> Starlette:
         return _json_list("records", [_sound(record) for record in records])
 
     async def audit(request: Request) -> Response:
-        try:
-            at, run_uid, number = request.query_params.get("after", "0,,0").split(",")
-            after = (int(at), run_uid, int(number))
-        except ValueError:
-            raise Answer(400, "Invalid", "after: a place that an earlier answer named") from None
-        found = await store.audit_after(after, AUDIT_PAGE)
+        found = await store.audit_after(_place(request.query_params.get("after", "0,,0")), AUDIT_PAGE)
         last = ",".join(map(str, found[-1][0])) if len(found) == AUDIT_PAGE else None
         return _json_list("records", [_sound(record) for _, record in found], after=last)
 
@@ -150,6 +150,16 @@ class _Authenticated:
 
 def _uid(request: Request) -> RunUid:
     return RunUid(request.path_params["uid"])
+
+
+def _place(after: str) -> AuditPlace:
+    """Read a place in the audit as an earlier answer named it."""
+    parts = _PLACE.fullmatch(after)
+    at, number = (int(parts["at"]), int(parts["number"])) if parts else (0, 0)
+    if parts is None or max(at, number) > LARGEST:
+        said = f"after: TIME,RUN,NUMBER as an earlier answer named it, TIME and NUMBER from 0 to {LARGEST}"
+        raise Answer(400, "Invalid", said)
+    return at, parts["run"], number
 
 
 def _found(what: T | None) -> T:

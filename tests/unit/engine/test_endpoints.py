@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -95,8 +96,27 @@ async def test_a_reader_gets_the_audit_of_a_run_of_all_runs_page_by_page_and_the
         after = page["after"]
     assert found == chain
     assert (await get(client, "/v1/audit?after=1001,~,0")).json() == {"records": [], "after": None}
-    assert (await get(client, "/v1/audit?after=soon")).status_code == 400
     assert (await get(client, "/v1/runs/none/audit")).status_code == 404
+
+
+NO_PLACE = [
+    *("soon", "", ",,", "0,0", "0,,0,0", "-1,,0", "0,,-1", "1_0,,0", " 1,,0", "\u0661,,0", "1e3,,0", "0,\0,0"),
+    *(f"{2**63},,0", f"0,,{2**63}", f"{10**40},,0", f"0,,{'9' * 5000}"),
+]
+
+
+@pytest.mark.parametrize("after", NO_PLACE, ids=[place[:20].encode("unicode-escape").decode() for place in NO_PLACE])
+async def test_a_place_that_no_answer_named_is_refused_and_the_range_is_told(
+    client: httpx.AsyncClient, after: str
+) -> None:
+    answer = await client.get("/v1/audit", params={"after": after}, headers={"X-Fairlead-Token": "good"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "Invalid")
+    assert re.match(r"after: .* from 0 to 9223372036854775807$", answer.json()["message"])
+
+
+async def test_the_largest_place_is_one(client: httpx.AsyncClient) -> None:
+    answer = await get(client, f"/v1/audit?after={endpoints.LARGEST},~,{endpoints.LARGEST}")
+    assert (answer.status_code, answer.json()) == (200, {"records": [], "after": None})
 
 
 @pytest.mark.requirement("A06")
