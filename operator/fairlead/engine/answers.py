@@ -1,12 +1,13 @@
 """What the engine's ports answer: canonical JSON, and refusals that are constant words.
 
 An endpoint ends a request by raising Answer. What else is raised becomes one here, and its own words stay in the log:
-a path or method that is not there, a mistake of ours. Nobody is sent elsewhere: a redirect
+a path or method that is not there, a store that cannot be read, a mistake of ours. Nobody is sent elsewhere: a redirect
 would repeat the caller's Host header, before anybody asked who calls.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -18,7 +19,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from fairlead.api.canonical import canonical_json
-from fairlead.errors import FairleadError
+from fairlead.errors import FairleadError, StoreError
+
+_log = logging.getLogger(__name__)
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -49,7 +52,7 @@ def not_found() -> Answer:
 
 def application(routes: Sequence[BaseRoute], middleware: Sequence[Middleware] = ()) -> Starlette:
     """Return an app of these routes that ends every request as this module says."""
-    endings = {Answer: _answer, HTTPException: _no_route, Exception: _mistake}
+    endings = {Answer: _answer, HTTPException: _no_route, StoreError: _no_store, Exception: _mistake}
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=endings)
     app.router.redirect_slashes = False
     return app
@@ -65,6 +68,11 @@ async def _no_route(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = HTTPStatus(error.status_code).phrase.replace(" ", "")
     return Answer(error.status_code, words, headers=error.headers).response
+
+
+async def _no_store(_: Request, error: Exception) -> Response:
+    _log.warning("the store cannot be read for a request: %s", error)
+    return Answer(503, "Unavailable").response
 
 
 async def _mistake(_: Request, error: Exception) -> Response:

@@ -100,7 +100,7 @@ def readers(store: Store, tokens: Tokens, discover: Discover) -> Starlette:
         return _json_list("anchors", [_sound(anchor) for anchor in await store.anchors()])
 
     async def payload(request: Request) -> Response:
-        body = _found(await store.payload(_uid(request), request.path_params["digest"]))
+        body = _found(await store.payload(_uid(request), _name(request, "digest")))
         return Response(body, media_type="application/json")
 
     async def definitions(request: Request) -> Response:
@@ -148,8 +148,16 @@ class _Authenticated:
             await self._app(scope, receive, send)
 
 
+def _name(request: Request, parameter: str) -> str:
+    """Return what the path names in the store. A name with NUL is nothing's, and PostgreSQL would not look for it."""
+    name: str = request.path_params[parameter]
+    if "\0" in name:
+        raise not_found()
+    return name
+
+
 def _uid(request: Request) -> RunUid:
-    return RunUid(request.path_params["uid"])
+    return RunUid(_name(request, "uid"))
 
 
 def _place(after: str) -> AuditPlace:

@@ -25,6 +25,7 @@ JOURNALED = frozenset(
         "concurrency",
         "driver",
         "earlier",
+        "endpoints",
         "fan_out",
         "recent",
         "retry",

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fairlead.api.canonical import digest
 from fairlead.api.reasons import ErrorClass
 from fairlead.engine import endpoints
 from fairlead.engine.endpoints import probes, readers
@@ -19,6 +20,8 @@ from fairlead.errors import StepError, Unreachable
 from fairlead.flow.journal import Draft, EntryKind, RunUid
 
 UID = RunUid("7f0c6c1e-0000-4000-8000-000000000001")
+LARGE = "x" * 5000
+DIGEST = digest(LARGE)
 
 
 class Tokens:
@@ -39,21 +42,26 @@ async def discover(name: str) -> Discovery | None:
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
     store = await Store.open(tmp_path / "journal.db", clock=lambda: 1000)
     store.begin(UID, namespace="team", name="w-1", workflow="w")
     store.append(
         UID,
         [
             Draft(EntryKind.RUN_ACCEPTED, data={"workflow": "w", "name": "w-1"}),
-            Draft(EntryKind.RUN_SUCCEEDED, data={"output": "x" * 5000}),
+            Draft(EntryKind.RUN_SUCCEEDED, data={"output": LARGE}),
         ],
     )
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def client(store: Store) -> AsyncIterator[httpx.AsyncClient]:
     app = readers(store, Tokens(), discover)  # type: ignore[arg-type]  # only verify() is used
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="https://engine") as found:
         yield found
-    await store.close()
 
 
 async def get(client: httpx.AsyncClient, path: str, token: str = "good") -> httpx.Response:
@@ -63,7 +71,7 @@ async def get(client: httpx.AsyncClient, path: str, token: str = "good") -> http
 async def test_a_reader_gets_the_journal_with_payloads_put_back(client: httpx.AsyncClient) -> None:
     entries = (await get(client, f"/v1/runs/{UID}/journal")).json()["entries"]
     assert [entry["kind"] for entry in entries] == ["RunAccepted", "RunSucceeded"]
-    assert entries[1]["data"]["output"] == "x" * 5000
+    assert entries[1]["data"]["output"] == LARGE
 
 
 async def test_a_reader_gets_the_definitions_of_a_tool_as_its_server_wrote_them(client: httpx.AsyncClient) -> None:
@@ -133,6 +141,43 @@ async def test_when_nobody_can_verify_nobody_reads(client: httpx.AsyncClient) ->
 
 async def test_an_unknown_run_is_not_found(client: httpx.AsyncClient) -> None:
     assert (await get(client, "/v1/runs/none/journal")).status_code == 404
+
+
+OF_THE_STORE = [
+    "runs",
+    f"runs/{UID}/journal",
+    f"runs/{UID}/spans",
+    f"runs/{UID}/audit",
+    f"runs/{UID}/payloads/{DIGEST}",
+]
+OF_THE_STORE += ["audit", "audit/anchors"]
+
+
+NOBODYS = ["runs/%00/journal", f"runs/{UID}%00/spans", "runs/%00/audit"]
+NOBODYS += [f"runs/%00/payloads/{DIGEST}", f"runs/{UID}/payloads/%00"]
+
+
+@pytest.mark.parametrize("path", NOBODYS)
+async def test_a_name_with_nul_is_nothing_s(client: httpx.AsyncClient, path: str) -> None:
+    answer = await get(client, f"/v1/{path}")
+    assert (answer.status_code, answer.content) == (404, b'{"error":"NotFound"}')
+    assert (await get(client, f"/v1/{path}", token="bad")).status_code == 401
+
+
+async def test_a_reader_gets_a_payload_of_the_run_that_has_it(client: httpx.AsyncClient) -> None:
+    assert (await get(client, f"/v1/runs/{UID}/payloads/{DIGEST}")).json() == LARGE
+    for run, of in ((UID, "sha256:none"), ("none", DIGEST)):
+        assert (await get(client, f"/v1/runs/{run}/payloads/{of}")).status_code == 404
+
+
+@pytest.mark.parametrize("path", OF_THE_STORE)
+async def test_a_store_that_cannot_be_read_is_told_without_details(
+    client: httpx.AsyncClient, store: Store, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    await store.close()
+    answer = await get(client, f"/v1/{path}")
+    assert (answer.status_code, answer.content) == (503, b'{"error":"Unavailable"}')
+    assert "the store is closed" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/v1/runs/", "/v1/nothing", "/"])
