@@ -1,8 +1,9 @@
 """HTTP triggers: POST /hooks/WORKFLOW/TRIGGER makes a run, or tells one something. On a port of its own.
 
-Who is nobody gets one answer, whatever is wrong and whatever exists. Then the order is: the body's type and form,
-`when`, the input; only then anything is made. A run's name is a hash of the Workflow's UID, the trigger and the dedupe
-key, so that a request that comes again - because its sender saw no answer, or the engine died - finds its run.
+Who is nobody, or cannot be verified now, gets one answer, whatever is wrong and whatever exists. Then the order is: the
+body's type and form, `when`, the input; only then anything is made. A run's name is a hash of the Workflow's UID, the
+trigger and the dedupe key, so that a request that comes again - because its sender saw no answer, or the engine died -
+finds its run.
 """
 
 from __future__ import annotations
@@ -130,18 +131,19 @@ class Hooks:
         except Unauthenticated as error:
             _log.info("a trigger's caller was refused", extra={"why": str(error)})
             raise unauthenticated() from error
+        except KubeError as error:
+            _log.warning("callers of triggers cannot be verified: %s", error)
+            raise unauthenticated() from error  # another answer would tell that there is such a trigger
         (permission, *_) = workflow_permission(workflow.metadata.name)
         if not await self._user_may(user, permission):
             raise Answer(403, "Forbidden", f"{user} needs {permission.verb} on {permission.resource}/{permission.name}")
         return user
 
     def _signed(self, auth: HmacAuth, request: Request, body: bytes, place: str) -> bool:
-        """Tell whether the body is signed with the key; a key that may not be used for this signs nothing."""
+        """Tell whether the body is signed with the key; one that is not there yet, or not for this, signs nothing."""
         try:
             key = trigger_key(self._resources, auth.secret_ref)
-        except CredentialPending as error:
-            raise Answer(503, "Unavailable", headers=RETRY_AFTER) from error
-        except CredentialMissing as error:
+        except (CredentialMissing, CredentialPending) as error:
             _log.warning("trigger %s cannot be used: %s", place, error)
             return False
         expected = auth.prefix + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()

@@ -14,7 +14,7 @@ from typing import Any
 
 import jwt
 
-from fairlead.errors import FairleadError
+from fairlead.errors import FairleadError, KubeError
 
 VIEWER = "fairlead-viewer"
 ALGORITHMS = ("RS256", "ES256")
@@ -100,7 +100,10 @@ class Tokens:
     async def _key(self, key_id: str) -> jwt.PyJWK:
         if (self._issuer is None or key_id not in self._issuer.keys) and self._may_fetch():
             self._fetched_at = self._clock()
-            self._issuer = await self._fetch()
+            try:
+                self._issuer = await self._fetch()
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise KubeError(0, "what the API server says of its keys cannot be read") from error
         key = self._issuer.keys.get(key_id) if self._issuer else None
         if key is None or key.algorithm_name not in ALGORITHMS:
             raise Unauthenticated("the token is signed by nobody we know")

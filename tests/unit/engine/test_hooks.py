@@ -94,6 +94,8 @@ class World:
         self.client = httpx.AsyncClient(transport=transport, base_url="https://engine")
 
     async def subject(self, token: str) -> str:
+        if token == "away":
+            raise Unreachable(503, "no answer")
         if token != "good":
             raise Unauthenticated("no")
         return "system:serviceaccount:shop:till"
@@ -224,10 +226,35 @@ async def test_an_empty_key_signs_nothing(world: World, secret: dict[str, str]) 
     assert (await world.post("incident", raw, X_Signature=signed(raw, ""))).status_code == 401
 
 
-async def test_a_secret_that_is_not_mounted_yet_is_asked_for_later(world: World) -> None:
+CLAIMS: dict[str, dict[str, str]] = {
+    "nothing": {"X_Signature": ""},
+    "a signature": {},
+    "a wrong signature": {"X_Signature": signed(b"{}")},
+    "a wrong token": {"X_Signature": "", "Authorization": "Bearer nothing"},
+    "a token that cannot be verified": {"X_Signature": "", "Authorization": "Bearer away"},
+    "another one": {"X_Signature": "", "X_Fairlead_Token": "away"},
+}
+
+
+@pytest.mark.requirement("A06")
+@pytest.mark.parametrize("trigger", ["incident", "paid", "called"])
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+async def test_nobody_learns_which_triggers_exist_whatever_is_away(
+    world: World, trigger: str, claim: dict[str, str]
+) -> None:
+    world.resources.secret = None  # not mounted yet: no signature can be verified
+    there, nowhere = [await world.post(name, **claim) for name in (trigger, "other")]
+    assert (there.status_code, there.content, there.headers.raw) == (401, nowhere.content, nowhere.headers.raw)
+    assert (await world.post(trigger, workflow="other", **claim)).headers.raw == there.headers.raw
+    assert world.cluster.objects == {}
+
+
+async def test_a_key_that_is_not_mounted_yet_is_told_in_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.resources.secret = None
-    answer = await world.post("incident")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    await world.post("incident")
+    assert "trigger w/incident cannot be used: not mounted yet" in caplog.text
+    await world.post("called", Authorization="Bearer away")
+    assert "callers of triggers cannot be verified: 503: no answer" in caplog.text
 
 
 @pytest.mark.parametrize("header", ["Authorization", "X_Fairlead_Token"])

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fairlead.engine.tokens import Issuer, Tokens, Unauthenticated, audience
+from fairlead.errors import KubeError
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 OURS = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -87,6 +88,15 @@ async def test_the_viewers_token_for_this_engine_is_taken() -> None:
 async def test_any_other_token_is_refused(token: str) -> None:
     with pytest.raises(Unauthenticated):
         await Tokens(Cluster().fetch, "team").verify(token)
+
+
+@pytest.mark.parametrize("answer", ["{}", '"busy"', '{"keys": "none"}', "{"])
+async def test_keys_that_cannot_be_read_could_not_be_had(answer: str) -> None:
+    async def fetch() -> Issuer:
+        return Issuer.parse({"issuer": ISSUER}, json.loads(answer))
+
+    with pytest.raises(KubeError):
+        await Tokens(fetch, "team").verify(signed())
 
 
 async def test_strangers_do_not_make_the_engine_ask_for_keys_again_and_again() -> None:
