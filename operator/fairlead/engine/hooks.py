@@ -223,7 +223,8 @@ async def _read(request: Request) -> bytes:
 
 
 def _parse(request: Request, body: bytes) -> Any:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    types = [said.partition(";")[0].strip().lower() for said in request.headers.getlist("content-type")]
+    if types != ["application/json"]:
         raise Answer(415, "UnsupportedMediaType", "the body is application/json")
     try:
         value = strict_json(body.decode())

@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from starlette.applications import Starlette
+from tests.unit.engine.hookworld import BODY, World, signed
 from tests.unit.engine.test_endpoints import UID, Tokens, discover
-from tests.unit.engine.test_hooks import BODY, World, signed
 
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.hooks import Hooks
