@@ -198,13 +198,20 @@ class Walk:
     def _advance(self, frame: Frame, plan: StepPlan, step: StepState, *, deadline_ms: int, drain: Drain) -> None:
         evaluator = PlaceEvaluator(self.state, frame)
         attempt = Attempt(step, step.path, deadline_ms, evaluator, self.now_ms, self.state)
+        known: Draft | None = None
+        result: Result | None = None
         try:
-            if not drain and (known := taken_over(self.plan, plan, step, evaluator)) is not None:
-                self.records.append(known)
-                return
-            result = kinds.of(plan).advance(plan.definition, attempt)
+            known = taken_over(self.plan, plan, step, evaluator) if not drain else None
+            result = kinds.of(plan).advance(plan.definition, attempt) if known is None else None
         except StepError as error:
             result = Failed(expression_failed(error))
+        read = step.context.join(evaluator.reads.label)
+        if read != step.context:  # what rules have read is told before anything follows from what they say
+            self.record(EntryKind.EVALUATED, step.path, step.attempt, {"purpose": "Rules", **written(read)})
+            return
+        if known is not None:
+            self.records.append(known)
+            return
         if isinstance(result, Enter | Fork):
             result = self._enter(frame, plan, step, result, attempt, drain=drain)
         elif result is None:

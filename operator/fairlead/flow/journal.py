@@ -33,6 +33,7 @@ class EntryKind(StrEnum):
     EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);
     #                          value, error?
     #                          purpose Findings: index (of the answer or signal that was checked), value: [message]
+    #                          purpose Rules: no value, but the label of what the rules about an output have read
     #                          purpose Signal: value: the index of the signal that a wait takes
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
     #                               wouldDeny?: [what rules of Policies in Audit mode found]

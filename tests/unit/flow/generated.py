@@ -148,6 +148,8 @@ def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], befor
     seen = "".join(f" $( toJson(steps.{name}.output) )" for name in before[-1:])
     tools = [{"tool": "t", "functions": list(functions)}, {"workflow": "helper"}]
     contract = {"schema": SCHEMA, "rules": [{"expression": "output.n > 0", "message": "n is too small"}]}
+    for name in before[-1:]:
+        contract["rules"] += [{"expression": f"!toJson(steps.{name}.output).contains('1')", "message": "a one"}]
     contract |= {"revisions": draw(st.integers(0, 2))}
     if draw(st.booleans()):
         contract |= {"judge": {"model": "plain", "criteria": "good?", "minScorePercent": 5}}

@@ -128,6 +128,31 @@ def test_what_passes_a_validate_without_room_for_words_can_be_trusted(checked: S
     assert (label(driver, "check"), label(driver, "read"), label(driver, "around")) == (expected, expected, WEB)
 
 
+RULE = [{"expression": "steps.web.output.text != 'x' || output == 'never'", "message": "web says x"}]
+FAILS = [{"expression": "steps.web.output.text == 'x'", "message": "web says no x"}]
+
+
+@pytest.mark.requirement("A37")
+def test_what_the_rules_of_a_check_read_is_part_of_what_it_says() -> None:
+    goes_on = {"onFailure": {"action": "Continue"}}
+    holds = {"name": "holds", "validate": {"value": "own", "rules": RULE}}
+    breaks = {"name": "breaks", "validate": {"value": "own", "rules": FAILS, **goes_on}}
+    fails = {"name": "fails", "validate": {"value": "own", "rules": FAILS}, "onError": {"action": "Continue"}}
+    driver = ran(FETCH, holds, breaks, fails, value("own", "x"))
+    assert [label(driver, name) for name in ("holds", "breaks", "fails", "own")] == [WEB, WEB, WEB, TRUSTED]
+
+
+@pytest.mark.requirement("A37")
+def test_what_the_rules_of_an_answer_read_leads_to_whatever_is_asked_next() -> None:
+    answers = iter(["no", "yes"])
+    rules = [{"expression": "output == 'yes' && steps.web.output.text != 'x'", "message": "not what web says"}]
+    asks = say("said")
+    asks["generate"]["output"] = {"rules": rules, "revisions": 1}
+    driver = ran(FETCH, asks, answer=lambda asked: chat(next(answers)) if asked.target == "m" else {"text": "fetch"})
+    assert asked_with(driver, "said") == [TRUSTED, WEB]
+    assert label(driver, "said") == WEB
+
+
 def test_what_is_confidential_stays_it_whoever_checks_it() -> None:
     secret = {"name": "check", "validate": {"value": "$( steps.crm.output.text )", "schema": {"enum": ["customer"]}}}
     driver = ran(CUSTOMER, secret, value("read", "$( steps.check.output.value )"))
