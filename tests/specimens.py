@@ -81,6 +81,7 @@ spec:
       expiresAfterSeconds: 60
       requester: Allowed
       onDenied: Continue
+      notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
   - name: report
     container:
       image: example.com/python@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef

@@ -397,6 +397,10 @@ class ApprovalStep(ApprovalTerms):
         Literal["Fail", "Continue"],
         Field(description="When it is denied or expires: Fail (the default) with class Denied, or Continue."),
     ] = "Fail"
+    notify: Annotated[
+        ToolCall | None,
+        Field(description="Called once to tell them; `approval.name` is in scope. If it fails, the step still waits."),
+    ] = None
 
 
 class Join(ApiModel):

@@ -16,6 +16,7 @@ from fairlead.api.workflow import OutputContract, Step, Workflow, WorkflowSpec
 from fairlead.engine.beginning import NO_ACCOUNT
 from fairlead.engine.seams import Authorizer, Resources
 from fairlead.flow.children import child_workflows
+from fairlead.flow.sites import tool_calls
 from fairlead.policy.decision import Authorization
 from fairlead.policy.images import image_granted, images_of, not_granted
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
@@ -157,8 +158,7 @@ def _models(step: Step, default: str | None) -> Iterator[str]:
 
 
 def _functions(step: Step, tools: Mapping[str, Tool]) -> Iterator[tuple[str, str]]:
-    if step.tool is not None:
-        yield step.tool.tool, step.tool.function
+    yield from ((called.tool, called.function) for _, called in tool_calls(step, ""))
     for offered in step.agent.tools if step.agent is not None else ():
         if offered.tool is None:
             continue

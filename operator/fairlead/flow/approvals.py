@@ -16,7 +16,8 @@ from fairlead.api.conditions import timestamp
 from fairlead.api.reasons import DecidedReason, DecisionReason
 from fairlead.flow.calls import CallId
 from fairlead.flow.journal import Draft, Entry, EntryKind
-from fairlead.flow.runstate import ApprovalState, RunState, StepState
+from fairlead.flow.labels import Label
+from fairlead.flow.runstate import ApprovalState, Evaluation, RunState, StepState
 
 MESSAGE_CHARACTERS = 4096
 _NAME_CHARACTERS = 63
@@ -163,6 +164,8 @@ def fold_request(state: RunState, step: StepState, entry: Entry) -> None:
     approval = ApprovalState(
         data["name"], entry.path, entry.attempt, data["index"], data["spec"], entry.at, data["expiresAt"]
     )
+    if "notice" in data:
+        approval.notice = Evaluation(data["notice"], None, Label.parse(data.get("label")))
     if approval.name not in step.approvals:
         step.held_since = step.held_since if undecided(step.approvals.values()) else entry.at
         step.approvals[approval.name] = state.approvals[approval.name] = approval

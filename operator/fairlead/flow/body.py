@@ -206,8 +206,8 @@ class Walk:
         except StepError as error:
             result = Failed(expression_failed(error))
         read = step.context.join(evaluator.reads.label)
-        if read != step.context:  # what rules have read is told before anything follows from what they say
-            self.record(EntryKind.EVALUATED, step.path, step.attempt, {"purpose": "Rules", **written(read)})
+        if read != step.context:  # what rules have read is told before anything follows from them
+            self.record(EntryKind.EVALUATED, step.path, step.attempt, {"purpose": "Reads", **written(read)})
             return
         if known is not None:
             self.records.append(known)

@@ -18,7 +18,7 @@ from fairlead.flow.expressions import ExpressionError, compile_expression, evalu
 from fairlead.flow.literals import misfits
 from fairlead.flow.schema import check_schema
 from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
-from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, sites_of
+from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, sites_of, tool_calls
 from fairlead.flow.steps.wait import unix_ms
 from fairlead.flow.syntax import MAX_ITEMS
 from fairlead.flow.template import expressions_in
@@ -345,8 +345,8 @@ def _references(
     if step.container is not None and spec.service_account_name is None:
         message = "a container runs as the Workflow's account: set spec.serviceAccountName"
         yield Finding(f"{path}.container", message)
-    if step.tool is not None:
-        yield from _tool(f"{path}.tool", step.tool.tool, {".function": step.tool.function}, tools)
+    for here, called in tool_calls(step, path):
+        yield from _tool(here, called.tool, {".function": called.function}, tools)
     for index, offered in enumerate(step.agent.tools if step.agent else []):
         functions = {f".functions[{number}]": name for number, name in enumerate(offered.functions or [])}
         if offered.tool is not None:

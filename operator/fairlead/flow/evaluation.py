@@ -20,9 +20,9 @@ class PlaceEvaluator:
         self._frame = frame
         self._more = more
 
-    def render(self, value: Any) -> Any:
-        """Return a JSON value with its `$( )` segments evaluated; None stays None."""
-        return render(value, self._scope())
+    def render(self, value: Any, **more: Any) -> Any:
+        """Return a JSON value with its `$( )` segments evaluated; None stays None. `more` is in scope too."""
+        return render(value, self._scope(**more))
 
     def named(self, value: Any) -> Any:
         """Return the same as `render`; a value that is one segment and only names something may have any size."""

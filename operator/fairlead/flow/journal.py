@@ -33,7 +33,7 @@ class EntryKind(StrEnum):
     EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);
     #                          value, error?
     #                          purpose Findings: index (of the answer or signal that was checked), value: [message]
-    #                          purpose Rules: no value, but the label of what the rules about an output have read
+    #                          purpose Reads: no value, but the label of what was read since, as by rules of an output
     #                          purpose Signal: value: the index of the signal that a wait takes
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
     #                               wouldDeny?: [what rules of Policies in Audit mode found]
@@ -51,7 +51,8 @@ class EntryKind(StrEnum):
     POD_STARTED = "PodStarted"  # index, name, uid: the pod of a container call exists; its end is the outcome
     CHILD_LOST = "ChildLost"  # index: nobody knows of the child after a restart; it is asked for again
     APPROVAL_REQUESTED = "ApprovalRequested"  # index (of the call that needs it; "" for an approval step), name, spec
-    #                                           (of the Approval to make), expiresAt (ms)
+    #                                           (of the Approval to make), expiresAt (ms), notice?: the arguments of
+    #                                           the call that tells people, and its label
     APPROVAL_DECIDED = "ApprovalDecided"  # name, decision: Approved | Denied | Expired, by: [user], reason
     STEP_SUCCEEDED = "StepSucceeded"  # output; partial?: why a forEach left items out; reusedFrom?: the run that did it
     STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or

@@ -136,7 +136,10 @@ class SignalState:
 
 @dataclass(slots=True)
 class ApprovalState:
-    """What people were asked, and decided: "" while they have not; `index` as in the request. Times are Unix ms."""
+    """What people were asked, and decided: "" while they have not; `index` as in the request. Times are Unix ms.
+
+    `notice` are the arguments of the call that tells them; None where nothing does.
+    """
 
     name: str
     path: Path
@@ -148,6 +151,7 @@ class ApprovalState:
     decision: str = ""
     by: tuple[str, ...] = ()
     reason: str = ""
+    notice: Evaluation | None = None
 
 
 @dataclass(slots=True)

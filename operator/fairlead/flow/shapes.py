@@ -30,6 +30,7 @@ NUMBER: Shape = {"type": "integer"}
 ERROR = closed(**{"class": TEXT, "reason": TEXT, "message": TEXT})
 RUN = closed(name=TEXT, uid=TEXT, createdAt=TEXT, scheduledAt=TEXT)
 WORKFLOW = closed(name=TEXT)
+APPROVAL = closed(name=TEXT)
 
 
 def step_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] = frozenset()) -> Shape:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairlead.api.workflow import Block, Judge, OutputContract, OutputRule, Step, WorkflowSpec
-from fairlead.flow.shapes import ERROR, NUMBER, UNKNOWN, Shape, turn_shape
+from fairlead.api.workflow import Block, Judge, OutputContract, OutputRule, Step, ToolCall, WorkflowSpec
+from fairlead.flow.shapes import APPROVAL, ERROR, NUMBER, UNKNOWN, Shape, turn_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,19 @@ def sites_of(step: Step, path: str, blocks: Mapping[str, Block], item: Shape) ->
         yield Site(f"{path}.container.input", step.container.input, adds=loop)
     if step.approval is not None:
         yield Site(f"{path}.approval.message", step.approval.message, adds=loop)
+        if step.approval.notify is not None:
+            here = f"{path}.approval.notify.arguments"
+            yield Site(here, step.approval.notify.arguments, adds=loop | {"approval": APPROVAL})
     if step.wait is not None:
         yield Site(f"{path}.wait.until", step.wait.until, adds=loop)
+
+
+def tool_calls(step: Step, path: str) -> Iterator[tuple[str, ToolCall]]:
+    """Yield every place of a step that calls a function by itself; what agents are offered is not among them."""
+    if step.tool is not None:
+        yield f"{path}.tool", step.tool
+    if step.approval is not None and step.approval.notify is not None:
+        yield f"{path}.approval.notify", step.approval.notify
 
 
 def final_call(spec: WorkflowSpec) -> Iterator[BlockCall]:

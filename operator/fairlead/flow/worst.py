@@ -28,7 +28,7 @@ from fairlead.flow.labels import (
 )
 from fairlead.flow.plan import CALLED, step_kind
 from fairlead.flow.shapes import UNKNOWN, must_pass
-from fairlead.flow.sites import block_calls, sites_of
+from fairlead.flow.sites import block_calls, sites_of, tool_calls
 from fairlead.flow.template import expressions_in
 
 MAIN = ""
@@ -201,6 +201,7 @@ class _Walk:
         output = context
         if not loops and step.on_error is None and not self._is_graph(where):
             output = brought if step_kind(step) in CALLED else _checked(step, control, context)
+            output = read if step.approval is not None else output  # nobody reads what a notice brings
         self.outputs[place] = self.outputs.get(place, NOTHING).join(output)
         self.names[step.name] = self.names.get(step.name, NOTHING).join(output)
         self.any_step = self.any_step.join(output)
@@ -218,9 +219,9 @@ class _Walk:
     def _calls(self, step: Step, led: Flow, path: str) -> Iterator[Flow]:
         """Yield what each call of a step brings; take note of those that may leak."""
         name = f"'{step.name}'"
-        if step.tool is not None:
-            function = _function(self.tools, step.tool.tool, step.tool.function)
-            self._look(f"{path}.tool", step, function, led)
+        for here, called in tool_calls(step, path):
+            function = _function(self.tools, called.tool, called.function)
+            self._look(here, step, function, led)
             yield _brought(name, function)
         if step.workflow is not None:
             yield self._child(step.workflow.workflow, led, f"{path}.workflow", step)

@@ -146,6 +146,21 @@ async def test_a_run_that_waits_for_people_is_a_row_and_a_decision_wakes_it(step
     assert [call.function for call in step.sent] == ["send"]
 
 
+async def test_people_are_told_by_a_call_like_any_other_and_once_whatever_restarts(tmp_path: Path) -> None:
+    notify = {"tool": "desk", "function": "send", "arguments": {"text": "fairlead approve $( approval.name )"}}
+    world = Asked(tmp_path / "journal.db", SIGN | {"approval": SIGN["approval"] | {"notify": notify}})
+    raw = requested()
+    async with world.engine() as engine:
+        engine.submit(raw)
+        (name,) = await world.asks(engine)
+        await world.until(lambda: parked(engine, raw) and bool(world.sent))
+    async with world.engine(objects=[raw]) as engine:
+        await world.asks(engine)
+        world.people.decide(name)
+        await world.until(lambda: world.succeeded() == ("True", "Completed"))
+    assert [call.request["arguments"] for call in world.sent] == [{"text": f"fairlead approve {name}"}]
+
+
 @pytest.mark.requirement("A48")
 async def test_what_was_decided_while_no_engine_ran_is_found_and_nothing_is_asked_twice(step: Asked) -> None:
     raw = requested()

@@ -179,6 +179,9 @@ def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], befor
     on_denied = draw(st.sampled_from(["Fail", "Continue"]))
     terms = {"from": {"groups": ["oncall"]}, "requester": "Allowed", "expiresAfterSeconds": 7, "onDenied": on_denied}
     ways += [{"approval": {"message": "may it be?", **terms}}]
+    notice = {"tool": "t", "function": draw(st.sampled_from(functions))}
+    notice |= {"arguments": {"q": "$( input.n )", "text": f"$( approval.name ){seen}"}}
+    ways += [{"approval": {"message": "may it be?", **terms, "notify": notice}}]
     ways += [{"block": block} for block in blocks]
     if blocks:
         ways.append({"parallel": {"blocks": [*blocks], "join": draw(st.sampled_from(joins(len(blocks))))}})

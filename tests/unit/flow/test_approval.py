@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.flow.world import START_MS, UID, Driver, World, accepted, plan_of, step
+from tests.unit.flow.world import START_MS, UID, Driver, World, accepted, error, plan_of, step, tool
 
 from fairlead.api.approval import ApprovalTerms
 from fairlead.api.reasons import DecidedReason
 from fairlead.flow.approvals import Verdict, decided, request, undecided, verdict_of
-from fairlead.flow.calls import CallId, CallIndex
+from fairlead.flow.calls import Call, CallId, CallIndex
 from fairlead.flow.journal import Draft, EntryKind, Path
+from fairlead.flow.labels import TRUSTED
+from fairlead.flow.next import what_next
 from fairlead.flow.runstate import ApprovalState
 
 FROM = {"users": ["alice", "bob", "carol"]}
@@ -133,6 +135,81 @@ def test_every_item_of_a_loop_asks_for_itself() -> None:
     driver = started(each)
     assert [one.spec["message"] for one in driver.state.approvals.values()] == ["a?", "b?"]
     assert len(driver.state.approvals) == 2
+
+
+TEXT = "$( input.what ): fairlead approve $( approval.name )"
+NOTIFY = {"tool": "t", "function": "send", "arguments": {"text": TEXT}}
+SEND = {"name": "send", "effect": "Irreversible", "returns": {"trust": "Untrusted", "sensitivity": "Confidential"}}
+
+
+def notified(answer: Any) -> Driver:
+    a_world = World(answer=answer, tools={"t": tool(SEND)})
+    plan = plan_of([approval(notify=NOTIFY, requester="Allowed")])
+    driver = Driver(plan, a_world, accepted(plan, {"what": "money"}, inputLabel="Trusted/Public"))
+    driver.run(until_ms=START_MS + 10_000)
+    return driver
+
+
+def intent(call: Call) -> Draft:
+    data = {"index": str(call.id.index), "kind": call.kind.value, "target": call.target, "function": call.function}
+    return Draft(
+        EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data | {"digest": call.digest, "effect": "Irreversible"}
+    )
+
+
+def test_people_are_told_once_and_by_the_name_of_what_they_approve() -> None:
+    driver = notified(lambda call: "told")
+    (call,) = driver.world.performed
+    assert (call.target, call.function, call.label) == ("t", "send", TRUSTED)
+    assert call.request["arguments"] == {"text": f"money: fairlead approve {asked(driver).name}"}
+    decide(driver, DecidedReason.APPROVED)
+    assert len(driver.world.performed) == 1
+    assert step(driver.state, "sign").phase == "Succeeded"
+    assert step(driver.state, "sign").label == TRUSTED, "nobody reads what a notice brings"
+
+
+@pytest.mark.parametrize("answer", [error("ToolError"), error("Unavailable"), error("OutcomeUnknown")])
+def test_who_could_not_be_told_can_still_decide(answer: Any) -> None:
+    driver = notified(lambda call: answer)
+    assert asked(driver) and len(driver.world.performed) == 1
+    decide(driver, DecidedReason.APPROVED)
+    assert step(driver.state, "sign").output["decision"] == "Approved"
+    assert len(driver.world.performed) == 1
+
+
+def test_a_notice_that_may_not_be_sent_is_denied_as_any_call_and_people_still_decide() -> None:
+    a_world = World(answer=lambda call: "told", tools={"t": tool(SEND)}, denied={"t.send": "Forbidden"})
+    plan = plan_of([approval(notify=NOTIFY, requester="Allowed")])
+    driver = Driver(plan, a_world, accepted(plan, {"what": "money"}))
+    driver.run(until_ms=START_MS + 10_000)
+    assert [entry.data["reason"] for entry in driver.journal.of(EntryKind.CALL_DENIED)] == ["Forbidden"]
+    decide(driver, DecidedReason.APPROVED)
+    assert step(driver.state, "sign").phase == "Succeeded" and not driver.world.performed
+
+
+def test_a_decision_waits_for_a_notice_that_is_on_its_way_and_for_none_that_is_not() -> None:
+    """Else the end of the step would cut off an effect, and nobody would know whether it happened."""
+    for begun in (True, False):
+        a_world = World(answer=lambda call: "told", tools={"t": tool(SEND)})
+        plan = plan_of([approval(notify=NOTIFY, requester="Allowed")])
+        driver = Driver(plan, a_world, accepted(plan, {"what": "money"}))
+        while not driver.state.approvals:
+            for draft in what_next(plan, driver.state, driver.journal.now_ms, a_world).records:
+                driver.append(draft)
+        (wanted,) = what_next(plan, driver.state, driver.journal.now_ms, a_world).calls
+        if begun:
+            driver.append(intent(wanted))
+        driver.append(decided(asked(driver), Verdict(DecidedReason.APPROVED, ["alice"], "")))
+        following = what_next(plan, driver.state, driver.journal.now_ms, a_world)
+        assert following.calls == ((wanted,) if begun else ())
+        assert [draft.kind for draft in following.records] == ([] if begun else [EntryKind.STEP_SUCCEEDED])
+
+
+def test_what_a_notice_says_must_have_a_value() -> None:
+    driver = started(approval(notify=NOTIFY, requester="Allowed"))
+    assert driver.state.terminal is not None and driver.state.terminal.error is not None
+    assert driver.state.terminal.error.error_class == "Invalid"
+    assert not driver.state.approvals
 
 
 @pytest.mark.requirement("A46")

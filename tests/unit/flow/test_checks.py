@@ -314,6 +314,17 @@ WRONG = {
         "spec.steps[0].tool.tool",
         "there is no Tool 'ticket'; did you mean 'tickets'?",
     ),
+    "unknown tool that tells people": (
+        "steps: [{name: s, approval: {message: x, from: {users: [a]}, notify: {tool: ticket, function: create}}}]",
+        "spec.steps[0].approval.notify.tool",
+        "there is no Tool 'ticket'; did you mean 'tickets'?",
+    ),
+    "more of an approval than its name": (
+        "steps: [{name: s, approval: {message: x, from: {users: [a]}, notify: {tool: tickets, function: create, "
+        "arguments: {title: $( approval.nam )}}}}]",
+        "spec.steps[0].approval.notify.arguments.title",
+        "name",
+    ),
     "unknown function": (
         "steps: [{name: t, agent: {model: small, prompt: x, tools: [{tool: tickets, functions: [search, close]}]}}]",
         "spec.steps[0].agent.tools[0].functions[1]",

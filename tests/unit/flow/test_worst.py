@@ -37,6 +37,11 @@ def send(text: str, name: str = "mail", function: str = "send") -> Step:
     return {"name": name, "tool": {"tool": "t", "function": function, "arguments": {"text": text}}}
 
 
+def notice(text: str, function: str = "send") -> Step:
+    notify = {"tool": "t", "function": function, "arguments": {"text": text}}
+    return {"name": "sign", "approval": {"message": "so?", "from": {"users": ["alice"]}, "notify": notify}}
+
+
 def leaks(*steps: Step, others: dict[str, Workflow] | None = None, **spec: Any) -> list[str]:
     return [str(leak) for leak in worst_of(flow(*steps, **spec), TOOLS, others or {}).leaks]
 
@@ -95,6 +100,12 @@ FOUND: dict[str, tuple[tuple[Step, ...], dict[str, Any], list[str]]] = {
         [f"step 'mail' {SAYS}"],
     ),
     "it stays inside": ((FETCH, CUSTOMER, send(BOTH, function="note")), {}, []),
+    "people are told by what goes out": ((FETCH, CUSTOMER, notice(BOTH)), {}, [f"step 'sign' {SAYS}"]),
+    "nobody reads what telling them brings": (
+        (CUSTOMER, notice("hello", "fetch"), send("$( steps.sign.output.reason ) $( steps.crm.output )")),
+        {},
+        [],
+    ),
     "a contract that says what it returns": ((FETCH, CLEAN), {}, []),
     "in a block": (
         ({"name": "b", "block": "inner"},),

@@ -7,6 +7,8 @@ from typing import Any
 from fairlead.api.reasons import DecidedReason, DecisionReason, ErrorClass
 from fairlead.api.workflow import ApprovalStep
 from fairlead.flow.approvals import MESSAGE_CHARACTERS, REFUSALS, decision_of
+from fairlead.flow.calls import CallIndex, CallKind
+from fairlead.flow.runstate import ApprovalState
 from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting, Succeeded, failed
 
 
@@ -20,18 +22,34 @@ def advance(definition: ApprovalStep, attempt: Attempt) -> Result | None:
     known = next(iter(attempt.state.approvals.values()), None)
     if known is None:
         return _ask(definition, attempt)
-    if attempt.held(""):
+    if _at_work(definition, known, attempt) or attempt.held(""):
         return None
     if known.decision != DecidedReason.APPROVED and definition.on_denied != "Continue":
         return failed(ErrorClass.DENIED, decision_of(known), reason=REFUSALS[known.decision])
-    return Succeeded({"decision": known.decision, "by": list(known.by), "reason": known.reason})
+    output = {"decision": known.decision, "by": list(known.by), "reason": known.reason}
+    return Succeeded(output, attempt.given)
+
+
+def _at_work(definition: ApprovalStep, known: ApprovalState, attempt: Attempt) -> bool:
+    """Tell people once, while they have not decided; return whether that call has begun and not ended.
+
+    How it ends is in the status and the audit. It changes nothing: who was not told can still decide.
+    """
+    notify, notice = definition.notify, known.notice
+    begun = attempt.recorded(CallIndex()) is not None
+    if notify is None or notice is None or (known.decision and not begun):
+        return False
+    request = {"arguments": notice.value}
+    call = attempt.ask(CallKind.TOOL, notify.tool, request, function=notify.function, label=notice.label)
+    return call is None and begun
 
 
 def _ask(definition: ApprovalStep, attempt: Attempt) -> Result | None:
     message = attempt.inputs["message"]
     if len(message) > MESSAGE_CHARACTERS:
         return failed(ErrorClass.INVALID, f"the message has {len(message)} characters, at most {MESSAGE_CHARACTERS}")
-    if not attempt.ask_people(definition, message):
+    notice = definition.notify.arguments if definition.notify is not None else None
+    if not attempt.ask_people(definition, message, notice=notice):
         unknown = "somebody else than the requester must approve, and the run has no requestedBy"
         return failed(ErrorClass.DENIED, unknown, reason=DecisionReason.REQUESTER_UNKNOWN)
     return None

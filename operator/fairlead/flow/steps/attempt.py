@@ -8,7 +8,7 @@ asked for calls whose outcomes it waits for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fairlead.api.approval import ApprovalTerms
@@ -20,7 +20,8 @@ from fairlead.errors import FairleadError
 from fairlead.flow.approvals import expired, lacks_requester, request, undecided
 from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
-from fairlead.flow.labels import Label
+from fairlead.flow.labels import Label, written
+from fairlead.flow.scope import Reads
 from fairlead.flow.state import CallState, RunState, SignalState, StepState
 
 
@@ -86,8 +87,13 @@ Result = Succeeded | Failed | Enter | Fork
 class Evaluator(Protocol):
     """Evaluates what a step says at its place in the run. All of it raises ExpressionError."""
 
-    def render(self, value: Any) -> Any:
-        """Return a JSON value with its `$( )` segments evaluated; None stays None."""
+    @property
+    def reads(self) -> Reads:
+        """Return what has the label of all that was read."""
+        ...
+
+    def render(self, value: Any, **more: Any) -> Any:
+        """Return a JSON value with its `$( )` segments evaluated; None stays None. `more` is in scope too."""
         ...
 
     def text(self, template: str) -> str:
@@ -213,13 +219,21 @@ class Attempt:
         inputs = self.state.inputs
         return self.state.control.join(inputs.label) if inputs is not None else self.state.control
 
-    def ask_people(self, terms: ApprovalTerms, message: str) -> bool:
-        """Ask for the approval of the step itself; return False where nobody could give it."""
+    def ask_people(self, terms: ApprovalTerms, message: str, *, notice: Mapping[str, Any] | None) -> bool:
+        """Ask for the approval of the step itself; return False where nobody could give it.
+
+        `notice` are the arguments, not evaluated yet, of the call that tells people of it.
+        """
         accepted = self.run.accepted
         if lacks_requester(terms, accepted.requested_by if accepted else None):
             return False
         at = CallId(self.path, self.state.attempt, CallIndex())
-        self.records.append(request(self.run, at, terms, index="", message=message, now_ms=self.now_ms))
+        asked = request(self.run, at, terms, index="", message=message, now_ms=self.now_ms)
+        if notice is not None:
+            told = self.evaluator.render(notice, approval={"name": asked.data["name"]})
+            led = self.given.join(self.evaluator.reads.label)
+            asked = replace(asked, data={**asked.data, "notice": told, **written(led)})
+        self.records.append(asked)
         return True
 
     def held(self, index: str) -> bool:
