@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,17 +61,6 @@ def journal(request: pytest.FixtureRequest) -> Iterator[str]:
 
             patch.setattr(store, "Sqlite", backend)
         yield kind
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[postgres.Server]:
-    why = postgres.missing()
-    if why and os.environ.get("FAIRLEAD_REQUIRE_CLUSTER") == "1":
-        pytest.fail(why)
-    elif why:
-        pytest.skip(why)
-    with postgres.server() as server:
-        yield server
 
 
 @pytest.fixture
