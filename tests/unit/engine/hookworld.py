@@ -43,12 +43,13 @@ class Resources(FakeResources):
                 tool_step("a"), input={"schema": SCHEMA}, triggers=triggers, retention={"ttlSecondsAfterFinished": 60}
             )
         )
+        self.secret_name = "hooks"
         self.secret: dict[str, str] | None = {"allowed-use": "hmac\n", "secret": KEY}
 
     def credential(self, secret: str, key: str) -> str | None:
         if self.secret is None:
             raise CredentialPending("not mounted yet")
-        return self.secret.get(key) if secret == "hooks" else None
+        return self.secret.get(key) if secret == self.secret_name else None
 
 
 class Cluster:
