@@ -104,7 +104,8 @@ async def test_one_leads_the_other_waits_and_follows_when_the_first_gives_it_bac
 async def test_of_many_candidates_exactly_one_leads() -> None:
     server = LeaseServer()
     async with serving(server.handle) as kube, asyncio.timeout(10):
-        leases = [lease(kube, str(number)) for number in range(10)]
+        long = {"duration_seconds": 5, "renew_within_seconds": 4}  # nobody loses it where the machine stands still
+        leases = [lease(kube, str(number), **long) for number in range(10)]
         works = [Work() for _ in leases]
         tasks = [asyncio.create_task(one.run(work)) for one, work in zip(leases, works, strict=True)]
         await asyncio.wait([asyncio.create_task(work.started.wait()) for work in works], return_when="FIRST_COMPLETED")
