@@ -76,7 +76,7 @@ class Work:
 
 
 def lease(kube: Kube, identity: str, **options: Any) -> Lease:
-    settings = {"duration_seconds": 0.3, "renew_within_seconds": 0.2, "retry_seconds": 0.005, **options}
+    settings = {"duration_seconds": 1.5, "renew_within_seconds": 1.0, "retry_seconds": 0.005, **options}
     return Lease(kube, name="leader", namespace="team", identity=identity, **settings)
 
 
