@@ -147,6 +147,25 @@ def test_people_decide_and_nobody_else(administrator: Kubectl, chart: Fairlead) 
         assert len(ledger(team)) == 2
 
 
+@pytest.mark.requirement("G2")
+def test_people_are_told_once_also_by_an_engine_that_is_killed(administrator: Kubectl, chart: Fairlead) -> None:
+    notify = {"tool": "ledger", "function": "append", "arguments": {"key": "$( approval.name )"}}
+    sign = {"message": "Go on?", "from": {"users": ["bob"]}, "notify": notify}
+    tell = workflow("tell", {"name": "sign", "approval": sign})
+    with scene(administrator, engine(), ledger_tool(), policy("worker", "append"), tell) as team:
+        give(team, "alice", (GROUP, "workflowruns", ["create"], None), (GROUP, "workflows", ["invoke"], None))
+        becomes(team, "workflow", "tell", "Authorized")
+        becomes(team, "tool", "ledger", "Reachable")
+        run = start(team, "tell")
+        name = asked(team, run)
+        until("people are told", lambda: [entry["key"] for entry in ledger(team)] == [name])
+        team("delete", "pod", "fairlead-engine-0", "--grace-period=0", "--force")
+        becomes(team, "engine", "default", "Ready")
+        decide(approver(team, "bob"), team, name)
+        assert outcome(finished(team, run))[0] == "Completed"
+        assert [entry["key"] for entry in ledger(team)] == [name]
+
+
 @pytest.mark.requirement("A47")
 def test_without_the_admission_policy_nobody_s_word_counts(administrator: Kubectl, chart: Fairlead) -> None:
     binding = ("validatingadmissionpolicybinding", "fairlead-approvals")

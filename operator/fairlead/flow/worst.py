@@ -200,8 +200,7 @@ class _Walk:
         self.lists[where] = self.lists.get(where, NOTHING).join(context)
         output = context
         if not loops and step.on_error is None and not self._is_graph(where):
-            output = brought if step_kind(step) in CALLED else _checked(step, control, context)
-            output = read if step.approval is not None else output  # nobody reads what a notice brings
+            output = brought if step_kind(step) in CALLED else _checked(step, control, read, context)
         self.outputs[place] = self.outputs.get(place, NOTHING).join(output)
         self.names[step.name] = self.names.get(step.name, NOTHING).join(output)
         self.any_step = self.any_step.join(output)
@@ -296,8 +295,13 @@ class _Walk:
         return (self.spec.order if where == MAIN else self.blocks[where].order) == "Graph"
 
 
-def _checked(step: Step, control: Flow, context: Flow) -> Flow:
-    """Return what a step leaves that calls nothing: its context, or what a `validate` endorses that must pass."""
+def _checked(step: Step, control: Flow, read: Flow, context: Flow) -> Flow:
+    """Return what a step leaves that is no call's result: its context, or less.
+
+    What a `validate` endorses that must pass is trusted; what people decide has nothing of what told them of it.
+    """
+    if step.approval is not None:
+        return read
     checks = step.validate_
     if checks is None or not endorses(checks) or not must_pass(checks):
         return context

@@ -84,7 +84,8 @@ class World:
         self.may: bool | Exception = True
         self.asked: list[tuple[str, Permission]] = []
         port = Hooks(self.resources, self.cluster, callers=self, user_may=self.user_may)  # type: ignore[arg-type]
-        transport = httpx.ASGITransport(app=port.application())
+        self.application = port.application()
+        transport = httpx.ASGITransport(app=self.application)
         self.client = httpx.AsyncClient(transport=transport, base_url="https://engine")
 
     async def subject(self, token: str) -> str:

@@ -161,6 +161,22 @@ async def test_people_are_told_by_a_call_like_any_other_and_once_whatever_restar
     assert [call.request["arguments"] for call in world.sent] == [{"text": f"fairlead approve {name}"}]
 
 
+async def test_a_notice_that_needs_an_approval_itself_holds_up_nobody(tmp_path: Path) -> None:
+    notify = {"tool": "desk", "function": "send", "arguments": {"text": "x"}}
+    world = Asked(tmp_path / "journal.db", SIGN | {"approval": SIGN["approval"] | {"notify": notify}})
+    spec = {"rules": {"calls": [RULE]}}
+    world.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+    async with world.engine() as engine:
+        ended = engine.submit(requested())
+        names = await world.asks(engine, many=2)
+        (name,) = (one for one in names if "call" not in world.people.objects[one]["spec"])
+        world.people.decide(name)
+        state = await asyncio.wait_for(ended, 20)
+        (other,) = (one for one in names if one != name)
+        await world.until(lambda: world.told(other) == ("True", "Withdrawn"))
+    assert (reason_of(state), world.sent) == ("Completed", [])
+
+
 @pytest.mark.requirement("A48")
 async def test_what_was_decided_while_no_engine_ran_is_found_and_nothing_is_asked_twice(step: Asked) -> None:
     raw = requested()

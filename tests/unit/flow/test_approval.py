@@ -10,7 +10,7 @@ from tests.unit.flow.world import START_MS, UID, Driver, World, accepted, error,
 from fairlead.api.approval import ApprovalTerms
 from fairlead.api.reasons import DecidedReason
 from fairlead.flow.approvals import Verdict, decided, request, undecided, verdict_of
-from fairlead.flow.calls import Call, CallId, CallIndex
+from fairlead.flow.calls import CallId, CallIndex
 from fairlead.flow.journal import Draft, EntryKind, Path
 from fairlead.flow.labels import TRUSTED
 from fairlead.flow.next import what_next
@@ -150,13 +150,6 @@ def notified(answer: Any) -> Driver:
     return driver
 
 
-def intent(call: Call) -> Draft:
-    data = {"index": str(call.id.index), "kind": call.kind.value, "target": call.target, "function": call.function}
-    return Draft(
-        EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data | {"digest": call.digest, "effect": "Irreversible"}
-    )
-
-
 def test_people_are_told_once_and_by_the_name_of_what_they_approve() -> None:
     driver = notified(lambda call: "told")
     (call,) = driver.world.performed
@@ -198,7 +191,7 @@ def test_a_decision_waits_for_a_notice_that_is_on_its_way_and_for_none_that_is_n
                 driver.append(draft)
         (wanted,) = what_next(plan, driver.state, driver.journal.now_ms, a_world).calls
         if begun:
-            driver.append(intent(wanted))
+            driver.call((wanted,))
         driver.append(decided(asked(driver), Verdict(DecidedReason.APPROVED, ["alice"], "")))
         following = what_next(plan, driver.state, driver.journal.now_ms, a_world)
         assert following.calls == ((wanted,) if begun else ())

@@ -161,7 +161,7 @@ class Driver:
             if following.records:
                 continue
             if following.calls:
-                self._call(following.calls)
+                self.call(following.calls)
             elif self._a_child_ends() or self._people_decide():
                 pass
             elif following.wake_at_ms is None or (until_ms is not None and following.wake_at_ms > until_ms):
@@ -170,7 +170,7 @@ class Driver:
                 self.journal.now_ms = max(self.journal.now_ms, following.wake_at_ms)
         return self.state
 
-    def _call(self, calls: tuple[Call, ...]) -> None:
+    def call(self, calls: tuple[Call, ...]) -> None:
         """Pass the gate with every call that has not; else let the first one answer."""
         undecided = [call for call in calls if self.open(call) is None]
         for call in undecided:

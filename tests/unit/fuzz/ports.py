@@ -17,7 +17,6 @@ from tests.unit.engine.hookworld import World
 from tests.unit.engine.test_endpoints import DIGEST, LARGE, UID, Tokens, discover
 
 from fairlead.engine.endpoints import probes, readers
-from fairlead.engine.hooks import Hooks
 from fairlead.engine.store import Place, Store
 from fairlead.flow.journal import Draft, EntryKind, Path, RunUid
 
@@ -63,12 +62,10 @@ class Ports:
         await self._store.durable()
         if not self.readable:
             await self._store.close()
-        port: Any = self.hooks
-        triggers = Hooks(port.resources, port.cluster, callers=port, user_may=port.user_may)
         self.applications: dict[str, Starlette] = {
             "": probes(alive=lambda: True, ready=lambda: False, metrics=lambda: b"# TYPE x counter\n"),
             "/v1": readers(self._store, Tokens(), discover),  # type: ignore[arg-type]  # only verify() is used
-            "/hooks": triggers.application(),
+            "/hooks": self.hooks.application,
         }
         self._clients = {
             prefix: httpx.AsyncClient(
