@@ -248,8 +248,8 @@ def test_items_that_had_begun_when_a_limit_was_met_are_left_out_too() -> None:
             return "BudgetExceeded" if call.id.path == "a[1]" else None
 
     class OneAtATime(Driver):
-        def _call(self, calls: tuple[Call, ...]) -> None:
-            super()._call(calls[:1])
+        def call(self, calls: tuple[Call, ...]) -> None:
+            super().call(calls[:1])
 
         def append(self, draft: Draft) -> None:
             met = {"forEach": "a", "limit": "toolCalls 1"} if draft.kind is EntryKind.CALL_DENIED else {}
