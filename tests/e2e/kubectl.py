@@ -12,6 +12,8 @@ import yaml
 from tests.cluster import CommandFailed
 from tests.cluster.commands import run
 
+CONFLICTS = 10
+
 
 @dataclass(frozen=True)
 class Kubectl:
@@ -44,6 +46,19 @@ class Kubectl:
         words = ("create", "--filename=-", "--validate=strict", "--output=json", *options)
         made: dict[str, Any] = json.loads(self(*words, stdin=yaml.safe_dump(dict(obj))))
         return made
+
+    def replace(self, obj: Mapping[str, Any], *options: str) -> None:
+        """Replace an object; once more when its status was written between kubectl's reading and writing."""
+        body = json.dumps(obj)
+        for _ in range(CONFLICTS):
+            try:
+                self("replace", "--filename=-", *options, stdin=body)
+            except CommandFailed as failed:
+                if "the object has been modified" not in str(failed):
+                    raise
+            else:
+                return
+        raise AssertionError(f"{CONFLICTS} conflicts in a row")
 
     def refusal(self, *words: str, stdin: str | None = None) -> str:
         """What kubectl says when it is refused.

@@ -108,11 +108,10 @@ class TestWhoMayWeakenATool:
     ) -> None:
         tool = changed(specimen("Tool"), {"spec.functions.2": {"name": "drop"}})
         kubectl.create(tool)
-        body = json.dumps(changed(tool, changes))
 
         def attempt(who: Kubectl) -> str:
             try:
-                who("replace", "--dry-run=server", "--filename=-", stdin=body)
+                who.replace(changed(tool, changes), "--dry-run=server")
             except CommandFailed as failed:
                 return str(failed)
             return ""
@@ -128,10 +127,9 @@ class TestWhoMayWeakenATool:
         tool = changed(specimen("Tool"), {"spec.functions": functions})
         kubectl.create(tool)
         lowered = changed(tool, {"spec.functions.199.effect": "Read", "metadata.labels": {"a": "b"}})
-        command = ("replace", "--dry-run=server", "--filename=-")
         with pytest.raises(CommandFailed, match=r'needs the verb "approve" on tools\.fairlead\.dev/tickets'):
-            alice(*command, stdin=json.dumps(lowered))
-        kubectl(*command, stdin=json.dumps(lowered))
+            alice.replace(lowered, "--dry-run=server")
+        kubectl.replace(lowered, "--dry-run=server")
 
 
 @pytest.fixture(scope="module")
