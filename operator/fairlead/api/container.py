@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from fairlead.api.meta import ATOMIC, ApiModel, CelRule, Quantity, list_map
+from fairlead.api.meta import ATOMIC, ApiModel, CelRule, FunctionName, ObjectName, Quantity, list_map
 from fairlead.api.server import EnvVar
 from fairlead.api.steps import SchemaObject
 
@@ -40,11 +40,21 @@ class ContainerOutput(ApiModel):
     schema_: Annotated[SchemaObject | None, Field(alias="schema")] = None
 
 
+class ContainerTool(ApiModel):
+    """Functions of a Tool that the container may call."""
+
+    tool: Annotated[ObjectName, Field(description="The Tool's name.")]
+    functions: Annotated[
+        list[FunctionName] | None,
+        Field(max_length=100, description="Default: every function of the Tool's contract.", json_schema_extra=ATOMIC),
+    ] = None
+
+
 class ContainerStep(ApiModel):
-    """An image in a pod of its own, without network and without a token.
+    """An image in a pod of its own, without a token, and without network but what `models` and `tools` open.
 
     It finds its input in /work/input.json and leaves its output in /work/output.json. Output: that file's value, null
-    if there is none.
+    if there is none. What it may call it finds under $OPENAI_BASE_URL (models) and $FAIRLEAD_MCP_URL/TOOL (tools).
     """
 
     cel: ClassVar = (CelRule("!(has(self.command) && has(self.script))", "say command or script, not both", ".script"),)
@@ -72,3 +82,27 @@ class ContainerStep(ApiModel):
     ] = None
     input: Annotated[Any, Field(description="What /work/input.json holds; strings may hold `$( )`.")] = None
     output: ContainerOutput | None = None
+    models: Annotated[
+        list[ObjectName],
+        Field(
+            max_length=20,
+            description="The Models that it may call; each call needs its grant.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = []
+    tools: Annotated[
+        list[ContainerTool],
+        Field(
+            max_length=20,
+            description="What it may call by MCP, each Tool once; each call needs its grant.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = []
+    max_calls: Annotated[
+        int, Field(ge=1, le=1000, description="Calls of models and tools at most, in one attempt.")
+    ] = 100
+
+    @property
+    def calls(self) -> bool:
+        """Tell whether it may call anything."""
+        return bool(self.models or self.tools)

@@ -86,7 +86,8 @@ def least_policy(account: str, specs: Iterable[WorkflowSpec], tools: Mapping[str
 
 
 def _offered_whole(spec: WorkflowSpec) -> Iterable[str]:
-    """Yield the Tools that an agent may use without a list of functions."""
+    """Yield the Tools that an agent or a container may use without a list of functions."""
+    from fairlead.flow.sites import offers
+
     for step in (*spec.steps, *(step for block in spec.blocks for step in block.steps)):
-        if step.agent is not None:
-            yield from (offered.tool for offered in step.agent.tools if offered.tool and offered.functions is None)
+        yield from (offer.tool for offer in offers(step, "") if offer.functions is None)

@@ -37,11 +37,14 @@ VIEWER_ACCOUNT = "fairlead-viewer"
 NO_RIGHTS_ACCOUNT = "fairlead-none"
 CA_CONFIG_MAP = "fairlead-engine-ca"
 STEP_NETWORK = "fairlead-step"
+STEP_CALLS_NETWORK = "fairlead-step-calls"
 STEP_COMPONENT = "step"
+CALLS = "fairlead.dev/calls"
 DATA_PATH = "/var/lib/fairlead"
 SECRETS_PATH = "/var/run/fairlead/secrets"
 HTTPS_PORT = 8443
 HOOKS_PORT = 8444
+STEPS_PORT = 8445
 HTTP_PORT = 8080
 _GRACE_SECONDS = 45
 _SECRET_VOLUME = "secret-"
@@ -70,6 +73,7 @@ def engine_objects(
         (ROLE_BINDINGS, binding),
         (NETWORK_POLICIES, {"metadata": head(ENGINE_NAME), "spec": _network_policy()}),
         (NETWORK_POLICIES, {"metadata": head(STEP_NETWORK), "spec": _closed(STEP_COMPONENT)}),
+        (NETWORK_POLICIES, {"metadata": head(STEP_CALLS_NETWORK), "spec": _to_the_engine()}),
         (SERVICES, {"metadata": head(ENGINE_NAME), "spec": _service(_owner(engine, spec))}),
         (
             STATEFUL_SETS,
@@ -148,6 +152,7 @@ def _container(namespace: str, spec: EngineSpec, image: EngineImage, secrets: li
         "ports": [
             {"name": "https", "containerPort": HTTPS_PORT, "protocol": "TCP"},
             {"name": "hooks", "containerPort": HOOKS_PORT, "protocol": "TCP"},
+            {"name": "steps", "containerPort": STEPS_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
         ],
         "resources": {
@@ -223,6 +228,7 @@ def _service(pod: str) -> Object:
         "ports": [
             {"name": "https", "port": HTTPS_PORT, "targetPort": "https", "protocol": "TCP"},
             {"name": "hooks", "port": HOOKS_PORT, "targetPort": "hooks", "protocol": "TCP"},
+            {"name": "steps", "port": STEPS_PORT, "targetPort": "steps", "protocol": "TCP"},
             {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"},
         ],
     }
@@ -233,10 +239,24 @@ def _closed(component: str) -> Object:
     return {"podSelector": {"matchLabels": {COMPONENT: component}}, "policyTypes": ["Ingress", "Egress"]}
 
 
+def _to_the_engine() -> Object:
+    """Return what lets the pods of steps that call out to their engine's own port for them."""
+    engine = {"podSelector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)}}
+    return {
+        "podSelector": {"matchLabels": {COMPONENT: STEP_COMPONENT, CALLS: "Allowed"}},
+        "policyTypes": ["Egress"],
+        "egress": [{"to": [engine], "ports": [{"protocol": "TCP", "port": STEPS_PORT}]}],
+    }
+
+
 def _network_policy() -> Object:
+    steps = {"podSelector": {"matchLabels": {COMPONENT: STEP_COMPONENT, CALLS: "Allowed"}}}
     return {
         "podSelector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)},
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"ports": [{"protocol": "TCP", "port": port} for port in (HTTPS_PORT, HOOKS_PORT, HTTP_PORT)]}],
+        "ingress": [
+            {"ports": [{"protocol": "TCP", "port": port} for port in (HTTPS_PORT, HOOKS_PORT, HTTP_PORT)]},
+            {"from": [steps], "ports": [{"protocol": "TCP", "port": STEPS_PORT}]},
+        ],
         "egress": [{}],
     }

@@ -14,7 +14,13 @@ from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import ReadyReason
 from fairlead.controllers import clusterpolicy, engine, model, policy, tool, workflow
 from fairlead.controllers.children import ENGINE_COMPONENT, selector
-from fairlead.controllers.engine_objects import ENGINE, ENGINE_NAME, STEP_NETWORK, mounted_secrets
+from fairlead.controllers.engine_objects import (
+    ENGINE,
+    ENGINE_NAME,
+    STEP_CALLS_NETWORK,
+    STEP_NETWORK,
+    mounted_secrets,
+)
 from fairlead.controllers.network import isolation
 from fairlead.controllers.observed import Observed, name_of
 from fairlead.controllers.plan import MANAGER, Object, Plan, Said, Verdict, conditions_of, status_of
@@ -191,7 +197,7 @@ class Reconciler:
         managed = self._observed.of(DEPLOYMENTS, namespace)
         waiting = [obj for obj in managed if not is_available(obj)]
         pods = [pod for obj in waiting for pod in await self._pods(namespace, obj["spec"]["selector"]["matchLabels"])]
-        ours = {ENGINE_NAME, STEP_NETWORK, *(obj["metadata"]["name"] for obj in managed)}
+        ours = {ENGINE_NAME, STEP_NETWORK, STEP_CALLS_NETWORK, *(obj["metadata"]["name"] for obj in managed)}
         return isolation(self._observed.of(NETWORK_POLICIES, namespace), managed, pods, ours=ours)
 
     def _guard(self, obj: Object) -> EngineImage | None:

@@ -3,6 +3,7 @@
     informers --> resources, runs --> engine --> statuses
     readers ----> endpoints --------> store
     requests ---> hooks ------------> runs and signals, as objects
+    containers -> gateway ----------> gate
 
 The order of a start: own the store, list everything, recover, then serve. Nothing is executed before the cluster was
 asked what it knows (G8). Of several replicas one owns the store; the others stand by, with their informers warm.
@@ -14,9 +15,10 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,13 +31,15 @@ from fairlead.engine.dialer import Dialer
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
+from fairlead.engine.gateway import Gateway
 from fairlead.engine.guardrails import Guardrails
 from fairlead.engine.hooks import Hooks
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.news import news
 from fairlead.engine.objects import ClusterObjects
 from fairlead.engine.pods import PodRunner
-from fairlead.engine.pods.build import Beside
+from fairlead.engine.pods.build import Beside, EngineAddress
+from fairlead.engine.pods.calling import CallingPods
 from fairlead.engine.policies import PolicyReports
 from fairlead.engine.reachable import Reachability
 from fairlead.engine.recent import RecentCalls
@@ -45,7 +49,7 @@ from fairlead.engine.store.postgres import Address, Postgres, database_url
 from fairlead.engine.tls import Identity, identity
 from fairlead.engine.tokens import Issuer, Tokens
 from fairlead.engine.tools import Discovery, ToolCaller
-from fairlead.errors import KubeError, StoreError, StoreLocked
+from fairlead.errors import KubeError, StoreError, StoreLocked, Unreachable
 from fairlead.flow.journal import RunUid
 from fairlead.kube.client import Kube
 from fairlead.kube.events import EventRecorder
@@ -56,6 +60,7 @@ from fairlead.telemetry.metrics import EngineMetrics
 CA_CONFIG_MAP = "fairlead-engine-ca"
 HTTPS_PORT = 8443
 HOOKS_PORT = 8444
+STEPS_PORT = 8445
 HTTP_PORT = 8080
 LONGEST_LAG_SECONDS = 10.0
 LAG_SECONDS = 1.0
@@ -115,6 +120,7 @@ class App:
         self._exporter = SpanExporter.from_environment(on_dropped=self.metrics.spans_dropped.inc)
         self._resources = ClusterResources(kube, settings.namespace, on_change=self._on_change, on_run=self._on_run)
         self._tools = ToolCaller(self._dialer, self._resources)
+        self._calling = CallingPods()
         self._sink = ClusterSink(kube, settings.namespace)
         self._authorizer = KubeAuthorizer(kube, settings.namespace, counter=self.metrics.authorizer_cache)
         self._objects = ClusterObjects(kube, settings.namespace, self._resources.runs, self._resources.approvals)
@@ -134,6 +140,7 @@ class App:
         self._guardrails = Guardrails(
             self._resources, self._objects, self._engine_statuses, owner=settings.pod, clock=self._clock
         )
+        self._gate: Gate | None = None
         self._engine: WorkflowEngine | None = None
         self._waiting: StoreError | None = None
         self._stopping = asyncio.Event()
@@ -190,24 +197,39 @@ class App:
                 self._engine_statuses.run(),
                 self._serve_readers(engine),
                 self._serve_hooks(),
+                self._serve_steps(),
                 self._publish_ca(),
             )
         ]
         _log.info("recovered and serving", extra={"store": engine.store.id})
         await engine.serve(self._stopping)
 
-    def _beside(self) -> Beside:
-        """Return what stands beside containers of steps, as the Engine says now."""
+    async def _beside(self, calls: bool) -> Beside:
+        """Return what stands beside containers of steps, as the Engine says now.
+
+        Raises:
+            Unreachable: a step that calls would not find the engine.
+        """
         security = self._resources.engine.security
         isolation = security is None or security.require_network_isolation == "Required"
-        return Beside(self._settings.image, self._settings.pull_policy, isolation)
+        beside = Beside(self._settings.image, self._settings.pull_policy, isolation)
+        return replace(beside, engine=await self._own_address()) if calls else beside
+
+    async def _own_address(self) -> EngineAddress:
+        host = f"fairlead-engine.{self._settings.namespace}.svc"
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, STEPS_PORT, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise Unreachable(0, f"{host} cannot be looked up: {error.strerror}") from error
+        return EngineAddress(host, str(found[0][4][0]), STEPS_PORT, self._identity().ca_pem)
 
     async def _open(self) -> WorkflowEngine:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
             models = ModelCaller(self._dialer, self._resources)
             parts = (self._resources, self._authorizer, models, self._tools, clock, metrics)
-            pods = PodRunner(self._kube, self._beside)
-            return Gate(*parts, recent=self._recent, creator=self._objects, on_rule=self._policies.did, pods=pods)
+            pods = PodRunner(self._kube, self._beside, self._calling)
+            self._gate = Gate(*parts, recent=self._recent, creator=self._objects, on_rule=self._policies.did, pods=pods)
+            return self._gate
 
         return await WorkflowEngine.open(
             self._place(),
@@ -334,6 +356,12 @@ class App:
             user_may=self._authorizer.user_may,
         )
         await _server(hooks.application(), HOOKS_PORT, self._identity()).serve()
+
+    async def _serve_steps(self) -> None:
+        assert self._gate is not None
+        identities = Tokens(self._issuer, self._settings.namespace, use="")
+        gateway = Gateway(self._calling, identities, self._resources, self._gate.call)
+        await _server(gateway.application(), STEPS_PORT, self._identity()).serve()
 
     async def _discover(self, name: str) -> Discovery | None:
         tool = self._resources.tools.get(name)

@@ -16,7 +16,7 @@ from fairlead.api.workflow import OutputContract, Step, Workflow, WorkflowSpec
 from fairlead.engine.beginning import NO_ACCOUNT
 from fairlead.engine.seams import Authorizer, Resources
 from fairlead.flow.children import child_workflows
-from fairlead.flow.sites import tool_calls
+from fairlead.flow.sites import offers, tool_calls
 from fairlead.policy.decision import Authorization
 from fairlead.policy.images import image_granted, images_of, not_granted
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
@@ -152,6 +152,8 @@ def _models(step: Step, default: str | None) -> Iterator[str]:
     if step.route is not None:
         # Rules alone need no model; a default stands in only where the step could not decide otherwise.
         asked.append(step.route.model)
+    if step.container is not None:
+        asked += step.container.models
     judges = [output.judge if output else None, step.validate_.judge if step.validate_ else None]
     asked += [judge.model or default for judge in judges if judge is not None]
     yield from (model for model in asked if model)
@@ -159,12 +161,10 @@ def _models(step: Step, default: str | None) -> Iterator[str]:
 
 def _functions(step: Step, tools: Mapping[str, Tool]) -> Iterator[tuple[str, str]]:
     yield from ((called.tool, called.function) for _, called in tool_calls(step, ""))
-    for offered in step.agent.tools if step.agent is not None else ():
-        if offered.tool is None:
-            continue
-        contract = tools[offered.tool].spec.functions if offered.tool in tools else []
-        names = offered.functions if offered.functions is not None else [function.name for function in contract]
-        yield from ((offered.tool, name) for name in names)
+    for offer in offers(step, ""):
+        contract = tools[offer.tool].spec.functions if offer.tool in tools else []
+        names = offer.functions if offer.functions is not None else [function.name for function in contract]
+        yield from ((offer.tool, name) for name in names)
 
 
 def _summary(namespace: str, account: str, answers: Mapping[AnyOf, Authorization]) -> Authorization:

@@ -8,7 +8,6 @@ finds its run.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import logging
@@ -18,21 +17,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from fairlead.api import API_VERSION
-from fairlead.api.canonical import canonical_json, strict_json
+from fairlead.api.canonical import canonical_json
 from fairlead.api.triggers import HmacAuth, HttpTrigger, SignalCall
 from fairlead.api.workflow import Workflow
 from fairlead.engine.acceptance import INPUT_BYTES, is_ready
 from fairlead.engine.answers import Answer, application, json_response, unauthenticated
+from fairlead.engine.bodies import parse_json, read_body
 from fairlead.engine.credentials import trigger_key
 from fairlead.engine.demands import SIGNAL_BYTES
 from fairlead.engine.seams import Cluster, Resources
 from fairlead.engine.tokens import Unauthenticated
-from fairlead.engine.wellformed import problem
 from fairlead.errors import AuthorizerUnavailable, CredentialMissing, CredentialPending, KubeError
 from fairlead.flow.expressions import ExpressionError, evaluate_bool
 from fairlead.flow.schema import findings
@@ -41,8 +40,6 @@ from fairlead.policy.permission import Permission, workflow_permission
 
 TRIGGER_LABEL = "fairlead.dev/trigger"
 TOKEN_HEADER = "x-fairlead-token"
-MAX_BYTES = 1 << 20
-BODY_SECONDS = 10.0
 AT_ONCE = 64
 """Requests that are answered at the same time; who comes on top of that is told to come again."""
 
@@ -96,10 +93,10 @@ class Hooks:
             self._at_work -= 1
 
     async def _answer(self, request: Request) -> Response:
-        body = await _read(request)
+        body = await read_body(request)
         workflow, trigger = self._find(**request.path_params)
         user = await self._authenticate(request, body, workflow, trigger)
-        scope = {"body": _parse(request, body), "headers": _headers(request, trigger)}
+        scope = {"body": parse_json(request, body), "headers": _headers(request, trigger)}
         if trigger.when is not None and not _evaluated(f"{trigger.name}.when", evaluate_bool, trigger.when, scope):
             return json_response({"outcome": "Ignored"}, 200)
         if trigger.signal is not None:
@@ -205,34 +202,6 @@ def triggered_run(workflow: Workflow, trigger: str, value: Mapping[str, Any], *,
         },
         "spec": {"workflow": name, "input": dict(value)} | ({"requestedBy": user} if user else {}),
     }
-
-
-async def _read(request: Request) -> bytes:
-    body = b""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    raise Answer(413, "TooLarge", f"at most {MAX_BYTES} bytes are allowed")
-    except TimeoutError as error:
-        raise Answer(408, "Timeout", f"the body did not come within {BODY_SECONDS:g} s") from error
-    except ClientDisconnect as error:
-        raise Answer(400, "Invalid", "the body did not come to its end") from error
-    return body
-
-
-def _parse(request: Request, body: bytes) -> Any:
-    types = [said.partition(";")[0].strip().lower() for said in request.headers.getlist("content-type")]
-    if types != ["application/json"]:
-        raise Answer(415, "UnsupportedMediaType", "the body is application/json")
-    try:
-        value = strict_json(body.decode())
-    except ValueError as error:
-        raise Answer(400, "Malformed", "the body is no JSON, or says one key twice") from error
-    if found := problem(value):
-        raise Answer(400, "Malformed", found)
-    return value
 
 
 def _headers(request: Request, trigger: HttpTrigger) -> dict[str, str]:

@@ -18,7 +18,7 @@ from fairlead.engine.recent import RecentCalls
 from fairlead.engine.seams import Resources
 from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
 from fairlead.flow.approvals import request
-from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.calls import Call, CallIndex, CallKind
 from fairlead.flow.children import child_name
 from fairlead.flow.journal import Draft, Path
 from fairlead.flow.labels import TRUSTED, WORST, Label, returned, written
@@ -97,6 +97,7 @@ class Snapshots:
             minute_tokens=self._recent.tokens(call) if need else 0,
             label=label,
             repeats=repeats_of(log.state, call),
+            others=_others(log, call),
             rates=self._recent.of(call) if not itself else {},
             image=target if isinstance(target, Image) else None,
             image_granted=isinstance(target, Image)
@@ -203,8 +204,19 @@ def effect_and_key(target: Target, log: RunLog, call: Call) -> tuple[str, str | 
     if isinstance(target, Image):  # it reaches nothing but its own files, and its pod has its name
         return "Read", None
     function = find_function(target, call.function) if isinstance(target, Tool) else None
-    keyed = function is not None and function.idempotency is not None
-    return function.effect if function is not None else "Read", call.id.idempotency_key(log.uid) if keyed else None
+    if function is None:
+        return "Read", None
+    recorded = recorded_call(log, call)
+    known = recorded.key if recorded is not None else ""
+    return function.effect, (known or call.idempotency_key(log.uid)) if function.idempotency is not None else None
+
+
+def _others(log: RunLog, call: Call) -> int:
+    """Return how many other calls an attempt's container has on record; its own one is none of them."""
+    step = log.state.steps.get(call.id.path)
+    if call.pod is None or step is None:
+        return 0
+    return sum(index not in (str(call.id.index), str(CallIndex())) for index in step.calls)
 
 
 def _loops(log: RunLog, call: Call) -> list[Loop]:

@@ -27,9 +27,20 @@ class Unauthenticated(FairleadError):
     reason = "Unauthenticated"
 
 
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """Whom a pod's token speaks for: the user of its account, and the pod's UID."""
+
+    subject: str
+    uid: str
+
+
 def audience(namespace: str, use: str = "view") -> str:
-    """Return the audience that a token must be made for: of a reader `view`, of who calls an HTTP trigger `hooks`."""
-    return f"https://engine.{namespace}.fairlead.dev/{use}"
+    """Return the audience that a token must be made for.
+
+    Of a reader `view`, of who calls an HTTP trigger `hooks`, of a step's pod none: only kubelets get tokens for that.
+    """
+    return f"https://engine.{namespace}.fairlead.dev" + (f"/{use}" if use else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,21 @@ class Tokens:
             raise Unauthenticated("the token is another account's")
 
     async def subject(self, token: str) -> str:
-        """Return the user whose token it is.
+        """Return the user whose token it is. Raises as `_claims`."""
+        return str((await self._claims(token))["sub"])
+
+    async def pod(self, token: str) -> Pod:
+        """Return the pod that the token is bound to. Raises as `_claims`."""
+        claims = await self._claims(token)
+        bound = claims.get("kubernetes.io")
+        pod = bound.get("pod") if isinstance(bound, dict) else None
+        uid = pod.get("uid") if isinstance(pod, dict) else None
+        if not isinstance(uid, str) or not uid:
+            raise Unauthenticated("the token is not bound to a pod")
+        return Pod(str(claims["sub"]), uid)
+
+    async def _claims(self, token: str) -> Mapping[str, Any]:
+        """Return what a token says, once that is known to be true.
 
         Raises:
             Unauthenticated: it is none, or not for this engine and this use.
@@ -85,7 +110,7 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(token)
             key = await self._key(str(header.get("kid", "")))
-            claims = jwt.decode(
+            claims: Mapping[str, Any] = jwt.decode(
                 token,
                 key.key,
                 algorithms=[key.algorithm_name],
@@ -95,7 +120,7 @@ class Tokens:
             )
         except (jwt.PyJWTError, UnicodeError) as error:
             raise Unauthenticated(type(error).__name__) from error
-        return str(claims["sub"])
+        return claims
 
     async def _key(self, key_id: str) -> jwt.PyJWK:
         if (self._issuer is None or key_id not in self._issuer.keys) and self._may_fetch():

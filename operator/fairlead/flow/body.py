@@ -344,6 +344,8 @@ def _handler(plan: StepPlan) -> OnError | None:
 
 
 def _may_retry(plan: StepPlan, step: StepState, error: CallError) -> bool:
+    if plan.kind == "container" and not all(call.repeatable for call in step.calls.values()):
+        return False  # nobody knows what it would do this time: what it has done may not be done twice
     allowed = plan.retry.error_classes if plan.retry.error_classes is not None else RETRIED_BY_DEFAULT
     return step.tries <= plan.retry.limit and error.error_class in allowed and error.error_class not in NEVER_RETRIED
 

@@ -35,7 +35,7 @@ def fold_intent(state: RunState, entry: Entry) -> None:
         function=data.get("function", ""),
         digest=data["digest"],
         effect=data["effect"],
-        keyed="key" in data,
+        key=data.get("key", ""),
         child=Child(child["name"], child["spec"]) if child else None,
         held=Spend.from_data(data.get("holds")),
         windows=tuple(Window(*window) for window in data.get("windows", ())),

@@ -50,9 +50,18 @@ class CallId:
     attempt: int
     index: CallIndex
 
-    def idempotency_key(self, run_uid: RunUid) -> str:
-        """Return the key that the tool gets: of run, path and index, without the attempt."""
-        return hashlib.sha256(f"{run_uid}|{self.path}|{self.index}".encode()).hexdigest()[:32]
+
+@dataclass(frozen=True, slots=True)
+class FromPod:
+    """That a call is made by a step's container, not by the step's own text.
+
+    Attributes:
+        nth: how many calls with the same digest its attempt made before it.
+        most: how many calls the step allows an attempt.
+    """
+
+    nth: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class Call:
         offered: False when a model asked for something that its step does not offer: the gate denies it.
         deadline_ms: Unix ms after which the call is a Timeout; 0 for none of its own.
         label: of everything that led to it. No part of what is asked.
+        pod: set of what a container asks for. Its index is (number, 0, 0), numbers from 1; (0, 0, 0) is its own.
     """
 
     id: CallId
@@ -81,11 +91,20 @@ class Call:
     offered: bool = True
     deadline_ms: int = 0
     label: Label = TRUSTED
+    pod: FromPod | None = None
 
     @property
     def digest(self) -> str:
         """Return the digest of what is asked, of whom."""
         return digest({"kind": self.kind, "target": self.target, "function": self.function, "request": self.request})
+
+    def idempotency_key(self, run_uid: RunUid) -> str:
+        """Return the key that the tool gets: of run, path and index, without the attempt.
+
+        A container may ask in another order in its next attempt: there the request stands for the index.
+        """
+        which = str(self.id.index) if self.pod is None else f"{self.digest}|{self.pod.nth}"
+        return hashlib.sha256(f"{run_uid}|{self.id.path}|{which}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from fairlead.flow.expressions import ExpressionError, compile_expression, evalu
 from fairlead.flow.literals import misfits
 from fairlead.flow.schema import check_schema
 from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
-from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, sites_of, tool_calls
+from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, offers, sites_of, tool_calls
 from fairlead.flow.steps.wait import unix_ms
 from fairlead.flow.syntax import MAX_ITEMS
 from fairlead.flow.template import expressions_in
@@ -347,10 +347,11 @@ def _references(
         yield Finding(f"{path}.container", message)
     for here, called in tool_calls(step, path):
         yield from _tool(here, called.tool, {".function": called.function}, tools)
-    for index, offered in enumerate(step.agent.tools if step.agent else []):
-        functions = {f".functions[{number}]": name for number, name in enumerate(offered.functions or [])}
-        if offered.tool is not None:
-            yield from _tool(f"{path}.agent.tools[{index}]", offered.tool, functions, tools)
+    for number, allowed in enumerate(step.container.models if step.container is not None else []):
+        yield from _model(f"{path}.container.models[{number}]", allowed, models)
+    for offer in offers(step, path):
+        functions = {f".functions[{number}]": name for number, name in enumerate(offer.functions or [])}
+        yield from _tool(offer.path, offer.tool, functions, tools)
 
 
 def _model(path: str, name: str, models: Container[str] | None) -> Iterator[Finding]:
@@ -390,6 +391,10 @@ def _children(step: Step, path: str, workflows: InputSchemas | None) -> Iterator
         known = first.setdefault((offered.tool, offered.workflow), index)
         if known != index:
             yield Finding(here, f"'{offered.tool or offered.workflow}' is offered by tools[{known}] already")
+    for index, allowed in enumerate(step.container.tools if step.container else []):
+        known = first.setdefault((allowed.tool, None), index)
+        if known != index:
+            yield Finding(f"{path}.container.tools[{index}]", f"'{allowed.tool}' is offered by tools[{known}] already")
 
 
 def _workflow(path: str, name: str, workflows: InputSchemas | None) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ def recover(state: RunState) -> tuple[Draft, ...]:
     return tuple(
         outcome_unknown(path, state.steps[path].attempt, call)
         for path, call in open_calls(state)
-        if call.effect != "Read" and not call.keyed
+        if not call.repeatable
     )
 
 
@@ -31,6 +31,15 @@ def given_up(path: Path, attempt: int, call: CallState) -> Draft:
     if call.child is None:
         return outcome_unknown(path, attempt, call)
     error = CallError(ErrorClass.CANCELLED, ErrorClass.CANCELLED, f"run {call.child.name} was told to end")
+    data = {"index": call.index, "status": "Failed", "error": error.as_data(), "durationMs": 0}
+    return Draft(EntryKind.CALL_OUTCOME, path, attempt, data)
+
+
+def abandoned(path: Path, attempt: int, call: CallState) -> Draft:
+    """Return the outcome of a call that a container made, and does not ask for any more."""
+    if call.effect != "Read":
+        return outcome_unknown(path, attempt, call)
+    error = CallError(ErrorClass.CANCELLED, ErrorClass.CANCELLED, "its container ended before there was an answer")
     data = {"index": call.index, "status": "Failed", "error": error.as_data(), "durationMs": 0}
     return Draft(EntryKind.CALL_OUTCOME, path, attempt, data)
 

@@ -158,8 +158,9 @@ class ApprovalState:
 class CallState:
     """One call of the current attempt. Settled once it has an outcome or was denied (`stage`: where).
 
-    `label` is that of its outcome. `pod` is the UID of a container's pod, once it exists. `held` is the most that it
-    can come to while it is open, `windows` whose budgets it counts in.
+    `key` is that of its idempotency, or the name of its child run. `label` is that of its outcome. `pod` is the UID of
+    a container's pod, once it exists. `held` is the most that it can come to while it is open, `windows` whose budgets
+    it counts in.
     """
 
     index: str
@@ -168,7 +169,7 @@ class CallState:
     function: str = ""
     digest: str = ""
     effect: str = ""
-    keyed: bool = False
+    key: str = ""
     child: Child | None = None
     pod: str = ""
     outcome: Outcome | None = None
@@ -182,6 +183,11 @@ class CallState:
     def settled(self) -> bool:
         """Tell whether nothing more will come of it."""
         return self.outcome is not None or self.denied is not None
+
+    @property
+    def repeatable(self) -> bool:
+        """Tell whether making it twice is the same as once. What was denied was not made."""
+        return self.effect in ("", "Read") or bool(self.key)
 
     @property
     def error(self) -> CallError | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,11 +86,29 @@ def sites_of(step: Step, path: str, blocks: Mapping[str, Block], item: Shape) ->
 
 
 def tool_calls(step: Step, path: str) -> Iterator[tuple[str, ToolCall]]:
-    """Yield every place of a step that calls a function by itself; what agents are offered is not among them."""
+    """Yield every place of a step that calls a function by itself; what is offered (`offers`) is not among them."""
     if step.tool is not None:
         yield f"{path}.tool", step.tool
     if step.approval is not None and step.approval.notify is not None:
         yield f"{path}.approval.notify", step.approval.notify
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A place where an agent or a container is offered a Tool: these functions, None for all of its contract."""
+
+    path: str
+    tool: str
+    functions: Sequence[str] | None
+
+
+def offers(step: Step, path: str) -> Iterator[Offer]:
+    """Yield every place of a step where something may call a Tool that is not the step's own text."""
+    for index, offered in enumerate(step.agent.tools if step.agent is not None else []):
+        if offered.tool is not None:
+            yield Offer(f"{path}.agent.tools[{index}]", offered.tool, offered.functions)
+    for index, allowed in enumerate(step.container.tools if step.container is not None else []):
+        yield Offer(f"{path}.container.tools[{index}]", allowed.tool, allowed.functions)
 
 
 def final_call(spec: WorkflowSpec) -> Iterator[BlockCall]:

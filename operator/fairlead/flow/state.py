@@ -60,9 +60,14 @@ def apply(state: RunState, entry: Entry) -> RunState:
 
 
 def repeats_of(state: RunState, call: Call) -> int:
-    """Return how often this very call was recorded in its attempt already, itself not counted; 0 for models."""
+    """Return how often this very call was recorded in its attempt already, itself not counted.
+
+    0 for models, and for what a container asks for: programs may ask again, and have a bound of their own.
+    """
     step = state.steps.get(call.id.path)
-    if call.kind not in (CallKind.TOOL, CallKind.WORKFLOW) or step is None or step.attempt != call.id.attempt:
+    if call.kind not in (CallKind.TOOL, CallKind.WORKFLOW) or call.pod is not None:
+        return 0
+    if step is None or step.attempt != call.id.attempt:
         return 0
     own, digest = str(call.id.index), call.digest
     return sum(other.digest == digest and index != own for index, other in step.calls.items())

@@ -28,7 +28,7 @@ from fairlead.flow.labels import (
 )
 from fairlead.flow.plan import CALLED, step_kind
 from fairlead.flow.shapes import UNKNOWN, must_pass
-from fairlead.flow.sites import block_calls, sites_of, tool_calls
+from fairlead.flow.sites import Offer, block_calls, offers, sites_of, tool_calls
 from fairlead.flow.template import expressions_in
 
 MAIN = ""
@@ -189,7 +189,7 @@ class _Walk:
         context, brought = read, control
         for flow in self._calls(step, read, path):
             brought, context = brought.join(flow), context.join(flow)
-        if step.agent is not None:  # what one call brings may lead to the next
+        if step.agent is not None or step.container is not None:  # what one call brings may lead to the next
             context = reduce(Flow.join, self._calls(step, context, path), context)
         for call in block_calls(step, path, blocks):
             if call.block in blocks:
@@ -225,21 +225,19 @@ class _Walk:
         if step.workflow is not None:
             yield self._child(step.workflow.workflow, led, f"{path}.workflow", step)
         for index, offered in enumerate(step.agent.tools if step.agent is not None else []):
-            here = f"{path}.agent.tools[{index}]"
             if offered.workflow is not None:
-                yield self._child(offered.workflow, led, here, step)
-            for function in self._offered(offered.tool, offered.functions):
-                self._look(here, step, function, led)
+                yield self._child(offered.workflow, led, f"{path}.agent.tools[{index}]", step)
+        for offer in offers(step, path):
+            for function in self._offered(offer):
+                self._look(offer.path, step, function, led)
                 yield _brought(name, function)
 
-    def _offered(self, tool: str | None, functions: Sequence[str] | None) -> Iterator[Function | None]:
-        known = self.tools.get(tool or "")
-        if tool is None:
-            return
+    def _offered(self, offer: Offer) -> Iterator[Function | None]:
+        known, functions = self.tools.get(offer.tool), offer.functions
         if functions is None and known is None:
             yield None
         names = functions if functions is not None else [one.name for one in known.spec.functions] if known else []
-        yield from (_function(self.tools, tool, one) for one in names)
+        yield from (_function(self.tools, offer.tool, one) for one in names)
 
     def _child(self, name: str, led: Flow, path: str, step: Step) -> Flow:
         child, itself = self.workflows.get(name), (f"Workflow {name}",)

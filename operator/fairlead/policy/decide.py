@@ -150,6 +150,9 @@ def limits(call: Call, snapshot: Snapshot) -> Decision | None:
         name = f"{call.target}.{call.function}" if call.function else call.target
         made = f"{name} was called {snapshot.repeats} times with the same arguments"
         return _deny(Stage.LIMITS, DecisionReason.LOOP_DETECTED, made)
+    if call.pod is not None and snapshot.others >= call.pod.most:
+        most = f"container.maxCalls: {call.pod.most} calls were made"
+        return _deny(Stage.LIMITS, DecisionReason.BUDGET_EXCEEDED, most)
     broken = _enforced(call_limits(call, snapshot.made, snapshot.policies))
     if broken is not None:
         return _broken(Stage.LIMITS, DecisionReason.POLICY_DENIED, broken)
@@ -187,6 +190,9 @@ def approval(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 10: everybody has approved whom a rule asks. Until they have, the call waits."""
     missing: list[Requirement] = []
     pending = ""
+    if call.pod is not None and (first := next(requirements(call, snapshot), None)) is not None:
+        alone = f"{first}; people must approve, and a container cannot wait for them"
+        return replace(_deny(Stage.APPROVAL, DecisionReason.POLICY_DENIED, alone), policy=first.policy)
     for needed in requirements(call, snapshot):
         assert needed.rule.approval is not None
         known = snapshot.approvals.get(needed.key)
@@ -219,6 +225,8 @@ STAGES: tuple[Callable[[Call, Snapshot], Decision | None], ...] = (
 def _model_problem(call: Call, model: Model | None) -> str:
     if model is None:
         return f"there is no Model {call.target}"
+    if not call.offered:
+        return f"the step does not offer Model {call.target}"
     if model.spec.api != MODEL_API[call.kind]:
         return f"Model {call.target} speaks {model.spec.api}, a {call.kind} call needs {MODEL_API[call.kind]}"
     return ""

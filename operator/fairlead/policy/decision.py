@@ -127,6 +127,7 @@ class Snapshot:
         minute_tokens: what calls of the same Model used, or can come to, within the last minute.
         label: of everything that led to the call.
         repeats: how often this very call (same target, function and arguments) was made in this attempt already.
+        others: of what a container asks for: how many other calls its attempt has on record.
         rates: how often the same Tool (by function) or Model was called within the last minute, by all runs.
         image: what a container call runs, None where no pods can be made.
         image_granted: whether a Policy grants it to the account.
@@ -156,6 +157,7 @@ class Snapshot:
     minute_tokens: int = 0
     label: Label = TRUSTED
     repeats: int = 0
+    others: int = 0
     rates: Mapping[str, int] = field(default_factory=dict)
     image: Image | None = None
     image_granted: bool = False

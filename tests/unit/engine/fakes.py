@@ -144,7 +144,7 @@ class FakeGate:
             data = {"index": index, "kind": CallKind(call.kind).value, "target": call.target, "digest": call.digest}
             data |= {"function": call.function, "effect": EFFECTS[call.function]}
             if call.function == "put":
-                data["key"] = call.id.idempotency_key(log.uid)
+                data["key"] = call.idempotency_key(log.uid)
             log.append(Draft(EntryKind.CALL_INTENT, path, attempt, data))
         await log.durable()
         self.dispatched.append(f"{path}:{call.function}")

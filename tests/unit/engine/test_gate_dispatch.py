@@ -43,10 +43,10 @@ async def test_an_allowed_call_is_recorded_sent_and_recorded_again() -> None:
         "function": "create",
         "digest": tool_call("create").digest,
         "effect": "Reversible",
-        "key": tool_call().id.idempotency_key(UID),
+        "key": tool_call().idempotency_key(UID),
     }
     assert world.log.last()["status"] == "Succeeded" and world.log.last()["result"] == {"text": "done"}
-    assert world.arguments["idempotency_key"] == tool_call().id.idempotency_key(UID)
+    assert world.arguments["idempotency_key"] == tool_call().idempotency_key(UID)
     assert world.arguments["trace_parent"].startswith("00-7f0c3a52000040008000000000000001-")
 
 

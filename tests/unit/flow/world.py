@@ -229,7 +229,7 @@ class Driver:
             self.append(Draft(EntryKind.CALL_DENIED, call.id.path, call.id.attempt, data))
             return
         effect, keyed = self.world.effect(call)
-        data = named | {"effect": effect} | ({"key": call.id.idempotency_key(UID)} if keyed else {})
+        data = named | {"effect": effect} | ({"key": call.idempotency_key(UID)} if keyed else {})
         if call.kind is CallKind.WORKFLOW:
             spec = child_spec(self.plan, self.state, call, now_ms=self.journal.now_ms)
             data["child"] = {"name": child_name(UID, call), "spec": spec}

@@ -3,6 +3,9 @@
 Three containers: `input` waits until the network has locked the pod in, and writes the input; `output` waits beside the
 step and takes out what it left (a sidecar: the kubelet ends it when the step has ended); `step` is the user's. All are
 restricted alike, none has a token, a Secret, a name service or a way out.
+
+A step that may call models or tools has a fourth, `calls`: a sidecar too, and the only one that mounts the pod's token,
+which is good for this engine alone. The pod can reach the engine then, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,29 +17,50 @@ from typing import Any
 
 from fairlead.api.canonical import canonical_json
 from fairlead.api.container import ContainerResources
+from fairlead.engine.tokens import audience
 from fairlead.flow.calls import Call
 from fairlead.flow.journal import RunUid
 from fairlead.kube.restricted import NO_NAMES, RESTRICTED_CONTAINER, RESTRICTED_POD, SHORT_TOLERATIONS, unexpanded
 from fairlead.kube.types import WORKFLOW_RUNS
+from fairlead.stepcalls import COUNT_FILE, PORT, TOKEN_FILE
 from fairlead.stepfiles import MOST_INPUT, pieces
 
 PREFIX = "fairlead-step-"
 COMPONENT = "step"
-STEP, INPUT, OUTPUT = "step", "input", "output"
+STEP, INPUT, OUTPUT, CALLS = "step", "input", "output", "calls"
+CALLS_LABEL = "fairlead.dev/calls"
+"""On pods that may reach their engine."""
+
+TOKEN_SECONDS = 600
 CALL = "fairlead.dev/call"
 """The annotation that says which call a pod answers: the digest of its request."""
 
 _GRACE_SECONDS = 10
+_FORWARDER = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}
 _HELPER = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "64Mi"}}
 
 
 @dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """Where a step's calls go: the host's name and address, the port, and the certificate that vouches for it."""
+
+    host: str
+    address: str
+    port: int
+    ca_pem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Beside:
-    """What stands beside a step: our image, how it is pulled, and whether the network must lock the pod in first."""
+    """What stands beside a step: our image, how it is pulled, and whether the network must lock the pod in first.
+
+    `engine` is set for a step that may call.
+    """
 
     image: str
     pull_policy: str
     isolation: bool
+    engine: EngineAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +86,11 @@ def too_large(call: Call) -> str:
     return f"input and script have {size} bytes; at most {MOST_INPUT} are allowed" if size > MOST_INPUT else ""
 
 
+def may_call(call: Call) -> bool:
+    """Tell whether a container may call models or tools."""
+    return bool(call.request.get("models") or call.request.get("tools"))
+
+
 def build(call: Call, owner: Owner, beside: Beside) -> dict[str, Any]:
     """Return the pod."""
     request = call.request
@@ -74,7 +103,7 @@ def build(call: Call, owner: Owner, beside: Beside) -> dict[str, Any]:
         "name": STEP,
         "image": call.target,
         "imagePullPolicy": "IfNotPresent",
-        "env": [{"name": one["name"], "value": unexpanded(one.get("value", ""))} for one in request.get("env") or ()],
+        "env": _environment(request, beside.engine),
         "workingDir": "/work",
         "resources": {"requests": resources, "limits": resources},
         **_mounted(),
@@ -88,6 +117,7 @@ def build(call: Call, owner: Owner, beside: Beside) -> dict[str, Any]:
                 "app.kubernetes.io/managed-by": "fairlead",
                 "app.kubernetes.io/part-of": "fairlead",
                 "fairlead.dev/component": COMPONENT,
+                **({CALLS_LABEL: "Allowed"} if beside.engine is not None else {}),
             },
             "annotations": {
                 CALL: call.digest,
@@ -110,6 +140,7 @@ def build(call: Call, owner: Owner, beside: Beside) -> dict[str, Any]:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             **NO_NAMES,
+            **({"hostAliases": [_alias(beside.engine)]} if beside.engine is not None else {}),
             "activeDeadlineSeconds": owner.seconds,
             "terminationGracePeriodSeconds": _GRACE_SECONDS,
             "securityContext": dict(RESTRICTED_POD),
@@ -117,11 +148,13 @@ def build(call: Call, owner: Owner, beside: Beside) -> dict[str, Any]:
             "initContainers": [
                 _helper(INPUT, "put", beside) | {"env": given},
                 _helper(OUTPUT, "take", beside) | {"restartPolicy": "Always"},
+                *([_forwarder(beside, beside.engine)] if beside.engine is not None else []),
             ],
             "containers": [step | ({"command": command} if command else {})],
             "volumes": [
                 {"name": "work", "emptyDir": {"sizeLimit": "256Mi"}},
                 {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+                *(_volumes(owner.namespace) if beside.engine is not None else []),
             ],
         },
     }
@@ -137,6 +170,56 @@ def _helper(name: str, what: str, beside: Beside) -> dict[str, Any]:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **_mounted(),
     }
+
+
+def _forwarder(beside: Beside, engine: EngineAddress) -> dict[str, Any]:
+    """Return the sidecar that takes calls to the engine; the step begins when it listens."""
+    listens = f"import socket; socket.create_connection(('127.0.0.1', {PORT}), 1)"
+    mounts = [
+        {"name": "token", "mountPath": str(TOKEN_FILE.parent), "readOnly": True},
+        {"name": "calls", "mountPath": str(COUNT_FILE.parent)},
+    ]
+    return {
+        "name": CALLS,
+        "image": beside.image,
+        "imagePullPolicy": beside.pull_policy,
+        "command": ["python3", "-m", "fairlead.stepcalls"],
+        "env": [
+            {"name": "FAIRLEAD_ENGINE_URL", "value": f"https://{engine.host}:{engine.port}"},
+            {"name": "FAIRLEAD_ENGINE_CA", "value": engine.ca_pem},
+        ],
+        "resources": _FORWARDER,
+        "restartPolicy": "Always",
+        "startupProbe": {
+            "exec": {"command": ["python3", "-S", "-c", listens]},
+            "periodSeconds": 1,
+            "failureThreshold": 60,
+        },
+        "securityContext": dict(RESTRICTED_CONTAINER),
+        "volumeMounts": mounts,
+    }
+
+
+def _alias(engine: EngineAddress) -> dict[str, Any]:
+    """Return the one name that such a pod knows."""
+    return {"ip": engine.address, "hostnames": [engine.host]}
+
+
+def _volumes(namespace: str) -> list[dict[str, Any]]:
+    token = {"audience": audience(namespace, ""), "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_FILE.name}
+    return [
+        {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
+        {"name": "calls", "emptyDir": {"sizeLimit": "1Mi"}},
+    ]
+
+
+def _environment(request: Mapping[str, Any], engine: EngineAddress | None) -> list[dict[str, str]]:
+    """Return what the step sees: where it calls, if it may, and what it says itself, which goes before."""
+    local = f"http://127.0.0.1:{PORT}"
+    ours = {"OPENAI_BASE_URL": f"{local}/v1", "OPENAI_API_KEY": "none", "FAIRLEAD_MCP_URL": f"{local}/mcp"}
+    said = {one["name"]: unexpanded(one.get("value", "")) for one in request.get("env") or ()}
+    found = (ours if engine is not None else {}) | said
+    return [{"name": name, "value": value} for name, value in found.items()]
 
 
 def _mounted() -> dict[str, Any]:

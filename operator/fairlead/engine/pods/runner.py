@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from fairlead.api.reasons import ErrorClass, RunReason
 from fairlead.engine.outcomes import failed
-from fairlead.engine.pods.build import CALL, OUTPUT, STEP, Beside, Owner, build, pod_name, too_large
+from fairlead.engine.pods.build import CALL, OUTPUT, STEP, Beside, Owner, build, may_call, pod_name, too_large
+from fairlead.engine.pods.calling import CallingPod, CallingPods
 from fairlead.engine.pods.reading import ended, failure, succeeded
 from fairlead.engine.wellformed import problem
 from fairlead.errors import Conflict, KubeError, NotFound
@@ -45,10 +47,13 @@ _log = logging.getLogger(__name__)
 class PodRunner:
     """Step pods of one namespace."""
 
-    def __init__(self, kube: Kube, beside: Callable[[], Beside]) -> None:
-        """Take the client, and what stands beside steps now."""
+    def __init__(
+        self, kube: Kube, beside: Callable[[bool], Awaitable[Beside]], calling: CallingPods | None = None
+    ) -> None:
+        """Take the client, what stands beside steps now (beside one that may call, or not), and who may call."""
         self._kube = kube
         self._beside = beside
+        self._calling = calling or CallingPods()
         self._forgetting: set[asyncio.Task[None]] = set()
 
     async def run(
@@ -78,7 +83,12 @@ class PodRunner:
         if not known:
             started(name, uid)
         try:
-            outcome = await self._follow(log, name, uid)
+            if may_call(call):
+                look = partial(self._kube.get, PODS, name, log.namespace)
+                async with self._calling.under_way(log, call, pod, look) as calling:
+                    outcome = await self._follow(log, name, uid, calling)
+            else:
+                outcome = await self._follow(log, name, uid)
         except asyncio.CancelledError:
             if not log.draining:
                 await asyncio.shield(self.delete(log, call, uid))
@@ -123,7 +133,8 @@ class PodRunner:
             return found
         owner = Owner(log.name, log.uid, log.namespace, log.account, max(1, int(seconds)))
         try:
-            return await self._kube.create(PODS, build(call, owner, self._beside()), log.namespace)
+            beside = await self._beside(may_call(call))
+            return await self._kube.create(PODS, build(call, owner, beside), log.namespace)
         except Conflict:
             found = await self._kube.get(PODS, name, log.namespace)
         owners = [one.get("uid") for one in found["metadata"].get("ownerReferences") or ()]
@@ -132,7 +143,7 @@ class PodRunner:
             raise Conflict(409, f"pod {name} exists and was not made for this call")
         return found
 
-    async def _follow(self, log: RunLog, name: str, uid: str) -> Outcome | None:
+    async def _follow(self, log: RunLog, name: str, uid: str, calling: CallingPod | None = None) -> Outcome | None:
         pause, failures = _FIRST_PAUSE_SECONDS, 0
         while not log.draining:
             try:
@@ -146,6 +157,8 @@ class PodRunner:
                 continue
             if pod["metadata"]["uid"] != uid:
                 return failed(ErrorClass.UNAVAILABLE, f"pod {name} was replaced", reason="PodLost")
+            if calling is not None:
+                calling.pod = pod
             error = failure(pod, datetime.now(UTC))
             if error is not None or ended(pod):
                 outcome = await self._read(log.namespace, name, whole=succeeded(pod) and error is None)

@@ -1,4 +1,7 @@
-"""container: an image in a pod of its own. What it leaves in a file is the step's output."""
+"""container: an image in a pod of its own. What it leaves in a file is the step's output.
+
+What it calls meanwhile is no part of this: the engine's gateway takes such calls to the gate, beside its own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ def inputs(definition: ContainerStep, evaluator: Evaluator, setting: Setting) ->
 def advance(definition: ContainerStep, attempt: Attempt) -> Result | None:
     """Run the pod, and check what it left."""
     spec = definition.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"input", "output"})
-    call = attempt.ask(CallKind.CONTAINER, definition.image, spec | {"input": attempt.inputs}, label=attempt.given)
+    led = None if definition.calls else attempt.given  # an earlier attempt of what calls others may tell more
+    call = attempt.ask(CallKind.CONTAINER, definition.image, spec | {"input": attempt.inputs}, label=led)
     if call is None:
         return None
     if call.error:
