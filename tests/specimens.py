@@ -91,6 +91,9 @@ spec:
       runtimeClassName: gvisor
       input: {text: $( input.message )}
       output: {schema: {type: object}}
+      models: [small]
+      tools: [{tool: tickets, functions: [search]}]
+      maxCalls: 50
   output: {answer: $( steps.answer.output.text )}
   finally: diagnose
   triggers:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
+from yarl import URL
 
 PORT = 9911
 NUMBER_HEADER = "X-Fairlead-Call"
@@ -76,7 +77,7 @@ class Forwarder:
         try:
             async with self._session.request(
                 request.method,
-                self._engine + request.raw_path,
+                URL(self._engine + request.raw_path, encoded=True),
                 data=body,
                 headers={**headers, "Authorization": f"Bearer {token}"},
                 allow_redirects=False,

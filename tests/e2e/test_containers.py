@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -171,8 +172,30 @@ def pod(**spec: Any) -> Manifest:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": good | spec}
 
 
+def token(audience: str, *more: Manifest) -> Manifest:
+    """Return a volume with a token, as the pods of steps that call have it."""
+    source = {"serviceAccountToken": {"audience": audience, "path": "token"}}
+    return {"name": "token", "projected": {"sources": [source, *more]}}
+
+
+OWN = "https://engine.NAMESPACE.fairlead.dev"
 FORBIDDEN: dict[str, tuple[Manifest, str]] = {
     "a token": ({"automountServiceAccountToken": True}, "has no token"),
+    "a token for the API server": (
+        {"volumes": [token("https://kubernetes.default.svc")]},
+        "a token for its own engine",
+    ),
+    "a token for another engine": ({"volumes": [token("https://engine.other.fairlead.dev")]}, "for its own engine"),
+    "more than a token": ({"volumes": [token(OWN, {"secret": {"name": "s"}})]}, "for its own engine"),
+    "a token for the step": (
+        {
+            "volumes": [token(OWN)],
+            "containers": [
+                pod()["spec"]["containers"][0] | {"volumeMounts": [{"name": "token", "mountPath": "/token"}]}
+            ],
+        },
+        "a step's container never sees the token",
+    ),
     "a Secret": ({"volumes": [{"name": "s", "secret": {"secretName": "s"}}]}, "no volume but empty ones"),
     "a ConfigMap": ({"volumes": [{"name": "c", "configMap": {"name": "c"}}]}, "no volume but empty ones"),
     # Another policy says no to this one too, and any of them may answer.
@@ -208,6 +231,7 @@ def test_what_a_thief_of_the_engines_token_makes_of_pods(administrator: Kubectl,
         thief = engine_of(team)
         until("there is the account", lambda: ACCOUNT in team("get", "serviceaccounts", "--output=name"))
         for name, (change, words) in FORBIDDEN.items():
+            change = json.loads(json.dumps(change).replace("NAMESPACE", team.namespace))
             spec = {key: value for key, value in (pod()["spec"] | change).items() if value is not None}
             assert words in tries(thief, pod() | {"spec": spec}), name
         other = pod()

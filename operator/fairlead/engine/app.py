@@ -34,6 +34,7 @@ from fairlead.engine.gate import Gate
 from fairlead.engine.gateway import Gateway
 from fairlead.engine.guardrails import Guardrails
 from fairlead.engine.hooks import Hooks
+from fairlead.engine.log import RunLog
 from fairlead.engine.models import ModelCaller
 from fairlead.engine.news import news
 from fairlead.engine.objects import ClusterObjects
@@ -120,7 +121,7 @@ class App:
         self._exporter = SpanExporter.from_environment(on_dropped=self.metrics.spans_dropped.inc)
         self._resources = ClusterResources(kube, settings.namespace, on_change=self._on_change, on_run=self._on_run)
         self._tools = ToolCaller(self._dialer, self._resources)
-        self._calling = CallingPods()
+        self._calling = CallingPods(self._open_runs)
         self._sink = ClusterSink(kube, settings.namespace)
         self._authorizer = KubeAuthorizer(kube, settings.namespace, counter=self.metrics.authorizer_cache)
         self._objects = ClusterObjects(kube, settings.namespace, self._resources.runs, self._resources.approvals)
@@ -291,6 +292,9 @@ class App:
         for name, uid in await engine.store.pods_left(self._clock() - LEFT_PODS_MS):
             with contextlib.suppress(KubeError):
                 await self._kube.delete(PODS, name, self._settings.namespace, uid=uid)
+
+    def _open_runs(self) -> list[RunLog | None]:
+        return [run.log for run in self._engine.runs.roster.all()] if self._engine is not None else []
 
     def _run_objects(self) -> dict[RunUid, dict[str, Any]]:
         return {RunUid(obj["metadata"]["uid"]): obj for obj in self._resources.runs.objects.values()}

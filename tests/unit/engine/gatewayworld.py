@@ -12,7 +12,7 @@ from tests.unit.engine.podworld import PodWorld, asked, exited, status
 from fairlead.engine.gateway import Gateway
 from fairlead.engine.tokens import Pod, Unauthenticated
 from fairlead.errors import Unreachable
-from fairlead.flow.calls import Call, Outcome
+from fairlead.flow.calls import Call, CallKind, Outcome
 from fairlead.flow.labels import Label
 from fairlead.flow.runstate import CallState
 
@@ -24,7 +24,11 @@ OFFERED: dict[str, Any] = {
     "maxCalls": 20,
 }
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
-CHAT = Outcome({"content": "Hi.", "toolCalls": []}, input_tokens=9, output_tokens=2)
+ANSWERS = {
+    CallKind.CHAT: Outcome({"content": "Hi.", "toolCalls": []}, input_tokens=9, output_tokens=2),
+    CallKind.EMBED: Outcome({"vectors": [[0.5, 1.0]]}, input_tokens=4),
+    CallKind.TOOL: Outcome({"n": 1}),
+}
 
 
 class GatewayWorld(PodWorld):
@@ -53,7 +57,7 @@ class GatewayWorld(PodWorld):
         self.arguments = arguments
         if self.answer is not None:
             return await self.answer()
-        return self.answers.get(call.function or call.target, CHAT if call.target == "small" else Outcome({"n": 1}))
+        return self.answers.get(call.function or call.target, ANSWERS[call.kind])
 
     async def start(self, pods: int = 1) -> None:
         """Start the container, as the pod of this number; it has an address."""

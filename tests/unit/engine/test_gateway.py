@@ -76,6 +76,24 @@ class TestWhoMaySpeak:
         assert (await world.send("/v1/chat/completions", HELLO)).status_code == 403
         assert world.dispatched == []
 
+    async def test_one_whose_run_is_not_taken_over_yet_is_waited_for(self, world: GatewayWorld) -> None:
+        known: list[Any] = [world.log]
+        taken, world.calling._pods = world.calling._pods, {}
+        world.calling._open_runs = lambda: known
+        asking = asyncio.create_task(world.send("/v1/chat/completions", HELLO))
+        await asyncio.sleep(0.15)
+        assert not asking.done(), "the journal says that its call is open"
+        async with world.calling._arrived:
+            world.calling._pods = taken
+            world.calling._arrived.notify_all()
+        assert (await asking).status_code == 200
+        known[:] = [None]
+        asking = asyncio.create_task(world.send("/v1/models", method="GET", token=f"Bearer {ACCOUNT} pod-2"))
+        await asyncio.sleep(0.15)
+        assert not asking.done(), "a run whose journal is not in memory may be its"
+        known.clear()
+        assert (await asking).status_code == 403
+
     async def test_an_address_that_was_not_there_yet_is_looked_up(self, world: GatewayWorld) -> None:
         world.calling._pods["pod-1"].pod = {"metadata": {}, "status": {}}
         assert (await world.send("/v1/models", method="GET")).status_code == 200

@@ -11,11 +11,12 @@ import pytest
 from tests.unit.engine.fakes import tool_step, workflow
 from tests.unit.engine.hookworld import BODY, CALLED, KEY, SCHEMA, Resources, World, signed
 
-from fairlead.engine import hooks
+from fairlead.engine import bodies, hooks
 from fairlead.engine.acceptance import INPUT_BYTES
+from fairlead.engine.bodies import MAX_BYTES
 from fairlead.engine.credentials import triggers_ready
 from fairlead.engine.definitions import workflow_status
-from fairlead.engine.hooks import MAX_BYTES, TRIGGER_LABEL
+from fairlead.engine.hooks import TRIGGER_LABEL
 from fairlead.errors import AuthorizerUnavailable, KubeError, Unreachable
 from fairlead.policy.decision import Authorization
 from fairlead.policy.permission import Permission
@@ -211,7 +212,7 @@ async def test_a_body_that_does_not_come_to_its_end_is_not_waited_for(
         yield b"{"
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(hooks, "BODY_SECONDS", 0.01)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.01)
     answer = await world.client.post("/hooks/w/incident", content=drips())
     assert (answer.status_code, world.cluster.objects) == (408, {})
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from tests.unit.controllers.restricted import violations
 from tests.unit.engine.gateworld import STEP, World
-from tests.unit.engine.podworld import BESIDE, IMAGE, PodWorld, asked, exited, grant, status
+from tests.unit.engine.podworld import BESIDE, ENGINE, IMAGE, PodWorld, asked, exited, grant, status
 
 from fairlead.api.engine import EngineSpec
 from fairlead.api.policy import Policy
@@ -48,6 +49,40 @@ def test_a_pod_holds_nothing_that_its_code_could_misuse() -> None:
     assert joined("FAIRLEAD_SCRIPT", variables) == b"echo $(HOME)"
     assert joined("FAIRLEAD_INPUT", variables) == b'{"a":1}'
     assert variables["FAIRLEAD_ISOLATION"] == "Required"
+
+
+@pytest.mark.requirement("A54")
+def test_only_the_sidecar_of_a_step_that_calls_has_its_token() -> None:
+    may = {"models": ["small"], "env": [{"name": "OPENAI_API_KEY", "value": "mine"}]}
+    pod = build(asked(**may), OWNER, replace(BESIDE, engine=ENGINE))
+    spec = pod["spec"]
+    assert violations(spec) == [] and spec["automountServiceAccountToken"] is False
+    assert pod["metadata"]["labels"]["fairlead.dev/calls"] == "Allowed"
+    (token,) = [volume for volume in spec["volumes"] if "projected" in volume]
+    assert token["projected"]["sources"] == [
+        {
+            "serviceAccountToken": {
+                "audience": "https://engine.team-a.fairlead.dev",
+                "expirationSeconds": 600,
+                "path": "token",
+            }
+        }
+    ]
+    mounting = [
+        container["name"]
+        for container in (*spec["initContainers"], *spec["containers"])
+        if token["name"] in [mount["name"] for mount in container["volumeMounts"]]
+    ]
+    assert mounting == ["calls"]
+    assert spec["hostAliases"] == [{"ip": "10.1.2.3", "hostnames": ["fairlead-engine.team-a.svc"]}]
+    (step,) = spec["containers"]
+    assert {one["name"]: one["value"] for one in step["env"]} == {
+        "OPENAI_BASE_URL": "http://127.0.0.1:9911/v1",
+        "OPENAI_API_KEY": "mine",
+        "FAIRLEAD_MCP_URL": "http://127.0.0.1:9911/mcp",
+    }
+    closed = build(asked(), OWNER, BESIDE)
+    assert "fairlead.dev/calls" not in closed["metadata"]["labels"] and "hostAliases" not in closed["spec"]
 
 
 def test_an_image_runs_as_it_is_without_a_command() -> None:

@@ -60,7 +60,7 @@ def world(seed: int, *, errors_percent: int, untrusted: int = 0) -> World:
                 said = f"by {untrusted}" if call.function == "read" else ""
                 return {"n": dice(call, 4, said), "of": call.function}
             case CallKind.CONTAINER:
-                return {"output": {"n": dice(call, 4, "leaves")}, "logs": ""}
+                return {"output": {"n": dice(call, 4, f"leaves {call.request.get('heard')}")}, "logs": ""}
             case CallKind.CHAT:
                 tools = call.request.get("tools")
                 if tools and dice(call, 3, "asks"):
@@ -163,6 +163,15 @@ def kinds(draw: Draw, blocks: tuple[str, ...], functions: tuple[str, ...], befor
     ways += [
         {"workflow": {"workflow": "helper", "input": {"q": "$( input.n )"}}},
         {"container": {"image": "i@sha256:" + "0" * 64, "input": {"q": f"$( input.n ){seen}"}}},
+        {
+            "container": {
+                "image": "i@sha256:" + "0" * 64,
+                "input": {"q": f"$( input.n ){seen}"},
+                "tools": [
+                    {"tool": "t", "functions": draw(st.lists(st.sampled_from(functions), max_size=2, unique=True))}
+                ],
+            }
+        },
         {"transform": {"value": f"$( input.n ){seen}"}},
         {"generate": {"model": model, "prompt": f"say{seen}", "output": contract}},
         {"agent": {"model": model, "prompt": f"do{seen}", "tools": tools, "maxTurns": 3, "output": contract}},

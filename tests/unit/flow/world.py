@@ -7,7 +7,7 @@ of the call alone; time passes only when nothing else can happen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fairlead.api.model import Model
@@ -15,7 +15,7 @@ from fairlead.api.reasons import DecidedReason
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow, WorkflowSpec
 from fairlead.flow.approvals import Verdict, decided, undecided
-from fairlead.flow.calls import Call, CallError, CallKind, Outcome
+from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind, FromPod, Outcome
 from fairlead.flow.children import child_name, child_outcome, child_spec
 from fairlead.flow.journal import SEMANTICS, Draft, Entry, EntryKind, Path, RunUid
 from fairlead.flow.labels import TRUSTED, Label, returned, written
@@ -184,12 +184,43 @@ class Driver:
             data = {"index": str(call.id.index), "name": name, "uid": f"uid-of-{name}"}
             self.append(Draft(EntryKind.CHILD_STARTED, call.id.path, call.id.attempt, data))
             return
+        if call.kind is CallKind.CONTAINER:
+            asked = self._asks(call)
+            if asked is not None and self.open(asked) is None:
+                self._decide(asked)
+                return
+            heard = [one.result for one in self.state.steps[call.id.path].calls.values() if one.settled]
+            call = asked or (replace(call, request={**call.request, "heard": heard}) if heard else call)
         outcome = self.world.perform(call)
         label = self.world.brings(call)
         late = call.deadline_ms and self.journal.now_ms + self.world.call_ms > call.deadline_ms
         self.journal.now_ms += self.world.call_ms
         outcome = Outcome(error=CallError("Timeout", "Timeout", "too late")) if late else outcome
         self.append(outcome_of(call, outcome, label))
+
+    def _asks(self, own: Call) -> Call | None:
+        """Return what a container asks for that has no outcome: every function that its step names, one by one.
+
+        What it says in it is made of what it has heard so far.
+        """
+        step = self.state.steps[own.id.path]
+        names = [(one["tool"], name) for one in own.request.get("tools", ()) for name in one["functions"]]
+        for number, (target, function) in enumerate(names, start=1):
+            index = CallIndex(number)
+            heard = [step.calls[f"{before}.0.0"].result for before in range(1, number)]
+            asked = Call(
+                CallId(own.id.path, own.id.attempt, index),
+                CallKind.TOOL,
+                target,
+                function,
+                {"arguments": {"q": number, "heard": heard}},
+                deadline_ms=own.deadline_ms,
+                label=step.context,
+                pod=FromPod(0, len(names)),
+            )
+            if self.open(asked) != "settled":
+                return asked
+        return None
 
     def _a_child_ends(self) -> bool:
         """Let the first child run that is waited for end, if there is any."""

@@ -35,7 +35,7 @@ from tests.unit.fuzz.ports import KNOWN, Ports
 
 from fairlead.engine import endpoints
 from fairlead.engine.audit.records import AuditType
-from fairlead.engine.hooks import MAX_BYTES
+from fairlead.engine.bodies import MAX_BYTES
 from fairlead.engine.store.postgres import Address, Postgres
 from fairlead.engine.store.rows import OPEN
 from fairlead.flow.journal import TERMINAL, EntryKind

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fairlead.errors import FairleadError, KubeError
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind, FromPod
-from fairlead.flow.recover import abandoned
-from fairlead.flow.state import CallState, StepState
+from fairlead.flow.recover import abandoned, open_calls
+from fairlead.flow.state import CallState, RunState, StepState
 
 if TYPE_CHECKING:
     from fairlead.engine.log import RunLog
 
 ARRIVAL_SECONDS = 5.0
-"""How long a pod that nobody knows is waited for: the engine may have begun a moment ago."""
+"""How long a pod that nobody knows is waited for: its call may be about to be recorded."""
+
+TAKEOVER_SECONDS = 60.0
+"""How long one is waited for whose run an engine that has just begun may not have taken over yet."""
 _LOOK_SECONDS = 0.5
 
 Pod = Mapping[str, Any]
@@ -176,7 +180,9 @@ class CallingPod:
 class CallingPods:
     """All of them, by the UIDs of their pods."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_runs: Callable[[], Iterable[RunLog | None]] = tuple) -> None:
+        """Take the journals of all open runs; None of one that is not in memory."""
+        self._open_runs = open_runs
         self._pods: dict[str, CallingPod] = {}
         self._arrived = asyncio.Condition()
         self._left: set[asyncio.Task[None]] = set()
@@ -187,12 +193,20 @@ class CallingPods:
         Raises:
             StaleAttempt: there is none.
         """
-        try:
+        ends = time.monotonic() + TAKEOVER_SECONDS
+        while (found := await self._arrives(uid)) is None:
+            if time.monotonic() > ends or not self._may_be_taken_over(uid):
+                raise StaleAttempt("no step's container that is under way has this pod")
+        return found
+
+    async def _arrives(self, uid: str) -> CallingPod | None:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ARRIVAL_SECONDS), self._arrived:
                 await self._arrived.wait_for(lambda: uid in self._pods)
-                return self._pods[uid]
-        except TimeoutError:
-            raise StaleAttempt("no step's container that is under way has this pod") from None
+        return self._pods.get(uid)
+
+    def _may_be_taken_over(self, uid: str) -> bool:
+        return any(log is None or uid in _pods_of(log.state) for log in self._open_runs())
 
     @contextlib.asynccontextmanager
     async def under_way(
@@ -212,6 +226,11 @@ class CallingPods:
             for task in calling.cut_off():
                 self._left.add(task)
                 task.add_done_callback(self._left.discard)
+
+
+def _pods_of(state: RunState) -> set[str]:
+    """Return the pods of the container calls that have no outcome."""
+    return {call.pod for _, call in open_calls(state) if call.pod}
 
 
 def _is_at(pod: Pod, address: str) -> bool:

@@ -1,0 +1,116 @@
+"""Containers that call: what they may do is known beforehand, and what they did is not done again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from tests.unit.flow.test_labels import FUNCTIONS
+from tests.unit.flow.test_worst import TOOLS, flow
+from tests.unit.flow.world import Driver, World, accepted, drive, error, plan_of, step, tool
+
+from fairlead.api.workflow import WorkflowSpec
+from fairlead.engine.authorized import permissions_of
+from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.checks import check_workflow
+from fairlead.flow.journal import Draft, EntryKind, Path
+from fairlead.flow.recover import abandoned, recover
+from fairlead.flow.worst import worst_of
+from fairlead.policy.permission import function_permission, model_permission
+
+IMAGE = "example.com/agent@sha256:" + "0" * 64
+EFFECTS = [
+    {"name": "look", "effect": "Read"},
+    {"name": "send", "effect": "Irreversible"},
+    {"name": "keyed", "effect": "Irreversible", "idempotency": {"header": "Idempotency-Key"}},
+]
+
+
+def container(*functions: str, name: str = "work", **more: Any) -> dict[str, Any]:
+    tools = [{"tool": "t", "functions": list(functions)}] if functions else []
+    return {"name": name, "container": {"image": IMAGE, "tools": tools}, **more}
+
+
+def run(*functions: str, limit: int = 2) -> Driver:
+    """Run a container that calls these functions and then is lost with its node."""
+
+    def answer(call: Call) -> Any:
+        return error("Unavailable") if call.kind is CallKind.CONTAINER else {"n": 1}
+
+    plan = plan_of([container(*functions, retry={"limit": limit})])
+    return drive(plan, World(answer=answer, tools={"t": tool(*EFFECTS)}))
+
+
+@pytest.mark.requirement("G2")
+@pytest.mark.parametrize(
+    ("functions", "attempts"), [((), 3), (("look",), 3), (("look", "keyed"), 3), (("look", "send"), 1)]
+)
+def test_what_cannot_be_repeated_is_not_by_another_attempt(functions: tuple[str, ...], attempts: int) -> None:
+    driver = run(*functions)
+    assert step(driver.state, "work").attempt == attempts
+    sent = [call for call in driver.world.performed if call.function == "send"]
+    assert len(sent) == ("send" in functions)
+
+
+@pytest.mark.requirement("G2")
+def test_another_attempt_uses_the_same_keys() -> None:
+    driver = run("keyed", limit=1)
+    keys = [entry.data["key"] for entry in driver.journal.of(EntryKind.CALL_INTENT) if "key" in entry.data]
+    assert len(keys) == 2 and keys[0] == keys[1]
+
+
+@pytest.mark.requirement("G3")
+def test_of_what_was_open_at_a_crash_only_what_cannot_be_repeated_is_unknown_at_once() -> None:
+    journal = accepted(plan_of([container("look", "send", "keyed")]))
+    journal.append(Draft(EntryKind.STEP_STARTED, Path("work"), 1))
+    opened: list[tuple[str, str, dict[str, str]]] = [
+        ("look", "Read", {}),
+        ("send", "Irreversible", {}),
+        ("keyed", "Irreversible", {"key": "k"}),
+    ]
+    for number, (function, effect, key) in enumerate(opened, start=1):
+        data = {"index": f"{number}.0.0", "kind": "Tool", "target": "t", "function": function, "digest": "d"}
+        journal.append(Draft(EntryKind.CALL_INTENT, Path("work"), 1, data | {"effect": effect} | key))
+    state = journal.fold()
+    work = step(state, "work")
+    assert [draft.data["index"] for draft in recover(state)] == ["2.0.0"]
+    ends = [abandoned(work.path, 1, work.calls[index]).data["error"]["class"] for index in ("1.0.0", "3.0.0")]
+    assert ends == ["Cancelled", "OutcomeUnknown"]
+
+
+def test_what_a_step_names_must_exist() -> None:
+    text = f"""
+serviceAccountName: worker
+steps:
+- name: a
+  container:
+    image: {IMAGE}
+    models: [smal]
+    tools: [{{tool: t, functions: [loook]}}, {{tool: u}}, {{tool: t}}]
+"""
+    spec = WorkflowSpec.model_validate(yaml.safe_load(text))
+    found = check_workflow(spec, models=["small"], tools={"t": ["look"]}, workflows={}, name="w")
+    assert [(finding.path, finding.message.partition(";")[0]) for finding in found] == [
+        ("spec.steps[0].container.models[0]", "there is no Model 'smal'"),
+        ("spec.steps[0].container.tools[0].functions[0]", "Tool 't' has no function 'loook'"),
+        ("spec.steps[0].container.tools[1].tool", "there is no Tool 'u'"),
+        ("spec.steps[0].container.tools[2]", "'t' is offered by tools[0] already"),
+    ]
+
+
+def test_what_a_step_names_must_be_granted() -> None:
+    agent = {"name": "a", "container": {"image": IMAGE, "models": ["small"], "tools": [{"tool": "t"}]}}
+    spec = WorkflowSpec.model_validate({"serviceAccountName": "worker", "steps": [agent]})
+    wanted = [model_permission("small"), *(function_permission("t", one["name"]) for one in EFFECTS)]
+    assert permissions_of(spec, {"t": tool(*EFFECTS)}) == wanted
+
+
+@pytest.mark.requirement("A36")
+def test_a_container_that_could_leak_is_found_beforehand() -> None:
+    work = {"name": "a", "container": {"image": IMAGE, "tools": [{"tool": "t"}]}}
+    (leak, *_) = worst_of(flow(work), TOOLS, {}).leaks
+    assert str(leak) == "step 'a' may send Confidential data from 'a' after untrusted data from 'a'"
+    assert leak.path == "spec.steps[0].container.tools[0]"
+    reads = {"name": "a", "container": {"image": IMAGE, "tools": [{"tool": "t", "functions": ["fetch"]}]}}
+    assert worst_of(flow(reads), {"t": tool(*FUNCTIONS)}, {}).leaks == []

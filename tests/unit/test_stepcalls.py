@@ -1,0 +1,132 @@
+"""What takes a container's calls to the engine: with the token that its file has now, numbered, again if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+from mcp.client import Client
+from tests.servers.serving import served
+from tests.unit.engine.gatewayworld import ACCOUNT, HELLO, GatewayWorld
+
+from fairlead import stepcalls
+from fairlead.stepcalls import Forwarder, Numbers
+
+
+@contextlib.asynccontextmanager
+async def forwarding(engine: str, folder: Path) -> AsyncIterator[str]:
+    """Have a forwarder to this engine; the context gives its URL."""
+    token = folder / "token"
+    if not token.exists():
+        token.write_text("one\n", encoding="ascii")
+    async with ClientSession(trust_env=False) as session:
+        forwarder = Forwarder(session, engine, token, Numbers(folder / "count"))
+        app = web.Application(client_max_size=stepcalls.MOST_BYTES)
+        app.router.add_route("*", "/{path:.*}", forwarder.handle)
+        async with TestServer(app) as server:
+            yield str(server.make_url("")).rstrip("/")
+
+
+@contextlib.asynccontextmanager
+async def engine(answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[TestServer]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        yield server
+
+
+async def post(url: str, **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        return await client.post(f"{url}/v1/chat/completions?x=%2F", json={"a": 1}, headers=headers)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepcalls, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("fairlead.engine.pods.runner._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("fairlead.engine.pods.runner._LONGEST_PAUSE_SECONDS", 0.001)
+
+
+async def test_what_the_step_says_of_itself_is_left_and_the_pods_token_goes_along(tmp_path: Path) -> None:
+    seen: list[tuple[str, dict[str, str], Any]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        seen.append((request.raw_path, headers, await request.json()))
+        return web.json_response({"ok": 1}, status=403, headers={"Retry-After": "3", "Set-Cookie": "x=1"})
+
+    async with engine(answer) as there, forwarding(str(there.make_url("")).rstrip("/"), tmp_path) as url:
+        evil = {"authorization": "Bearer mine", "x-fairlead-call": "77", "cookie": "x", "mcp-name": "f"}
+        told = await post(url, **evil)
+        (tmp_path / "token").write_text("two", encoding="ascii")
+        await post(url)
+    assert (told.status_code, told.json(), told.headers["retry-after"]) == (403, {"ok": 1}, "3")
+    assert "set-cookie" not in told.headers
+    path, headers, body = seen[0]
+    assert path == "/v1/chat/completions?x=%2F" and body == {"a": 1}
+    assert headers["authorization"] == "Bearer one" and headers["x-fairlead-call"] == "1"
+    assert headers["mcp-name"] == "f" and "cookie" not in headers
+    assert (seen[1][1]["authorization"], seen[1][1]["x-fairlead-call"]) == ("Bearer two", "2")
+
+
+@pytest.mark.requirement("G2")
+async def test_a_request_goes_again_under_its_number_until_there_is_an_answer(tmp_path: Path) -> None:
+    numbers: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        numbers.append(request.headers["X-Fairlead-Call"])
+        if len(numbers) == 1:
+            return web.Response(status=503)
+        if len(numbers) == 2:
+            assert request.transport is not None
+            request.transport.abort()  # the engine died
+        return web.json_response({"ok": 1})
+
+    async with engine(answer) as there, forwarding(str(there.make_url("")).rstrip("/"), tmp_path) as url:
+        assert (await post(url)).json() == {"ok": 1}
+        assert (await post(url)).json() == {"ok": 1}
+    assert numbers == ["1", "1", "1", "2"]
+
+
+async def test_an_engine_that_does_not_come_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepcalls, "PATIENCE_SECONDS", 0.05)
+    async with forwarding("http://127.0.0.1:9", tmp_path) as url:
+        told = await post(url)
+    assert (told.status_code, told.json()) == (503, {"error": "Unavailable"})
+
+
+def test_a_process_that_comes_after_another_goes_on_counting(tmp_path: Path) -> None:
+    first = Numbers(tmp_path / "count")
+    assert [first.next(), first.next()] == [1, 2]
+    assert Numbers(tmp_path / "count").next() == 3
+
+
+async def test_stock_clients_work_through_it_and_the_gateway(tmp_path: Path) -> None:
+    world = GatewayWorld()
+    await world.start()
+    world.the_pod["status"] = {"podIPs": [{"ip": "127.0.0.1"}], "phase": "Running"}
+    (tmp_path / "token").write_text(f"{ACCOUNT} pod-1", encoding="ascii")
+    async with served(world.gateway.application()) as there, forwarding(there, tmp_path) as url:
+        async with Client(f"{url}/mcp/tickets") as tools:
+            listed = (await tools.list_tools()).tools
+            assert [one.name for one in listed] == ["search", "create", "append"]
+            assert listed[0].input_schema["properties"] == {"query": {"type": "string"}}
+            done = await tools.call_tool("search", {"query": "refund"})
+            assert (done.is_error, done.structured_content) == (False, {"n": 1})
+            refused = await tools.call_tool("nothing", {})
+            assert refused.is_error and refused.content[0].text == "not permitted"  # type: ignore[union-attr]
+        async with Client(f"{url}/mcp/tickets", mode="legacy") as tools:
+            assert not (await tools.call_tool("append", {})).is_error
+        async with httpx.AsyncClient(trust_env=False) as client:
+            said = (await client.post(f"{url}/v1/chat/completions", json=HELLO)).json()
+            assert said["choices"][0]["message"]["content"] == "Hi."
+    await world.end()
+    assert [call.function or call.target for call in world.dispatched] == ["search", "append", "small"]
+    await asyncio.sleep(0)
