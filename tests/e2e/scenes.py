@@ -122,9 +122,9 @@ def proxy(kubectl: Kubectl, service: str, path: str) -> str:
     return f"/api/v1/namespaces/{kubectl.namespace}/services/{service}:{PORT}/proxy{path}"
 
 
-def play(kubectl: Kubectl, *turns: Manifest) -> None:
+def play(kubectl: Kubectl, *turns: Manifest, model: str = "scripted") -> None:
     """Give the scripted model its script."""
-    path = proxy(kubectl, "fairlead-model-scripted", "/script")
+    path = proxy(kubectl, f"fairlead-model-{model}", "/script")
     kubectl("replace", f"--raw={path}", "--filename=-", stdin=json.dumps({"turns": turns}))
 
 

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from tests.e2e.callers import AGENT, CLIENT, INTRUDER, SLOW_WRITER
-from tests.e2e.installation import SERVERS_IMAGE, Fairlead, create_run, finished, ledger, until
+from tests.e2e.installation import ROOT, SERVERS_IMAGE, Fairlead, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
     ACCOUNT,
@@ -26,6 +27,7 @@ from tests.e2e.scenes import (
 
 pytestmark = pytest.mark.cluster
 
+EXAMPLE = ("engine", "handbook", "model", "policy", "workflow")
 OFFERED = ["read", "append", "append_keyed"]
 
 
@@ -175,3 +177,23 @@ def test_a_containers_calls_are_made_once_though_the_engine_is_killed(administra
         missing = wanted - set(effects)
         assert set(effects) <= wanted and all("keyed" not in key for key in missing)
         assert len(missing) <= output["failed"] <= 2, "what nobody knows the container is told, once for each kill"
+
+
+def test_the_example_runs(administrator: Kubectl, chart: Fairlead) -> None:
+    texts = [(ROOT / f"examples/container-agent/{name}.yaml").read_text(encoding="utf-8") for name in EXAMPLE]
+    here = [
+        text.replace("localhost/fairlead-examples:dev", SERVERS_IMAGE).replace("/opt/examples", "/opt/servers")
+        for text in texts
+    ]
+    declared = [yaml.safe_load(text) for text in here]
+    scripted = scripted_model()
+    model = scripted | {"metadata": {"name": "assistant"}}
+    with scene(administrator, *(obj for obj in declared if obj["kind"] != "Model"), model) as team:
+        becomes(team, "workflow", "own-agent", "Authorized")
+        becomes(team, "tool", "handbook", "Reachable")
+        becomes(team, "model", "assistant", "Reachable")
+        call = {"name": "search", "arguments": {"query": "refund"}}
+        turns = [{"when": {"toolResults": 0}, "toolCalls": [call]}, {"when": {"toolResults": 1}, "content": "Yes."}]
+        play(team, *turns, model="assistant")
+        run = finished(team, create_run(team, "own-agent", question="May I return shoes?"))
+        assert (outcome(run)[0], run["status"]["output"]) == ("Completed", "Yes."), outcome(run)
