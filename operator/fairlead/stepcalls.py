@@ -22,6 +22,9 @@ NUMBER_HEADER = "X-Fairlead-Call"
 TOKEN_FILE = Path("/var/run/fairlead/token/token")
 COUNT_FILE = Path("/var/run/fairlead/calls/count")
 MOST_BYTES = 1 << 20
+AT_ONCE = 32
+"""Requests that are held at the same time; more wait."""
+
 PATIENCE_SECONDS = 600.0
 """How long an engine that is away is waited for."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
@@ -54,9 +57,14 @@ class Forwarder:
         self._engine = engine
         self._token = token
         self._numbers = numbers
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Forward one request; again while the engine cannot be reached."""
+        async with self._places:
+            return await self._forward(request)
+
+    async def _forward(self, request: web.Request) -> web.Response:
         body = await request.read()
         headers = {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}
         if request.method == "POST":

@@ -294,6 +294,21 @@ class TestOnce:
         assert (await world.send("/mcp/tickets", said, number=5)).status_code == 409
         assert len(world.dispatched) == 1
 
+    async def test_a_pod_that_asks_for_very_much_at_once_waits(self, world: GatewayWorld) -> None:
+        answered = asyncio.Event()
+
+        async def slowly() -> Outcome:
+            await answered.wait()
+            return CREATED
+
+        world.answer = slowly
+        waiting = [asyncio.create_task(world.tool("search", number=number)) for number in range(1, 20)]
+        await asyncio.sleep(0.05)
+        assert len(world.dispatched) == calling.AT_ONCE
+        answered.set()
+        await asyncio.gather(*waiting)
+        assert len(world.dispatched) == len(waiting)
+
     async def test_a_number_is_needed(self, world: GatewayWorld) -> None:
         for said in ("", "0", "-1", "x", "1.5", "9999999999"):
             answer = await world.send("/v1/chat/completions", HELLO, **{"x-fairlead-call": said})

@@ -134,7 +134,7 @@ class _Fenced:
         if scope["type"] != "http":
             return
         try:
-            scope[_POD] = await self._gateway.caller(Request(scope))
+            scope[_POD] = pod = await self._gateway.caller(Request(scope))
         except Unauthenticated as error:
             _log.info("a container was refused", extra={"why": str(error)})
             await unauthenticated().response(scope, receive, send)
@@ -144,7 +144,8 @@ class _Fenced:
             _log.warning("containers cannot be verified", extra={"why": str(error)})
             await Answer(503, "Unavailable").response(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            async with pod.places:
+                await self._app(scope, receive, send)
 
 
 def _stale(error: StaleAttempt) -> Answer:

@@ -27,6 +27,9 @@ ARRIVAL_SECONDS = 5.0
 
 TAKEOVER_SECONDS = 60.0
 """How long one is waited for whose run an engine that has just begun may not have taken over yet."""
+AT_ONCE = 16
+"""Requests of a pod that are read and answered at the same time; more wait."""
+
 _LOOK_SECONDS = 0.5
 
 Pod = Mapping[str, Any]
@@ -64,12 +67,16 @@ class Asked:
 
 @dataclass(slots=True)
 class CallingPod:
-    """One of them: the run, the step's own call, and its pod as last seen; `look` reads it again."""
+    """One of them: the run, the step's own call, and its pod as last seen; `look` reads it again.
+
+    A request takes one of `places` before its body is read.
+    """
 
     log: RunLog
     own: Call
     pod: Pod
     look: Callable[[], Awaitable[Pod]]
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     _keys: dict[int, str] = field(default_factory=dict)
 
