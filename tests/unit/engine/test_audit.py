@@ -15,7 +15,7 @@ from tests.unit.engine.childworld import ChildWorld, hang_once, held
 from tests.unit.engine.fakes import tool_step
 from tests.unit.engine.runworld import World, run_object, uid_of
 
-from fairlead.engine.audit import AuditHead, verify_anchors, verify_run
+from fairlead.engine.audit import AuditHead, readable, verify_anchors, verify_run
 from fairlead.engine.audit.records import record_hash
 from fairlead.engine.engine import AUDIT_MS, WorkflowEngine
 from fairlead.engine.store import Store
@@ -277,6 +277,27 @@ async def test_a_store_that_was_touched_on_disk_is_found_out(desk: ChildWorld) -
     assert [str(problem) for problem in found] == [
         "record 5: record 4 was changed, or this one is not what followed it"
     ]
+
+
+@pytest.mark.sqlite
+@pytest.mark.requirement("A49")
+@pytest.mark.parametrize("made", [b"garbage", b"[]", b'{"n": "x"}', b""])
+async def test_an_end_of_which_somebody_made_something_else_is_told_and_stops_nothing(
+    desk: ChildWorld, made: bytes
+) -> None:
+    await ran(desk)
+    with sqlite3.connect(desk.path) as connection:
+        connection.execute("UPDATE anchors SET anchor = ?", (made,))
+        connection.execute("UPDATE audit SET record = ? WHERE n = (SELECT max(n) FROM audit)", (made,))
+    connection.close()
+    async with desk.serving(RAW) as engine:
+        await asyncio.wait_for(engine.submit(run_object(1)), 20)
+        found = [readable(anchor) for anchor in await engine.store.anchors()]
+        records = [readable(record) for record in await engine.store.audit_of(uid_of(RAW))]
+    (problem,) = verify_anchors(found, {})
+    assert problem.number == 1 and "it is none of ours" in str(problem)
+    assert found[1]["n"] == 2, "the next one follows it"
+    assert verify_run(uid_of(RAW), records, said(desk)) != []
 
 
 async def test_a_run_whose_end_was_not_shown_is_shown_with_its_audit_after_a_restart(desk: ChildWorld) -> None:

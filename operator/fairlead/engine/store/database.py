@@ -20,6 +20,7 @@ from sqlalchemy.sql import ColumnElement, bindparam, true
 
 from fairlead.engine.audit.records import record_hash
 from fairlead.engine.audit.trail import AuditHead
+from fairlead.engine.audit.verify import readable
 from fairlead.engine.store import schema
 from fairlead.engine.store.backend import Backend
 from fairlead.engine.store.migrations import upgrade
@@ -159,12 +160,14 @@ class Database:
     def audit_ends(self) -> tuple[AuditHead, dict[RunUid, tuple[dict[str, Any], AuditHead]]]:
         """Return the end of the anchors, and of each run with a journal its first entry's data and its chain's end."""
         anchors, entries, audit, runs = schema.anchors.c, schema.entries.c, schema.audit.c, schema.runs.c
-        last = self._rows(select(anchors.anchor).order_by(anchors.n.desc()).limit(1))
+        last = self._rows(select(anchors.n, anchors.anchor).order_by(anchors.n.desc()).limit(1))
         newest = select(audit.record).where(audit.run_uid == runs.uid).order_by(audit.n.desc()).limit(1)
+        number = select(audit.n).where(audit.run_uid == runs.uid).order_by(audit.n.desc()).limit(1)
         first = schema.runs.join(schema.entries, (entries.run_uid == runs.uid) & (entries.seq == 1))
-        found = select(runs.uid, entries.data, newest.scalar_subquery().label("record")).select_from(first)
-        return _end_of(last[0].anchor if last else None), {
-            RunUid(row.uid): (orjson.loads(row.data), _end_of(row.record))
+        columns = (newest.scalar_subquery().label("record"), number.scalar_subquery().label("number"))
+        found = select(runs.uid, entries.data, *columns).select_from(first)
+        return (_end_of(last[0].n, last[0].anchor) if last else AuditHead()), {
+            RunUid(row.uid): (orjson.loads(row.data), _end_of(row.number, row.record))
             for row in self._rows(found.where(runs.forgotten_at.is_(None)))
         }
 
@@ -310,10 +313,9 @@ class Database:
             return self._connected.execute(query).all()
 
 
-def _end_of(last: bytes | None) -> AuditHead:
-    """Return the end of a chain whose last link this is."""
-    link = orjson.loads(last) if last is not None else None
-    return AuditHead(link["n"], record_hash(link)) if link is not None else AuditHead()
+def _end_of(number: int | None, last: bytes | None) -> AuditHead:
+    """Return the end of a chain whose last link this is, whatever somebody made of it: the verification tells."""
+    return AuditHead(number, record_hash(readable(last))) if number is not None and last is not None else AuditHead()
 
 
 def _schedule(key: ScheduleKey, row: ScheduleRow) -> dict[str, Any]:
