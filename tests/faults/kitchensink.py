@@ -11,10 +11,19 @@ from tests.e2e.scenes import ACCOUNT, Manifest, becomes, engine, ledger_tool, ma
 NAME, CHILD = "kitchen-sink", "errand"
 ITEMS, ROUNDS = 4, 3
 COUNTS = """
-import json, time
+import json, os, time, urllib.request
 given = json.load(open("/work/input.json"))
+def post(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request))
+said = post(os.environ["OPENAI_BASE_URL"] + "/chat/completions",
+    {"model": "scripted", "messages": [{"role": "user", "content": given["text"]}]})
 time.sleep(1)
-json.dump({"letters": len(given["text"])}, open("/work/output.json", "w"))
+asked = {"name": "append_keyed", "arguments": {"key": given["key"]}}
+done = post(os.environ["FAIRLEAD_MCP_URL"] + "/ledger",
+    {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": asked})
+assert not done["result"]["isError"], done
+json.dump({"letters": len(said["choices"][0]["message"]["content"])}, open("/work/output.json", "w"))
 """
 _RUN = {"type": "object", "required": ["run"], "properties": {"run": {"type": "string"}}}
 _PATIENT = {"limit": 10, "backoffSeconds": 1, "factor": 1}
@@ -25,7 +34,7 @@ FUNCTIONS = ["read", "append", "append_keyed", "slow"]
 def effects_of(run: str) -> set[str]:
     """Return the keys of what a run that ended well has done, each once."""
     loops = [f"each-{number}" for number in range(ITEMS)] + [f"again-{number}" for number in range(1, ROUNDS + 1)]
-    return {f"{run}-{key}" for key in ("first", "keyed", "left", "right", "child", "topic", "after", *loops)}
+    return {f"{run}-{key}" for key in ("first", "keyed", "left", "right", "child", "topic", "inside", "after", *loops)}
 
 
 def _call(name: str, function: str, key: str, **more: Any) -> Manifest:
@@ -37,7 +46,9 @@ def _steps() -> list[Manifest]:
     container = {
         "image": SERVERS_IMAGE,
         "script": {"command": ["python3"], "source": COUNTS},
-        "input": {"text": "$( steps.say.output.text )"},
+        "input": {"text": "$( steps.say.output.text )", "key": "$( input.run )-inside"},
+        "models": ["scripted"],
+        "tools": [{"tool": "ledger", "functions": ["append_keyed"]}],
         "output": {"schema": {"type": "object"}},
         "resources": {"cpu": "50m", "memory": "64Mi"},
     }

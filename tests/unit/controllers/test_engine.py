@@ -228,8 +228,22 @@ def test_triggers_have_a_port_of_their_own_that_is_open() -> None:
     assert {"name": "hooks", "containerPort": 8444, "protocol": "TCP"} in container["ports"]
     ports = named(planned(), "Service")["spec"]["ports"]
     assert {"name": "hooks", "port": 8444, "targetPort": "hooks", "protocol": "TCP"} in ports
-    (rule,) = named(planned(), "NetworkPolicy")["spec"]["ingress"]
-    assert {"protocol": "TCP", "port": 8444} in rule["ports"]
+    rule, _ = named(planned(), "NetworkPolicy")["spec"]["ingress"]
+    assert {"protocol": "TCP", "port": 8444} in rule["ports"] and "from" not in rule
+
+
+@pytest.mark.requirement("A13")
+def test_pods_of_steps_that_call_reach_one_port_of_their_engine_and_nobody_else_does() -> None:
+    way = named(planned(), "NetworkPolicy", "fairlead-step-calls")["spec"]
+    callers = {"matchLabels": {"fairlead.dev/component": "step", "fairlead.dev/calls": "Allowed"}}
+    assert way["podSelector"] == callers and way["policyTypes"] == ["Egress"] and "ingress" not in way
+    (rule,) = way["egress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8445}]
+    engine = named(planned(), "NetworkPolicy")["spec"]
+    assert rule["to"] == [{"podSelector": engine["podSelector"]}]
+    others, mine = engine["ingress"]
+    assert mine == {"from": [{"podSelector": callers}], "ports": [{"protocol": "TCP", "port": 8445}]}
+    assert {"protocol": "TCP", "port": 8445} not in others["ports"]
 
 
 def test_nothing_goes_into_pods_of_steps_and_nothing_out() -> None:
