@@ -15,6 +15,7 @@ from tests.unit.engine.gatewayworld import ACCOUNT, ADDRESS, HELLO, GatewayWorld
 
 from fairlead.api.policy import Policy
 from fairlead.engine.pods import calling
+from fairlead.errors import StoreError
 from fairlead.flow.calls import CallError, Outcome
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.labels import TRUSTED
@@ -287,6 +288,25 @@ class TestOnce:
         answered.set()
         assert (await world.tool("append", number=5))["structuredContent"] == {"id": 7}
         assert len(world.dispatched) == 1
+
+    @pytest.mark.requirement("A50")
+    async def test_without_a_record_nothing_is_called_until_there_is_room_for_one(self, world: GatewayWorld) -> None:
+        async def full() -> None:
+            raise StoreError("no space left")
+
+        world.log.on_durable = full
+        said = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "search", "arguments": {}}}
+        assert (await world.send("/mcp/tickets", said, number=5)).status_code == 503
+        assert world.dispatched == []
+        world.log.on_durable = None
+        assert not (await world.tool("search", number=5))["isError"]
+
+    async def test_an_engine_that_ends_takes_nothing_and_the_next_one_does(self, world: GatewayWorld) -> None:
+        append, world.log.append = world.log.append, lambda *drafts: None  # type: ignore[method-assign]
+        world.log.draining = True  # type: ignore[attr-defined]
+        assert (await world.send("/v1/chat/completions", HELLO, number=5)).status_code == 503
+        assert world.dispatched == []
+        world.log.append, world.log.draining = append, False  # type: ignore[attr-defined, method-assign]
 
     async def test_another_request_under_a_known_number_is_refused(self, world: GatewayWorld) -> None:
         await world.tool("append", number=5)

@@ -22,7 +22,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fairlead.engine.answers import Answer, application, json_response, unauthenticated
 from fairlead.engine.bodies import read_json
 from fairlead.engine.gateway import mcp, openai
-from fairlead.engine.pods.calling import Asked, CallingPod, CallingPods, Gate, Mismatch, StaleAttempt, TooManyCalls
+from fairlead.engine.pods.calling import (
+    Asked,
+    CallingPod,
+    CallingPods,
+    Gate,
+    Mismatch,
+    NotNow,
+    StaleAttempt,
+    TooManyCalls,
+)
 from fairlead.engine.seams import Resources
 from fairlead.engine.tokens import Pod, Unauthenticated
 from fairlead.errors import KubeError
@@ -117,6 +126,8 @@ class Gateway:
             return await pod.ask(self._gate, _number(request), asked)
         except StaleAttempt as error:
             raise _stale(error) from error
+        except NotNow as error:
+            raise Answer(503, "Unavailable") from error
         except TooManyCalls as error:
             raise Answer(429, "TooManyCalls", str(error)) from error
         except Mismatch as error:

@@ -48,6 +48,12 @@ class TooManyCalls(FairleadError):
     reason = "TooManyCalls"
 
 
+class NotNow(FairleadError):
+    """This engine is about to end; the one that comes after it takes the request."""
+
+    reason = "Unavailable"
+
+
 class Mismatch(FairleadError):
     """Another request is on record under this number."""
 
@@ -111,6 +117,7 @@ class CallingPod:
             StaleAttempt: the attempt is over.
             TooManyCalls: see there.
             Mismatch: see there.
+            NotNow: see there.
             StoreError: the intent could not be recorded; nothing was dispatched.
         """
         step, index = self._step(), CallIndex(number)
@@ -128,7 +135,7 @@ class CallingPod:
             label=step.context,
         )
         task = self._tasks.get(number)
-        if task is None:
+        if task is None or _came_to_nothing(task):
             call = replace(call, pod=FromPod(self._nth(step, number, call), most))
             task = self._tasks[number] = asyncio.create_task(gate(self.log, call))
         await asyncio.wait({task})
@@ -136,7 +143,7 @@ class CallingPod:
             raise error
         known = self._step().calls.get(str(index))
         if known is None or not known.settled:
-            raise StaleAttempt("the call was cut off")
+            raise NotNow("the engine ends") if self.log.draining else StaleAttempt("the call was cut off")
         if known.digest and known.digest != call.digest:
             raise Mismatch(f"another request is on record as number {number}")
         return known
@@ -233,6 +240,11 @@ class CallingPods:
             for task in calling.cut_off():
                 self._left.add(task)
                 task.add_done_callback(self._left.discard)
+
+
+def _came_to_nothing(task: asyncio.Task[None]) -> bool:
+    """Tell whether a call ended without a record, so that the request may be taken again."""
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _pods_of(state: RunState) -> set[str]:
