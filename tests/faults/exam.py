@@ -107,7 +107,7 @@ def _open(team: Kubectl) -> list[str]:
 
 
 def _kill(cluster: Cluster, team: Kubectl, chance: random.Random, marks: Marks) -> None:
-    what = chance.choices(("engine", "step pod", "agent"), weights=(5, 4, 1))[0]
+    what = chance.choices(("engine", "step pod", "agent"), weights=(5, 2, 1))[0]
     if what == "engine":
         if not _serves(team) and chance.randrange(100) < SPARED_PERCENT:
             return

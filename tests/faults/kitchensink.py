@@ -28,6 +28,7 @@ json.dump({"letters": len(said["choices"][0]["message"]["content"])}, open("/wor
 _RUN = {"type": "object", "required": ["run"], "properties": {"run": {"type": "string"}}}
 _PATIENT = {"limit": 10, "backoffSeconds": 1, "factor": 1}
 _READS = {"limit": 10, "backoffSeconds": 1, "factor": 1, "errorClasses": ["Unavailable", "ToolError", "Timeout"]}
+_STUBBORN = _READS | {"limit": 20}
 FUNCTIONS = ["read", "append", "append_keyed", "slow"]
 
 
@@ -80,7 +81,7 @@ def _steps() -> list[Manifest]:
             "block": "again",
         },
         {"name": "both", "parallel": {"blocks": ["left", "right"]}},
-        {"name": "counted", "container": container, "retry": _READS},
+        {"name": "counted", "container": container, "retry": _STUBBORN},
         {"name": "nap", "wait": {"seconds": 1}},
         {"name": "told", "wait": {"signal": {"name": "go"}, "timeoutSeconds": 600}},
         {"name": "child", "workflow": {"workflow": CHILD, "input": {"run": "$( input.run )"}}},
