@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import socket
 import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp import AddrInfoType, ClientError, ClientSession, ClientTimeout, TCPConnector, web
 from yarl import URL
 
 PORT = 9911
@@ -27,6 +29,9 @@ AT_ONCE = 32
 
 PATIENCE_SECONDS = 600.0
 """How long an engine that is away is waited for."""
+_WORKED_SECONDS = 90.0
+"""An engine that breaks off later than this had begun to answer."""
+
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 _FORWARDED = ("accept", "content-type", "mcp-protocol-version", "mcp-method", "mcp-name")
 _RETURNED = ("content-type", "retry-after")
@@ -69,11 +74,14 @@ class Forwarder:
         headers = {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}
         if request.method == "POST":
             headers[NUMBER_HEADER] = str(self._numbers.next())
-        pause, end = _FIRST_PAUSE_SECONDS, time.monotonic() + PATIENCE_SECONDS
+        pause, end = _FIRST_PAUSE_SECONDS, 0.0
         while True:
+            began = time.monotonic()
             answer = await self._send(request, headers, body)
             if answer is not None:
                 return answer
+            if not end or time.monotonic() - began > _WORKED_SECONDS:  # it was there: patience begins anew
+                pause, end = _FIRST_PAUSE_SECONDS, time.monotonic() + PATIENCE_SECONDS
             if time.monotonic() + pause > end:
                 return web.json_response({"error": "Unavailable"}, status=503)
             await asyncio.sleep(pause)
@@ -99,19 +107,33 @@ class Forwarder:
         return web.Response(body=content, status=answer.status, headers=told)
 
 
+def _connection(address: AddrInfoType) -> socket.socket:
+    """Return a socket that notices within half a minute when the other side is gone without a word."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
+
+
 async def serve(environment: Mapping[str, str]) -> None:
-    """Serve until cancelled."""
+    """Serve until SIGTERM, which the kubelet sends when the step has ended."""
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     trusted = ssl.create_default_context(cadata=environment["FAIRLEAD_ENGINE_CA"])
     trusted.minimum_version = ssl.TLSVersion.TLSv1_3
     no_limit = ClientTimeout(total=None, connect=5)  # a model may take its time; the step has a deadline
-    async with ClientSession(connector=TCPConnector(ssl=trusted), timeout=no_limit, trust_env=False) as session:
+    connector = TCPConnector(ssl=trusted, socket_factory=_connection)
+    async with ClientSession(connector=connector, timeout=no_limit, trust_env=False) as session:
         forwarder = Forwarder(session, environment["FAIRLEAD_ENGINE_URL"], TOKEN_FILE, Numbers(COUNT_FILE))
         app = web.Application(client_max_size=MOST_BYTES)
         app.router.add_route("*", "/{path:.*}", forwarder.handle)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", PORT).start()
-        await asyncio.Event().wait()
+        await told.wait()
+        await runner.cleanup()
 
 
 if __name__ == "__main__":

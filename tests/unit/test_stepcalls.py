@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.servers.serving import served
 from tests.unit.engine.gatewayworld import ACCOUNT, HELLO, GatewayWorld
 
 from fairlead import stepcalls
+from fairlead.engine.tls import identity
 from fairlead.stepcalls import Forwarder, Numbers
 
 
@@ -100,6 +103,39 @@ async def test_an_engine_that_does_not_come_back_is_told(tmp_path: Path, monkeyp
     async with forwarding("http://127.0.0.1:9", tmp_path) as url:
         told = await post(url)
     assert (told.status_code, told.json()) == (503, {"error": "Unavailable"})
+
+
+async def test_patience_begins_when_the_engine_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepcalls, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(stepcalls, "_WORKED_SECONDS", 0.25)
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.headers["X-Fairlead-Call"])
+        if len(asked) == 1:
+            await asyncio.sleep(0.5)  # longer than patience, and then it dies
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"ok": 1})
+
+    async with engine(answer) as there, forwarding(str(there.make_url("")).rstrip("/"), tmp_path) as url:
+        assert (await post(url)).json() == {"ok": 1}
+    assert asked == ["1", "1"]
+
+
+async def test_it_ends_when_the_kubelet_says_so(tmp_path: Path) -> None:
+    pem = (tmp_path / "ca.crt").read_text(encoding="ascii") if identity(tmp_path, names=("x",)) else ""
+    variables = os.environ | {"FAIRLEAD_ENGINE_CA": pem, "FAIRLEAD_ENGINE_URL": "https://127.0.0.1:9"}
+    variables["PYTHONPATH"] = str(Path(stepcalls.__file__).parents[1])
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "fairlead.stepcalls", env=variables)
+    for _ in range(400):
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", stepcalls.PORT)
+            writer.close()
+            break
+        await asyncio.sleep(0.05)
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 10) == 0, "as the first process of a container it would not be killed"
 
 
 def test_a_process_that_comes_after_another_goes_on_counting(tmp_path: Path) -> None:

@@ -273,6 +273,7 @@ class Walk:
         self.record(EntryKind.STEP_SUCCEEDED, step.path, step.attempt, data)
 
     def _attempt_failed(self, plan: StepPlan, step: StepState, error: CallError, *, drain: Drain) -> None:
+        error = _for_good(plan, step, error)
         if not drain and _may_retry(plan, step, error):
             data = {"error": error.as_data(), "final": False}
             self.record(EntryKind.STEP_FAILED, step.path, step.attempt, data)
@@ -344,10 +345,20 @@ def _handler(plan: StepPlan) -> OnError | None:
 
 
 def _may_retry(plan: StepPlan, step: StepState, error: CallError) -> bool:
-    if plan.kind == "container" and not all(call.repeatable for call in step.calls.values()):
-        return False  # nobody knows what it would do this time: what it has done may not be done twice
     allowed = plan.retry.error_classes if plan.retry.error_classes is not None else RETRIED_BY_DEFAULT
     return step.tries <= plan.retry.limit and error.error_class in allowed and error.error_class not in NEVER_RETRIED
+
+
+def _for_good(plan: StepPlan, step: StepState, error: CallError) -> CallError:
+    """Return what an attempt failed with: if a container has done what may not be repeated, nobody may try it again.
+
+    Neither the step itself nor a block around it: nobody knows what it would do the next time.
+    """
+    done = [f"{call.target}.{call.function}" for call in step.calls.values() if not call.repeatable]
+    if plan.kind != "container" or not done or error.error_class in NEVER_RETRIED:
+        return error
+    message = f"{error.message}; it is not tried again, because {', '.join(dict.fromkeys(done))} may not be repeated"
+    return CallError(ErrorClass.OUTCOME_UNKNOWN.value, error.reason, message)
 
 
 def _label_of(plan: StepPlan, step: StepState, output: Any) -> Label:

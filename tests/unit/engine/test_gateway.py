@@ -301,6 +301,58 @@ class TestOnce:
         world.log.on_durable = None
         assert not (await world.tool("search", number=5))["isError"]
 
+    async def test_a_request_that_the_engines_end_cuts_off_is_to_be_sent_again(self, world: GatewayWorld) -> None:
+        never = asyncio.Event()
+
+        async def slowly() -> Outcome:
+            await never.wait()
+            return CREATED
+
+        world.answer = slowly
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": json.dumps(HELLO).encode()}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = {
+            "authorization": f"Bearer {ACCOUNT} pod-1",
+            "content-type": "application/json",
+            "x-fairlead-call": "1",
+        }
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "client": (ADDRESS, 1),
+            "query_string": b"",
+        }
+        serving = asyncio.ensure_future(world.gateway.application()(scope, receive, send))
+        while not world.dispatched:
+            await asyncio.sleep(0.001)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert sent[0]["status"] == 503
+        never.set()
+
+    async def test_a_pod_whose_engine_ends_is_told_to_come_again(self, world: GatewayWorld) -> None:
+        world.calling._open_runs = lambda: [world.log]  # type: ignore[list-item]
+        world.calling._pods.clear()
+        world.log.draining = True  # type: ignore[attr-defined]
+        assert (await world.send("/v1/chat/completions", HELLO)).status_code == 503
+        world.log.draining = False  # type: ignore[attr-defined]
+
+    async def test_a_run_that_is_never_taken_over_is_no_stale_attempt(
+        self, world: GatewayWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calling, "TAKEOVER_SECONDS", 0.0)
+        world.calling._open_runs = lambda: [world.log]  # type: ignore[list-item]
+        world.calling._pods.clear()
+        assert (await world.send("/v1/chat/completions", HELLO)).status_code == 503
+
     async def test_an_engine_that_ends_takes_nothing_and_the_next_one_does(self, world: GatewayWorld) -> None:
         append, world.log.append = world.log.append, lambda *drafts: None  # type: ignore[method-assign]
         world.log.draining = True  # type: ignore[attr-defined]
@@ -352,6 +404,18 @@ class TestOnce:
         first, second = keys[1], keys[2]
         assert len({*first}) == 3 and {*first} == {*second}
         assert second == [first[1], first[0], first[2]]
+
+    @pytest.mark.requirement("G2")
+    async def test_what_was_denied_or_failed_leaves_its_key_to_the_next(self, world: GatewayWorld) -> None:
+        world.policies["r"] = _rules({"name": "no", "when": "call.function == 'create'"})
+        assert (await world.tool("create"))["isError"]
+        del world.policies["r"]
+        keys = []
+        for outcome in (Outcome(error=CallError("Unavailable", "Away", "away")), CREATED, CREATED):
+            world.answers["create"] = outcome
+            await world.tool("create")
+            keys.append(world.arguments["idempotency_key"])
+        assert keys[0] == keys[1] != keys[2]
 
     @pytest.mark.requirement("G3")
     async def test_a_container_ends_when_all_that_it_asked_for_is_answered(self, world: GatewayWorld) -> None:

@@ -12,10 +12,12 @@ from tests.unit.flow.world import Driver, World, accepted, drive, error, plan_of
 
 from fairlead.api.workflow import WorkflowSpec
 from fairlead.engine.authorized import permissions_of
-from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.calls import Call, CallIndex, CallKind
 from fairlead.flow.checks import check_workflow
 from fairlead.flow.journal import Draft, EntryKind, Path
 from fairlead.flow.recover import abandoned, recover
+from fairlead.flow.runstate import CallState, StepState
+from fairlead.flow.steps.attempt import Attempt
 from fairlead.flow.worst import worst_of
 from fairlead.policy.permission import function_permission, model_permission
 
@@ -51,6 +53,42 @@ def test_what_cannot_be_repeated_is_not_by_another_attempt(functions: tuple[str,
     assert step(driver.state, "work").attempt == attempts
     sent = [call for call in driver.world.performed if call.function == "send"]
     assert len(sent) == ("send" in functions)
+
+
+@pytest.mark.requirement("G2", "G3")
+@pytest.mark.parametrize("around", ["block", "parallel", "forEach", "repeat"])
+def test_nor_by_whatever_is_around_it(around: str) -> None:
+    def answer(call: Call) -> Any:
+        return error("ToolError", "ExitCode") if call.kind is CallKind.CONTAINER else {"n": 1}
+
+    retry = {"retry": {"limit": 2, "errorClasses": ["ToolError", "Unavailable"]}}
+    outer: dict[str, Any] = {"name": "outer", **retry}
+    match around:
+        case "parallel":
+            outer["parallel"] = {"blocks": ["b"]}
+        case "forEach":
+            outer |= {"block": "b", "forEach": {"items": [1]}}
+        case "repeat":
+            outer |= {"block": "b", "repeat": {"until": "false", "maxIterations": 3}}
+        case _:
+            outer["block"] = "b"
+    plan = plan_of([outer], blocks=[{"name": "b", "steps": [container("send")]}])
+    driver = drive(plan, World(answer=answer, tools={"t": tool(*EFFECTS)}))
+    assert sum(call.function == "send" for call in driver.world.performed) == 1
+    assert driver.state.terminal is not None and driver.state.terminal.reason == "OutcomeUnknown"
+    assert "ExitCode: it went wrong; it is not tried again, because t.send may not" in driver.state.terminal.message
+
+
+@pytest.mark.requirement("G3")
+@pytest.mark.parametrize(("effect", "reads"), [("Read", True), ("", True), ("Irreversible", False)])
+def test_a_container_is_a_read_while_all_that_it_called_is(effect: str, reads: bool) -> None:
+    """A met join cuts reads, and waits for everything else."""
+    own = CallState("0.0.0", CallKind.CONTAINER, IMAGE, effect="Read")
+    called = CallState("1.0.0", CallKind.TOOL, "t", "f", effect=effect)
+    state = StepState(Path("work"), calls={one.index: one for one in (own, called)})
+    nothing: Any = None
+    attempt = Attempt(state, state.path, 0, nothing, 0, nothing)
+    assert attempt.reads(CallIndex()) is reads
 
 
 @pytest.mark.requirement("G2")

@@ -6,6 +6,7 @@ is looked up by the pod's UID, never read from a request. What it asks for goes 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -17,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairlead.engine.answers import Answer, application, json_response, unauthenticated
 from fairlead.engine.bodies import read_json
@@ -151,12 +152,28 @@ class _Fenced:
             await unauthenticated().response(scope, receive, send)
         except StaleAttempt as error:
             await _stale(error).response(scope, receive, send)
-        except KubeError as error:
-            _log.warning("containers cannot be verified", extra={"why": str(error)})
+        except (KubeError, NotNow) as error:
+            _log.warning("a container cannot be answered yet", extra={"why": str(error)})
             await Answer(503, "Unavailable").response(scope, receive, send)
         else:
+            await self._answer(pod, scope, receive, send)
+
+    async def _answer(self, pod: CallingPod, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; 503 if the process ends before there is an answer, so that the request is sent again."""
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
             async with pod.places:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if not begun:
+                await Answer(503, "Unavailable").response(scope, receive, send)
+            raise
 
 
 def _stale(error: StaleAttempt) -> Answer:

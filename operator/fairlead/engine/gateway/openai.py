@@ -116,11 +116,11 @@ def chat_request(body: Mapping[str, Any]) -> Json:
     """Return the request of a Chat call."""
     parameters: Json = {}
     if (most := body.get("max_completion_tokens") or body.get("max_tokens")) is not None:
-        parameters["maxOutputTokens"] = most
+        parameters["maxOutputTokens"] = int(most)
     if body.get("temperature") is not None:
         parameters["temperature"] = str(body["temperature"])
     if body.get("seed") is not None:
-        parameters["seed"] = body["seed"]
+        parameters["seed"] = int(body["seed"])
     request: Json = {"messages": [_message(message) for message in body["messages"]], "parameters": parameters}
     if body.get("tools") and body.get("tool_choice") != "none":
         request["tools"] = [_function(tool["function"]) for tool in body["tools"]]

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fairlead.errors import FairleadError, KubeError
+from fairlead.errors import FairleadError, NotFound
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind, FromPod
 from fairlead.flow.recover import abandoned, open_calls
 from fairlead.flow.state import CallState, RunState, StepState
@@ -96,11 +96,12 @@ class CallingPod:
 
         Raises:
             StaleAttempt: it has not, is elsewhere, or is about to end.
+            KubeError: nobody can tell.
         """
         if account != f"system:serviceaccount:{self.log.namespace}:{self.log.account}":
             raise StaleAttempt("the pod has another account")
         if not _is_at(self.pod, address):
-            with contextlib.suppress(KubeError):
+            with contextlib.suppress(NotFound):
                 self.pod = await self.look()
         if not _is_at(self.pod, address):
             raise StaleAttempt("the pod is elsewhere, or ends")
@@ -182,8 +183,12 @@ class CallingPod:
         return step
 
     def _nth(self, step: StepState, number: int, call: Call) -> int:
-        """Return the first ordinal among equal calls whose key no other call of the attempt has."""
-        taken = {one.key for one in step.calls.values()} | {key for at, key in self._keys.items() if at != number}
+        """Return the first ordinal among equal calls whose key no other one has that is open or has succeeded.
+
+        One that was denied or failed leaves its key to the next: another attempt may need no more than one of them.
+        """
+        taken = {one.key for one in step.calls.values() if not one.settled or one.error is None}
+        taken |= {key for at, key in self._keys.items() if at != number and str(CallIndex(at)) not in step.calls}
         nth = 0
         while (key := replace(call, pod=FromPod(nth, 0)).idempotency_key(self.log.uid)) in taken:
             nth += 1
@@ -206,11 +211,14 @@ class CallingPods:
 
         Raises:
             StaleAttempt: there is none.
+            NotNow: its run is not taken over yet, or will be by the next engine.
         """
         ends = time.monotonic() + TAKEOVER_SECONDS
         while (found := await self._arrives(uid)) is None:
-            if time.monotonic() > ends or not self._may_be_taken_over(uid):
+            if not self._may_be_taken_over(uid):
                 raise StaleAttempt("no step's container that is under way has this pod")
+            if time.monotonic() > ends:
+                raise NotNow("its run is not taken over yet")
         return found
 
     async def _arrives(self, uid: str) -> CallingPod | None:
@@ -220,7 +228,13 @@ class CallingPods:
         return self._pods.get(uid)
 
     def _may_be_taken_over(self, uid: str) -> bool:
-        return any(log is None or uid in _pods_of(log.state) for log in self._open_runs())
+        may = False
+        for log in self._open_runs():
+            if log is None or uid in _pods_of(log.state):
+                if log is not None and log.draining:
+                    raise NotNow("the engine ends")
+                may = True
+        return may
 
     @contextlib.asynccontextmanager
     async def under_way(

@@ -159,8 +159,10 @@ class Attempt:
         return self.state.calls.get(str(index))
 
     def reads(self, index: CallIndex) -> bool:
-        """Tell whether a recorded call does no more than read."""
+        """Tell whether a recorded call does no more than read; of a container, whether nothing that it called does."""
         known = self.recorded(index)
+        if known is not None and known.kind is CallKind.CONTAINER:
+            return all(call.effect in ("", "Read") for call in self.state.calls.values())
         return known is not None and known.effect == "Read"
 
     def replayed(self, index: CallIndex) -> CallState | None:
