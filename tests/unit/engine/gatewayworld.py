@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 from tests.unit.engine.podworld import PodWorld, asked, exited, status
 
+from fairlead.api.policy import Policy
 from fairlead.engine.gateway import Gateway
+from fairlead.engine.pods import calling
 from fairlead.engine.tokens import Pod, Unauthenticated
 from fairlead.errors import Unreachable
 from fairlead.flow.calls import Call, CallKind, Outcome
@@ -116,3 +121,22 @@ class GatewayWorld(PodWorld):
     @property
     def context(self) -> Label:
         return self.log.state.steps[self.container.id.path].context
+
+
+@contextlib.asynccontextmanager
+async def under_way(**request: Any) -> AsyncIterator[GatewayWorld]:
+    """Have a container that is under way, and nobody who waits for long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairlead.engine.pods.runner._FIRST_PAUSE_SECONDS", 0.001)
+        patch.setattr("fairlead.engine.pods.runner._LONGEST_PAUSE_SECONDS", 0.001)
+        patch.setattr(calling, "ARRIVAL_SECONDS", 0.05)
+        world = GatewayWorld(**request)
+        await world.start()
+        yield world
+        assert world.running is not None
+        world.running.cancel()
+        await asyncio.gather(world.running, return_exceptions=True)
+
+
+def rules(*calls: dict[str, Any]) -> Policy:
+    return Policy.model_validate({"metadata": {"name": "r"}, "spec": {"rules": {"calls": [*calls]}}})
