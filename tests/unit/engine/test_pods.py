@@ -108,6 +108,7 @@ def test_an_input_that_no_pod_can_hold_is_told() -> None:
 
 
 WAITS = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+LOOPS = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
 UNSCHEDULED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
 ENDS: dict[str, tuple[dict[str, Any], int, tuple[str, str] | None]] = {
     "it runs": (status({"running": {}}), 3600, None),
@@ -129,6 +130,16 @@ ENDS: dict[str, tuple[dict[str, Any], int, tuple[str, str] | None]] = {
         status(inits=[{"name": "input", "state": exited(1, message="could reach the API server")}], phase="Failed"),
         1,
         ("Unavailable", "NotIsolated"),
+    ),
+    "a helper is started again beside it": (
+        status({"running": {}}, inits=[{"name": "calls", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]),
+        PATIENCE_SECONDS,
+        None,
+    ),
+    "a helper that does not start": (
+        status({"waiting": {"reason": "PodInitializing"}}, inits=[{"name": "calls", "state": LOOPS}]),
+        PATIENCE_SECONDS,
+        ("Unavailable", "CrashLoopBackOff"),
     ),
     "the helper was killed after it": (
         status(exited(0), inits=[{"name": "output", "state": exited(137)}], phase="Succeeded"),

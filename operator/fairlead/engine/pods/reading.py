@@ -16,6 +16,9 @@ PATIENCE_SECONDS = 20
 _PULLING = frozenset(
     ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 )
+_AGAIN = "CrashLoopBackOff"
+"""A sidecar was killed, and is started again."""
+
 _STARTING = frozenset(("", "ContainerCreating", "PodInitializing"))
 
 Pod = Mapping[str, Any]
@@ -68,7 +71,7 @@ def _init_failed(pod: Pod, name: str) -> bool:
 
 
 def _stuck(pod: Pod, now: datetime) -> CallError | None:
-    if _age_seconds(pod, now) < PATIENCE_SECONDS:
+    if _age_seconds(pod, now) < PATIENCE_SECONDS or "running" in _state(pod, STEP):
         return None
     for condition in pod.get("status", {}).get("conditions", []):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
@@ -78,7 +81,7 @@ def _stuck(pod: Pod, now: datetime) -> CallError | None:
     for state in _states(pod).values():
         waiting = state.get("waiting") or {}
         reason = waiting.get("reason", "")
-        if reason in _PULLING:
+        if reason in _PULLING or reason == _AGAIN:
             return _error(ErrorClass.UNAVAILABLE, reason, waiting.get("message", "")[:1000])
         if reason not in _STARTING:
             return _error(ErrorClass.INVALID, reason, waiting.get("message", "")[:1000])
