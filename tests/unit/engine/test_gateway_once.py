@@ -75,7 +75,13 @@ async def test_without_a_record_nothing_is_called_until_there_is_room_for_one(wo
     assert not (await world.tool("search", number=5))["isError"]
 
 
-async def test_a_request_that_the_engines_end_cuts_off_is_to_be_sent_again(world: GatewayWorld) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["at work", "not taken over yet"])
+async def test_a_request_that_the_engines_end_cuts_off_is_to_be_sent_again(
+    world: GatewayWorld, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not known:
+        monkeypatch.setattr(calling, "ARRIVAL_SECONDS", 10)
+        world.calling._pods.clear()
     never = asyncio.Event()
 
     async def slowly() -> Outcome:
@@ -105,8 +111,9 @@ async def test_a_request_that_the_engines_end_cuts_off_is_to_be_sent_again(world
         "query_string": b"",
     }
     serving = asyncio.ensure_future(world.gateway.application()(scope, receive, send))
-    while not world.dispatched:
+    while known and not world.dispatched:
         await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     assert sent[0]["status"] == 503

@@ -143,8 +143,24 @@ class _Fenced:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; 503 if the process ends before there is an answer, so that the request is sent again."""
         if scope["type"] != "http":
             return
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._let_in(scope, receive, sending)
+        except asyncio.CancelledError:
+            if not begun:
+                await Answer(503, "Unavailable").response(scope, receive, send)
+            raise
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             scope[_POD] = pod = await self._gateway.caller(Request(scope))
         except Unauthenticated as error:
@@ -156,24 +172,8 @@ class _Fenced:
             _log.warning("a container cannot be answered yet", extra={"why": str(error)})
             await Answer(503, "Unavailable").response(scope, receive, send)
         else:
-            await self._answer(pod, scope, receive, send)
-
-    async def _answer(self, pod: CallingPod, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; 503 if the process ends before there is an answer, so that the request is sent again."""
-        begun = False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
             async with pod.places:
-                await self._app(scope, receive, sending)
-        except asyncio.CancelledError:
-            if not begun:
-                await Answer(503, "Unavailable").response(scope, receive, send)
-            raise
+                await self._app(scope, receive, send)
 
 
 def _stale(error: StaleAttempt) -> Answer:

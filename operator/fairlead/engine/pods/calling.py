@@ -213,7 +213,10 @@ class CallingPods:
             StaleAttempt: there is none.
             NotNow: its run is not taken over yet, or will be by the next engine.
         """
-        ends = time.monotonic() + TAKEOVER_SECONDS
+        known, ends = self._pods.get(uid), time.monotonic() + TAKEOVER_SECONDS
+        if known is not None and not known.log.draining:
+            return known
+        self._may_be_taken_over(uid)
         while (found := await self._arrives(uid)) is None:
             if not self._may_be_taken_over(uid):
                 raise StaleAttempt("no step's container that is under way has this pod")
@@ -228,6 +231,11 @@ class CallingPods:
         return self._pods.get(uid)
 
     def _may_be_taken_over(self, uid: str) -> bool:
+        """Tell whether a run that is not taken over yet may have the pod.
+
+        Raises:
+            NotNow: the run has it, and this engine takes nothing more.
+        """
         may = False
         for log in self._open_runs():
             if log is None or uid in _pods_of(log.state):
