@@ -11,6 +11,7 @@ and *lost* when a run that completed lacks it. A run that says it does not know 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import time
@@ -66,7 +67,13 @@ class Marks:
 
 
 def examine(
-    cluster: Cluster, team: Kubectl, runs: int, *, chance: random.Random, say: Callable[[str], None] = print
+    cluster: Cluster,
+    team: Kubectl,
+    runs: int,
+    *,
+    chance: random.Random,
+    minutes: float = math.inf,
+    say: Callable[[str], None] = print,
 ) -> Marks:
     """Execute `runs` kitchen sinks, some at once, and kill something every few seconds until all have ended.
 
@@ -75,13 +82,16 @@ def examine(
         team: kubectl in a namespace where `kitchensink.declare` was.
         runs: how many.
         chance: what is killed, and when.
+        minutes: after so many no further run is created; those that were are the exam.
         say: told how it goes.
     """
     marks = Marks(runs)
     gives_up = time.monotonic() + 120 + runs * LONGEST_SECONDS_PER_RUN
-    created, says = 0, 0.0
+    last, created, says = time.monotonic() + minutes * 60, 0, 0.0
     while time.monotonic() < gives_up:
         is_open = _open(team)
+        if time.monotonic() > last:
+            runs = marks.runs = created
         if created == runs and not is_open:
             break
         for number in range(created, min(runs, created + AT_ONCE - len(is_open))):
@@ -160,6 +170,7 @@ def main() -> int:
     """Examine on a cluster of its own and write the table. 1 if something is open, wrong, repeated or lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.exam", description=main.__doc__)
     parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="create no further run after so many")
     parser.add_argument("--seed", type=int, default=20261127)
     parser.add_argument("--keep-document", action="store_true", help="do not write docs/performance.md")
     arguments = parser.parse_args()
@@ -172,7 +183,8 @@ def main() -> int:
         fairlead.install()
         team = scene(fairlead.kubectl)
         began = time.monotonic()
-        marks = examine(cluster, team, arguments.runs, chance=random.Random(arguments.seed))
+        chance = random.Random(arguments.seed)
+        marks = examine(cluster, team, arguments.runs, chance=chance, minutes=arguments.minutes)
         minutes = (time.monotonic() - began) / 60
     finally:
         cluster.down()
