@@ -90,6 +90,7 @@ def examine(
     last, created, says = time.monotonic() + minutes * 60, 0, 0.0
     while time.monotonic() < gives_up:
         is_open = _open(team)
+        ended = created - len(is_open)
         if time.monotonic() > last:
             runs = marks.runs = created
         if created == runs and not is_open:
@@ -101,9 +102,7 @@ def examine(
         _kill(cluster, team, chance, marks)
         if time.monotonic() > says:
             says = time.monotonic() + SAY_SECONDS
-            say(
-                f"{created - len(is_open)} of {runs} runs ended; {marks.engine}, {marks.step_pods}, {marks.agent} kills"
-            )
+            say(f"{ended} of {runs} runs ended; {marks.engine}, {marks.step_pods}, {marks.agent} kills")
     _judge(team, marks)
     return marks
 
