@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -136,6 +137,35 @@ async def test_it_ends_when_the_kubelet_says_so(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
     process.terminate()
     assert await asyncio.wait_for(process.wait(), 10) == 0, "as the first process of a container it would not be killed"
+
+
+async def test_so_many_requests_are_held_at_once_and_more_wait(tmp_path: Path) -> None:
+    asked, answered = 0, asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        await answered.wait()
+        return web.json_response({"ok": 1})
+
+    async with engine(answer) as there, forwarding(str(there.make_url("")).rstrip("/"), tmp_path) as url:
+        waiting = [asyncio.create_task(post(url)) for _ in range(stepcalls.AT_ONCE + 8)]
+        while asked < stepcalls.AT_ONCE:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert asked == stepcalls.AT_ONCE
+        answered.set()
+        assert all(told.status_code == 200 for told in await asyncio.gather(*waiting))
+
+
+def test_its_connections_notice_a_node_that_is_gone() -> None:
+    with stepcalls._connection((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, between, times = (
+            made.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+    assert idle + between * times <= 30
 
 
 def test_a_process_that_comes_after_another_goes_on_counting(tmp_path: Path) -> None:

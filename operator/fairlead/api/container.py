@@ -20,6 +20,10 @@ Words = Annotated[
 ]
 
 
+MOST_CALLS = 100
+"""Calls of an attempt where a step says nothing."""
+
+
 class Script(ApiModel):
     """A program in the Workflow's own text. Nothing is substituted in it: what it works on is its input."""
 
@@ -100,7 +104,7 @@ class ContainerStep(ApiModel):
     ] = []
     max_calls: Annotated[
         int, Field(ge=1, le=1000, description="Calls of models and tools at most, in one attempt.")
-    ] = 100
+    ] = MOST_CALLS
 
     @property
     def calls(self) -> bool:

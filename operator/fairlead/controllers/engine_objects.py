@@ -39,13 +39,13 @@ CA_CONFIG_MAP = "fairlead-engine-ca"
 STEP_NETWORK = "fairlead-step"
 STEP_CALLS_NETWORK = "fairlead-step-calls"
 STEP_COMPONENT = "step"
-CALLS = "fairlead.dev/calls"
 DATA_PATH = "/var/lib/fairlead"
 SECRETS_PATH = "/var/run/fairlead/secrets"
 HTTPS_PORT = 8443
 HOOKS_PORT = 8444
 STEPS_PORT = 8445
 HTTP_PORT = 8080
+_CALLING_STEPS = {"matchLabels": {COMPONENT: STEP_COMPONENT, "fairlead.dev/calls": "Allowed"}}
 _GRACE_SECONDS = 45
 _SECRET_VOLUME = "secret-"
 
@@ -243,20 +243,19 @@ def _to_the_engine() -> Object:
     """Return what lets the pods of steps that call out to their engine's own port for them."""
     engine = {"podSelector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)}}
     return {
-        "podSelector": {"matchLabels": {COMPONENT: STEP_COMPONENT, CALLS: "Allowed"}},
+        "podSelector": _CALLING_STEPS,
         "policyTypes": ["Egress"],
         "egress": [{"to": [engine], "ports": [{"protocol": "TCP", "port": STEPS_PORT}]}],
     }
 
 
 def _network_policy() -> Object:
-    steps = {"podSelector": {"matchLabels": {COMPONENT: STEP_COMPONENT, CALLS: "Allowed"}}}
     return {
         "podSelector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
             {"ports": [{"protocol": "TCP", "port": port} for port in (HTTPS_PORT, HOOKS_PORT, HTTP_PORT)]},
-            {"from": [steps], "ports": [{"protocol": "TCP", "port": STEPS_PORT}]},
+            {"from": [{"podSelector": _CALLING_STEPS}], "ports": [{"protocol": "TCP", "port": STEPS_PORT}]},
         ],
         "egress": [{}],
     }

@@ -383,18 +383,21 @@ def _children(step: Step, path: str, workflows: InputSchemas | None) -> Iterator
         schema = (workflows or {}).get(step.workflow.workflow)
         for problem in misfits(schema, step.workflow.input) if schema is not None else []:
             yield Finding(f"{path}.workflow.input", f"does not fit Workflow '{step.workflow.workflow}': {problem}")
-    first: dict[tuple[str | None, str | None], int] = {}
     for index, offered in enumerate(step.agent.tools if step.agent else []):
-        here = f"{path}.agent.tools[{index}]"
         if offered.workflow is not None:
-            yield from _workflow(f"{here}.workflow", offered.workflow, workflows)
-        known = first.setdefault((offered.tool, offered.workflow), index)
-        if known != index:
-            yield Finding(here, f"'{offered.tool or offered.workflow}' is offered by tools[{known}] already")
-    for index, allowed in enumerate(step.container.tools if step.container else []):
-        known = first.setdefault((allowed.tool, None), index)
-        if known != index:
-            yield Finding(f"{path}.container.tools[{index}]", f"'{allowed.tool}' is offered by tools[{known}] already")
+            yield from _workflow(f"{path}.agent.tools[{index}].workflow", offered.workflow, workflows)
+    if step.agent is not None:
+        yield from _twice(f"{path}.agent", [(one.tool, one.workflow) for one in step.agent.tools])
+    if step.container is not None:
+        yield from _twice(f"{path}.container", [(one.tool, None) for one in step.container.tools])
+
+
+def _twice(path: str, offered: Sequence[tuple[str | None, str | None]]) -> Iterator[Finding]:
+    """Find a Tool or Workflow that is offered more than once."""
+    first: dict[tuple[str | None, str | None], int] = {}
+    for index, one in enumerate(offered):
+        if (known := first.setdefault(one, index)) != index:
+            yield Finding(f"{path}.tools[{index}]", f"'{one[0] or one[1]}' is offered by tools[{known}] already")
 
 
 def _workflow(path: str, name: str, workflows: InputSchemas | None) -> Iterator[Finding]:

@@ -30,25 +30,23 @@ def given_up(path: Path, attempt: int, call: CallState) -> Draft:
     """Return the outcome of a call that is not waited for any longer. A child was told to end, and will."""
     if call.child is None:
         return outcome_unknown(path, attempt, call)
-    error = CallError(ErrorClass.CANCELLED, ErrorClass.CANCELLED, f"run {call.child.name} was told to end")
-    data = {"index": call.index, "status": "Failed", "error": error.as_data(), "durationMs": 0}
-    return Draft(EntryKind.CALL_OUTCOME, path, attempt, data)
+    return _failed(path, attempt, call, ErrorClass.CANCELLED, f"run {call.child.name} was told to end")
 
 
 def abandoned(path: Path, attempt: int, call: CallState) -> Draft:
     """Return the outcome of a call that a container made, and does not ask for any more."""
     if call.effect != "Read":
         return outcome_unknown(path, attempt, call)
-    error = CallError(ErrorClass.CANCELLED, ErrorClass.CANCELLED, "its container ended before there was an answer")
-    data = {"index": call.index, "status": "Failed", "error": error.as_data(), "durationMs": 0}
-    return Draft(EntryKind.CALL_OUTCOME, path, attempt, data)
+    return _failed(path, attempt, call, ErrorClass.CANCELLED, "its container ended before there was an answer")
 
 
 def outcome_unknown(path: Path, attempt: int, call: CallState) -> Draft:
     """Return the outcome of a call of which nobody knows whether it took effect."""
     name = f"{call.target}.{call.function}" if call.function else call.target
-    error = CallError(
-        ErrorClass.OUTCOME_UNKNOWN, ErrorClass.OUTCOME_UNKNOWN, f"it is unknown whether {name} took effect"
-    )
+    return _failed(path, attempt, call, ErrorClass.OUTCOME_UNKNOWN, f"it is unknown whether {name} took effect")
+
+
+def _failed(path: Path, attempt: int, call: CallState, error_class: ErrorClass, message: str) -> Draft:
+    error = CallError(error_class, error_class, message)
     data = {"index": call.index, "status": "Failed", "error": error.as_data(), "durationMs": 0}
     return Draft(EntryKind.CALL_OUTCOME, path, attempt, data)

@@ -73,6 +73,22 @@ class GatewayWorld(PodWorld):
         self.the_pod["status"] = {"podIPs": [{"ip": ADDRESS}], "phase": "Running"}
         await asyncio.sleep(0.01)
 
+    def hold(self) -> asyncio.Event:
+        """Let every call wait for this event, and answer {id: 7} then."""
+        answered = asyncio.Event()
+
+        async def slowly() -> Outcome:
+            await answered.wait()
+            return Outcome({"id": 7})
+
+        self.answer = slowly
+        return answered
+
+    async def was_asked(self, calls: int = 1) -> None:
+        """Wait until so many calls were dispatched."""
+        while len(self.dispatched) < calls:
+            await asyncio.sleep(0.001)
+
     @property
     def the_pod(self) -> dict[str, Any]:
         (pod,) = self.cluster.pods.values()

@@ -27,16 +27,9 @@ async def world() -> AsyncIterator[GatewayWorld]:
 
 @pytest.mark.requirement("G2")
 async def test_a_request_that_comes_again_is_the_same_call(world: GatewayWorld) -> None:
-    asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def slowly() -> Outcome:
-        asked.set()
-        await answered.wait()
-        return CREATED
-
-    world.answer = slowly
+    answered = world.hold()
     first = asyncio.create_task(world.tool("append", number=5))
-    await asked.wait()
+    await world.was_asked()
     again = asyncio.create_task(world.tool("append", number=5))
     await asyncio.sleep(0.01)
     answered.set()
@@ -45,16 +38,9 @@ async def test_a_request_that_comes_again_is_the_same_call(world: GatewayWorld) 
 
 
 async def test_a_sender_that_went_away_does_not_cut_off_its_call(world: GatewayWorld) -> None:
-    asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def slowly() -> Outcome:
-        asked.set()
-        await answered.wait()
-        return CREATED
-
-    world.answer = slowly
+    answered = world.hold()
     first = asyncio.create_task(world.tool("append", number=5))
-    await asked.wait()
+    await world.was_asked()
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     answered.set()
@@ -82,13 +68,7 @@ async def test_a_request_that_the_engines_end_cuts_off_is_to_be_sent_again(
     if not known:
         monkeypatch.setattr(calling, "ARRIVAL_SECONDS", 10)
         world.calling._pods.clear()
-    never = asyncio.Event()
-
-    async def slowly() -> Outcome:
-        await never.wait()
-        return CREATED
-
-    world.answer = slowly
+    answered = world.hold()
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -111,13 +91,13 @@ async def test_a_request_that_the_engines_end_cuts_off_is_to_be_sent_again(
         "query_string": b"",
     }
     serving = asyncio.ensure_future(world.gateway.application()(scope, receive, send))
-    while known and not world.dispatched:
-        await asyncio.sleep(0.001)
+    if known:
+        await world.was_asked()
     await asyncio.sleep(0.01)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     assert sent[0]["status"] == 503
-    never.set()
+    answered.set()
 
 
 async def test_a_pod_whose_engine_ends_is_told_to_come_again(world: GatewayWorld) -> None:
@@ -153,13 +133,7 @@ async def test_another_request_under_a_known_number_is_refused(world: GatewayWor
 
 
 async def test_a_pod_that_asks_for_very_much_at_once_waits(world: GatewayWorld) -> None:
-    answered = asyncio.Event()
-
-    async def slowly() -> Outcome:
-        await answered.wait()
-        return CREATED
-
-    world.answer = slowly
+    answered = world.hold()
     waiting = [asyncio.create_task(world.tool("search", number=number)) for number in range(1, 20)]
     await asyncio.sleep(0.05)
     assert len(world.dispatched) == calling.AT_ONCE
@@ -207,16 +181,9 @@ async def test_what_was_denied_or_failed_leaves_its_key_to_the_next(world: Gatew
 
 @pytest.mark.requirement("G3")
 async def test_a_container_ends_when_all_that_it_asked_for_is_answered(world: GatewayWorld) -> None:
-    asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def slowly() -> Outcome:
-        asked.set()
-        await answered.wait()
-        return CREATED
-
-    world.answer = slowly
+    answered = world.hold()
     first = asyncio.create_task(world.tool("append"))
-    await asked.wait()
+    await world.was_asked()
     ending = asyncio.create_task(world.end())
     await asyncio.sleep(0.05)
     assert not ending.done() and not world.recorded(1).settled
@@ -238,16 +205,9 @@ async def test_what_was_open_when_the_engine_died_and_is_not_asked_for_again_is_
 
 
 async def test_a_cancelled_container_takes_back_reads_and_leaves_effects_their_time(world: GatewayWorld) -> None:
-    begun, answered = [asyncio.Event(), asyncio.Event()], asyncio.Event()
-
-    async def slowly() -> Outcome:
-        begun[len(world.dispatched) - 1].set()
-        await answered.wait()
-        return CREATED
-
-    world.answer = slowly
+    answered = world.hold()
     waiting = [asyncio.create_task(world.tool("search")), asyncio.create_task(world.tool("append"))]
-    await asyncio.gather(*(event.wait() for event in begun))
+    await world.was_asked(2)
     assert world.running is not None
     world.running.cancel()
     await asyncio.gather(world.running, return_exceptions=True)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from fairlead.api.container import MOST_CALLS
 from fairlead.errors import FairleadError, NotFound
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind, FromPod
 from fairlead.flow.recover import abandoned, open_calls
@@ -27,6 +28,7 @@ ARRIVAL_SECONDS = 5.0
 
 TAKEOVER_SECONDS = 60.0
 """How long one is waited for whose run an engine that has just begun may not have taken over yet."""
+
 AT_ONCE = 16
 """Requests of a pod that are read and answered at the same time; more wait."""
 
@@ -49,7 +51,7 @@ class TooManyCalls(FairleadError):
 
 
 class NotNow(FairleadError):
-    """This engine is about to end; the one that comes after it takes the request."""
+    """The run is not taken over yet, or this engine is about to end: later, this one or the next takes the request."""
 
     reason = "Unavailable"
 
@@ -122,7 +124,7 @@ class CallingPod:
             StoreError: the intent could not be recorded; nothing was dispatched.
         """
         step, index = self._step(), CallIndex(number)
-        most = int(self.request.get("maxCalls", 100))
+        most = int(self.request.get("maxCalls", MOST_CALLS))
         if len(step.calls) > most + 1 and str(index) not in step.calls:
             raise TooManyCalls(f"{most} calls were made")
         call = Call(
