@@ -94,8 +94,8 @@ def running_pod(team: Kubectl) -> Manifest:
 def test_an_agent_in_a_container_works_with_stock_clients(administrator: Kubectl, chart: Fairlead) -> None:
     with scene(administrator, *HERE, granting(*OFFERED), calling("agent", AGENT)) as team:
         becomes(team, "workflow", "agent", "Authorized")
-        becomes(team, "model", "scripted", "Reachable")
-        becomes(team, "tool", "ledger", "Reachable")
+        becomes(team, "model", "scripted", "Reachable", timeout_seconds=240)
+        becomes(team, "tool", "ledger", "Reachable", timeout_seconds=240)
         call = {"name": "append", "arguments": {"key": "written"}}
         play(team, {"when": {"toolResults": 0}, "toolCalls": [call]}, {"when": {"toolResults": 1}, "content": "Noted."})
         run = finished(team, create_run(team, "agent", task="Note it."))
@@ -112,8 +112,8 @@ def test_what_an_intruder_in_a_container_gets(administrator: Kubectl, chart: Fai
     slow = calling("slow", "time.sleep(60)")
     objects = (*HERE, granting("read"), slow, calling("intruder", INTRUDER, "read", "append"))
     with scene(administrator, *objects) as team:
-        becomes(team, "model", "scripted", "Reachable")
-        becomes(team, "tool", "ledger", "Reachable")
+        becomes(team, "model", "scripted", "Reachable", timeout_seconds=240)
+        becomes(team, "tool", "ledger", "Reachable", timeout_seconds=240)
         becomes(team, "workflow", "slow", "Authorized", "False")  # it names functions that are not granted
         team.create(
             manifest("Policy", "later", {"grants": {"serviceAccounts": [ACCOUNT], "tools": [{"tool": "ledger"}]}})
@@ -163,7 +163,7 @@ def test_a_containers_calls_are_made_once_though_the_engine_is_killed(administra
     objects = (*HERE, granting(*OFFERED), calling("writer", SLOW_WRITER))
     with scene(administrator, *objects) as team:
         becomes(team, "workflow", "writer", "Authorized")
-        becomes(team, "tool", "ledger", "Reachable")
+        becomes(team, "tool", "ledger", "Reachable", timeout_seconds=240)
         name = create_run(team, "writer", calls=15, name="w")
         for seen in (3, 12):
             until("it is at work", lambda seen=seen: len(ledger(team)) >= seen)
@@ -190,8 +190,8 @@ def test_the_example_runs(administrator: Kubectl, chart: Fairlead) -> None:
     model = scripted | {"metadata": {"name": "assistant"}}
     with scene(administrator, *(obj for obj in declared if obj["kind"] != "Model"), model) as team:
         becomes(team, "workflow", "own-agent", "Authorized")
-        becomes(team, "tool", "handbook", "Reachable")
-        becomes(team, "model", "assistant", "Reachable")
+        becomes(team, "tool", "handbook", "Reachable", timeout_seconds=240)
+        becomes(team, "model", "assistant", "Reachable", timeout_seconds=240)
         call = {"name": "search", "arguments": {"query": "refund"}}
         turns = [{"when": {"toolResults": 0}, "toolCalls": [call]}, {"when": {"toolResults": 1}, "content": "Yes."}]
         play(team, *turns, model="assistant")
