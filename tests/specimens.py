@@ -190,7 +190,12 @@ spec:
     - name: oncall
       when: call.effect == 'Irreversible'
       then: RequireApproval
-      approval: {from: {users: [bob], groups: [oncall]}, minApprovals: 1, expiresAfterSeconds: 600, requester: Excluded}
+      approval:
+        from: {users: [bob], groups: [oncall]}
+        minApprovals: 1
+        expiresAfterSeconds: 600
+        requester: Excluded
+        notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
     limits: [{tool: tickets, function: search, callsPerRun: 20, ratePerMinute: 10}]
     budgets:
       run: {tokens: 200000, costUSD: "0.50", modelCalls: 60, toolCalls: 100}
@@ -200,7 +205,12 @@ spec:
     dataFlow:
       untrustedToExternal: RequireApproval
       static: Warn
-      approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1, expiresAfterSeconds: 60, requester: Allowed}
+      approval:
+        from: {users: [bob], groups: [sec]}
+        minApprovals: 1
+        expiresAfterSeconds: 60
+        requester: Allowed
+        notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
     egress: {hosts: ["mcp.example.com:443"]}
     containers: {runtimeClassNames: [gvisor], maxResources: {cpu: "1", memory: 1Gi}}
 ---
@@ -219,7 +229,12 @@ spec:
     - name: oncall
       when: call.effect == 'Irreversible'
       then: RequireApproval
-      approval: {from: {users: [bob], groups: [oncall]}, minApprovals: 1, expiresAfterSeconds: 600, requester: Excluded}
+      approval:
+        from: {users: [bob], groups: [oncall]}
+        minApprovals: 1
+        expiresAfterSeconds: 600
+        requester: Excluded
+        notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
     limits: [{tool: tickets, function: search, callsPerRun: 20, ratePerMinute: 10}]
     budgets:
       run: {tokens: 200000, costUSD: "0.50", modelCalls: 60, toolCalls: 100}
@@ -229,7 +244,12 @@ spec:
     dataFlow:
       untrustedToExternal: RequireApproval
       static: Warn
-      approval: {from: {users: [bob], groups: [sec]}, minApprovals: 1, expiresAfterSeconds: 60, requester: Allowed}
+      approval:
+        from: {users: [bob], groups: [sec]}
+        minApprovals: 1
+        expiresAfterSeconds: 60
+        requester: Allowed
+        notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
     egress: {hosts: ["mcp.example.com:443"]}
     containers: {runtimeClassNames: [gvisor], maxResources: {cpu: "1", memory: 1Gi}}
 ---

@@ -26,6 +26,7 @@ from fairlead.api.meta import (
     append_only,
     immutable,
 )
+from fairlead.api.toolcall import ToolCall
 
 MAX_DECISIONS = 20
 
@@ -63,6 +64,13 @@ class ApprovalTerms(ApiModel):
             "run of which nobody knows who requested it is denied."
         ),
     ] = "Excluded"
+    notify: Annotated[
+        ToolCall | None,
+        Field(
+            description="Called once, as the run's account, to tell them; `$( approval.name )` is in scope, in a rule "
+            "also `call`, `run` and `workflow`. Whatever comes of it, they can decide."
+        ),
+    ] = None
 
 
 class ApprovalRun(ApiModel):
@@ -75,8 +83,8 @@ class ApprovalRun(ApiModel):
 class ApprovalCall(ApiModel):
     """The call that is asked for."""
 
-    kind: Annotated[Literal["Chat", "Embed", "Tool", "Workflow"], Field(description="What is called.")]
-    target: Annotated[ObjectName, Field(description="The Model, Tool or Workflow.")]
+    kind: Annotated[Literal["Chat", "Embed", "Tool", "Workflow", "Container"], Field(description="What is called.")]
+    target: Annotated[str, Field(max_length=512, description="The Model, Tool or Workflow, or the image.")]
     function: Annotated[str | None, Field(max_length=64, description="The Tool's function.")] = None
     effect: Annotated[Literal["Read", "Reversible", "Irreversible"], Field(description="What the call does at worst.")]
     arguments: Annotated[JsonObject, Field(description="All that is sent; known secrets are left out.")]

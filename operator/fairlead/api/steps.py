@@ -248,14 +248,6 @@ class Agent(ApiModel):
     output: OutputContract | None = None
 
 
-class ToolCall(ApiModel):
-    """One function call. Output: MCP `structuredContent`, else `{text}`."""
-
-    tool: Annotated[ObjectName, Field(description="The Tool's name.")]
-    function: Annotated[FunctionName, Field(description="A function of its contract.")]
-    arguments: Annotated[JsonObject, Field(description="The function's arguments; strings may hold `$( )`.")] = {}
-
-
 class ChildCall(ApiModel):
     """Another Workflow, as a child run with its own account. Output: the child's output."""
 
@@ -397,10 +389,6 @@ class ApprovalStep(ApprovalTerms):
         Literal["Fail", "Continue"],
         Field(description="When it is denied or expires: Fail (the default) with class Denied, or Continue."),
     ] = "Fail"
-    notify: Annotated[
-        ToolCall | None,
-        Field(description="Called once to tell them; `approval.name` is in scope. If it fails, the step still waits."),
-    ] = None
 
 
 class Join(ApiModel):

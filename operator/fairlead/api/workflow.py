@@ -54,11 +54,11 @@ from fairlead.api.steps import (
     Route,
     SchemaObject,
     StepLimits,
-    ToolCall,
     Transform,
     Validate,
     Wait,
 )
+from fairlead.api.toolcall import ToolCall
 from fairlead.api.triggers import Schedule, Triggers
 
 STEP_KINDS = (
@@ -385,7 +385,6 @@ __all__ = [
     "SchemaObject",
     "Step",
     "StepLimits",
-    "ToolCall",
     "Transform",
     "Triggers",
     "Validate",

@@ -41,6 +41,7 @@ from fairlead.engine.slots import Slots
 from fairlead.engine.snapshots import Snapshots, Target, effect_and_key, recorded_call
 from fairlead.flow.calls import Call, CallError, Outcome
 from fairlead.flow.children import child_spec
+from fairlead.flow.expressions import ExpressionError
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.labels import written
 from fairlead.flow.spending import NOTHING, Spend, Window
@@ -236,7 +237,12 @@ class Gate:
     def _ask(self, log: RunLog, call: Call, decision: Decision) -> None:
         """Let people decide: record what is asked of them. The core asks for the call again when they have."""
         self._counts.decided(decision)
-        drafts = [self._snapshots.request(log, call, needed, now_ms=self._clock()) for needed in decision.needs]
+        try:
+            drafts = [self._snapshots.question(log, call, needed, now_ms=self._clock()) for needed in decision.needs]
+        except ExpressionError as error:
+            message = f"{decision.message}; approval.notify.arguments: {error.message}"
+            self._deny(log, call, Decision("Deny", Stage.APPROVAL, DecisionReason.POLICY_DENIED, message))
+            return
         size = max((len(canonical_json(draft.data["spec"]["call"]["arguments"])) for draft in drafts), default=0)
         if size > SHOWN_BYTES:
             message = f"{decision.message}; nobody can be shown {size} bytes, at most {SHOWN_BYTES}"

@@ -25,6 +25,7 @@ from fairlead.flow.labels import TRUSTED, WORST, Label, returned, written
 from fairlead.flow.runstate import ApprovalState, Usage
 from fairlead.flow.spending import NOTHING, Spend, Window
 from fairlead.flow.state import CallState, repeats_of
+from fairlead.flow.template import render
 from fairlead.policy.budgets import windows_of
 from fairlead.policy.decide import find_function, requirements
 from fairlead.policy.decision import Authorization, Definitions, Loop, Obstacle, Requirement, RunUsage, Snapshot
@@ -135,13 +136,31 @@ class Snapshots:
             binds={
                 "call": call.digest,
                 "target": {"image": target.name} if isinstance(target, Image) else target.spec.model_dump(mode="json"),
-                "rule": needed.rule.model_dump(mode="json"),
+                "rule": needed.rule.model_dump(mode="json", exclude={"approval": {"notify"}}),
             },
             call={"kind": call.kind.value, "target": call.target, "effect": effect, "arguments": self._shown(call)}
             | ({"function": call.function} if call.function else {})
             | written(call.label),
             rule={"policy": needed.policy, "rule": needed.rule.name},
         )
+
+    def question(self, log: RunLog, call: Call, needed: Requirement, *, now_ms: int) -> Draft:
+        """Return the same entry with what tells people of it, if the rule says what does.
+
+        Raises:
+            ExpressionError: what they would be told has no value.
+        """
+        asked, terms = self.request(log, call, needed, now_ms=now_ms), needed.rule.approval
+        notify = terms.notify if terms is not None else None
+        if notify is None:
+            return asked
+        live, accepted = self._labels(log), log.state.accepted
+        scope = _scope(log, call, self.target(call), {**(live or {}), **(accepted.labels if accepted else {})})
+        notice = {
+            "notice": render(notify.arguments, scope | {"approval": {"name": asked.data["name"]}}),
+            "tells": {"tool": notify.tool, "function": notify.function},
+        }
+        return replace(asked, data={**asked.data, **notice, **written(call.label)})
 
     def _approvals(self, log: RunLog, call: Call, snapshot: Snapshot) -> dict[tuple[str, str], ApprovalState]:
         """Return what people were asked about this very call: the digests of requests tell."""
@@ -167,7 +186,9 @@ class Snapshots:
 
     def _shown(self, call: Call) -> Any:
         """Return what people see of a request."""
-        asked = call.request.get("arguments", call.request.get("input", call.request))
+        asked = call.request
+        if call.kind is not CallKind.CONTAINER:  # of which people see the program too
+            asked = asked.get("arguments", asked.get("input", asked))
         return scrub(dict(asked), known_secrets(self._resources))
 
     def _labels(self, log: RunLog) -> Mapping[str, str] | None:
@@ -216,7 +237,8 @@ def _others(log: RunLog, call: Call) -> int:
     step = log.state.steps.get(call.id.path)
     if call.pod is None or step is None:
         return 0
-    return sum(index not in (str(call.id.index), str(CallIndex())) for index in step.calls)
+    neither = (str(call.id.index), str(CallIndex()))
+    return sum(index not in neither and not made.is_notice for index, made in step.calls.items())
 
 
 def _loops(log: RunLog, call: Call) -> list[Loop]:

@@ -82,7 +82,7 @@ def request(
         "message": message,
         **({"requestedBy": accepted.requested_by} if accepted.requested_by else {}),
         **(rule or {}),
-        **{key: value for key, value in terms_of(terms).items() if key != "expiresAfterSeconds"},
+        **{key: value for key, value in terms_of(terms).items() if key not in ("expiresAfterSeconds", "notify")},
     }
     bound = digest({"asked": asked, "binds": binds})
     asked |= {"call": dict(call)} if call else {}
@@ -166,6 +166,7 @@ def fold_request(state: RunState, step: StepState, entry: Entry) -> None:
     )
     if "notice" in data:
         approval.notice = Evaluation(data["notice"], None, Label.parse(data.get("label")))
+        approval.tells = (data["tells"]["tool"], data["tells"]["function"]) if "tells" in data else None
     if approval.name not in step.approvals:
         step.held_since = step.held_since if undecided(step.approvals.values()) else entry.at
         step.approvals[approval.name] = state.approvals[approval.name] = approval

@@ -354,7 +354,8 @@ def _for_good(plan: StepPlan, step: StepState, error: CallError) -> CallError:
 
     Neither the step itself nor a block around it: nobody knows what it would do the next time.
     """
-    done = [f"{call.target}.{call.function}" for call in step.calls.values() if not call.repeatable]
+    made = [call for call in step.calls.values() if not call.is_notice]
+    done = [f"{call.target}.{call.function}" for call in made if not call.repeatable]
     if plan.kind != "container" or not done or error.error_class in NEVER_RETRIED:
         return error
     message = f"{error.message}; it is not tried again, because {', '.join(dict.fromkeys(done))} may not be repeated"
@@ -367,7 +368,7 @@ def _label_of(plan: StepPlan, step: StepState, output: Any) -> Label:
     What has passed a `validate` that lets no text through is endorsed.
     """
     if plan.kind in CALLED:
-        return reduce(Label.join, (call.label for call in step.calls.values()), step.control)
+        return reduce(Label.join, (call.label for call in step.calls.values() if not call.is_notice), step.control)
     if plan.spec.validate_ is not None and output["passed"] and endorses(plan.spec.validate_):
         return endorsed(step.control, step.context)
     return step.context

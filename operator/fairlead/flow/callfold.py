@@ -101,7 +101,8 @@ def fold_outcome(state: RunState, entry: Entry) -> None:
         metered="usage" in data or not call.held,
     )
     call.label = Label.parse(data.get("label"))
-    step.context = step.context.join(call.label)
+    if not call.is_notice:
+        step.context = step.context.join(call.label)
     for used in counted(state, entry.path):
         used.model_calls += usage.get("modelCalls", 0)
         used.tool_calls += usage.get("toolCalls", 0)

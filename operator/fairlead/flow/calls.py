@@ -26,20 +26,23 @@ class CallKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallIndex:
-    """Which call of an attempt: turn from 0; ordinal 0 the model's own call, 1.. its tool calls; repair from 0."""
+    """Which call of an attempt: turn from 0; ordinal 0 the model's own call, 1.. its tool calls; repair from 0.
+
+    `notice` is 0 but for the calls that tell people that this one waits for their approval: 1.. of the approvals.
+    """
 
     turn: int = 0
     ordinal: int = 0
     repair: int = 0
+    notice: int = 0
 
     def __str__(self) -> str:
-        return f"{self.turn}.{self.ordinal}.{self.repair}"
+        return f"{self.turn}.{self.ordinal}.{self.repair}" + (f".{self.notice}" if self.notice else "")
 
     @classmethod
     def parse(cls, text: str) -> CallIndex:
-        """Read `turn.ordinal.repair` back."""
-        turn, ordinal, repair = (int(part) for part in text.split("."))
-        return cls(turn, ordinal, repair)
+        """Read `turn.ordinal.repair` or `turn.ordinal.repair.notice` back."""
+        return cls(*(int(part) for part in text.split(".")))
 
 
 @dataclass(frozen=True, slots=True)

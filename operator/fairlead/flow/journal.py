@@ -52,7 +52,8 @@ class EntryKind(StrEnum):
     CHILD_LOST = "ChildLost"  # index: nobody knows of the child after a restart; it is asked for again
     APPROVAL_REQUESTED = "ApprovalRequested"  # index (of the call that needs it; "" for an approval step), name, spec
     #                                           (of the Approval to make), expiresAt (ms), notice?: the arguments of
-    #                                           the call that tells people, and its label
+    #                                           the call that tells people, and its label; tells? {tool, function}:
+    #                                           of that call, where a rule asks
     APPROVAL_DECIDED = "ApprovalDecided"  # name, decision: Approved | Denied | Expired, by: [user], reason
     STEP_SUCCEEDED = "StepSucceeded"  # output; partial?: why a forEach left items out; reusedFrom?: the run that did it
     STEP_FAILED = "StepFailed"  # error {class, reason, message}; final: the step is over; onError? Continue (final) or

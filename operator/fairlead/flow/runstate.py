@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fairlead.api.steps import StepLimits
-from fairlead.flow.calls import CallError, CallKind, Outcome
+from fairlead.flow.calls import CallError, CallIndex, CallKind, Outcome
 from fairlead.flow.journal import EntryKind, Path, RunUid
 from fairlead.flow.labels import TRUSTED, Label
 from fairlead.flow.spending import NOTHING, Spend, Window
@@ -138,7 +138,8 @@ class SignalState:
 class ApprovalState:
     """What people were asked, and decided: "" while they have not; `index` as in the request. Times are Unix ms.
 
-    `notice` are the arguments of the call that tells them; None where nothing does.
+    `notice` are the arguments of the call that tells them; None where nothing does. `tells` is the Tool and function of
+    that call; an approval step's stand in its definition.
     """
 
     name: str
@@ -152,6 +153,7 @@ class ApprovalState:
     by: tuple[str, ...] = ()
     reason: str = ""
     notice: Evaluation | None = None
+    tells: tuple[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -183,6 +185,11 @@ class CallState:
     def settled(self) -> bool:
         """Tell whether nothing more will come of it."""
         return self.outcome is not None or self.denied is not None
+
+    @property
+    def is_notice(self) -> bool:
+        """Tell whether it only tells people that another call waits for them. Nothing reads what it brings."""
+        return CallIndex.parse(self.index).notice > 0
 
     @property
     def repeatable(self) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairlead.api.workflow import Block, Judge, OutputContract, OutputRule, Step, ToolCall, WorkflowSpec
+from fairlead.api.toolcall import ToolCall
+from fairlead.api.workflow import Block, Judge, OutputContract, OutputRule, Step, WorkflowSpec
 from fairlead.flow.shapes import APPROVAL, ERROR, NUMBER, UNKNOWN, Shape, turn_shape
 
 

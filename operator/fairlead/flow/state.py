@@ -62,10 +62,11 @@ def apply(state: RunState, entry: Entry) -> RunState:
 def repeats_of(state: RunState, call: Call) -> int:
     """Return how often this very call was recorded in its attempt already, itself not counted.
 
-    0 for models, and for what a container asks for: programs may ask again, and have a bound of their own.
+    0 for models, and for what a container asks for: programs may ask again, and have a bound of their own. So have
+    notices: as many as there are approvals.
     """
     step = state.steps.get(call.id.path)
-    if call.kind not in (CallKind.TOOL, CallKind.WORKFLOW) or call.pod is not None:
+    if call.kind not in (CallKind.TOOL, CallKind.WORKFLOW) or call.pod or call.id.index.notice:
         return 0
     if step is None or step.attempt != call.id.attempt:
         return 0

@@ -190,8 +190,10 @@ def approval(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 10: everybody has approved whom a rule asks. Until they have, the call waits."""
     missing: list[Requirement] = []
     pending = ""
-    if call.pod is not None and (first := next(requirements(call, snapshot), None)) is not None:
-        alone = f"{first}; people must approve, and a container cannot wait for them"
+    waits_for_nobody = call.pod is not None or call.id.index.notice > 0
+    if waits_for_nobody and (first := next(requirements(call, snapshot), None)) is not None:
+        who = "a container" if call.pod is not None else "a notice"
+        alone = f"{first}; people must approve, and {who} cannot wait for them"
         return replace(_deny(Stage.APPROVAL, DecisionReason.POLICY_DENIED, alone), policy=first.policy)
     for needed in requirements(call, snapshot):
         assert needed.rule.approval is not None

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fairlead.api.approval import ApprovalTerms
 from fairlead.api.model import Model
 from fairlead.api.policy import Policy
 from fairlead.errors import StepError
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
 from fairlead.flow.runstate import RunState
+from fairlead.flow.template import expressions_in
 from fairlead.policy.decision import Breach, Requirement
 
 NAMES: Mapping[str, frozenset[str]] = {
@@ -29,6 +31,9 @@ NAMES: Mapping[str, frozenset[str]] = {
     "workflow": frozenset({"name", "labels"}),
 }
 """What an expression of a rule can read. Every name is there for every call; what does not concern it is empty."""
+
+NOTICE_NAMES: Mapping[str, frozenset[str]] = {**NAMES, "approval": frozenset({"name"})}
+"""What `approval.notify.arguments` can read."""
 
 UNREADABLE = "unreadable"
 
@@ -142,19 +147,42 @@ def scope_of(
 
 def problems(policy: Policy) -> list[Finding]:
     """Return what is wrong with a Policy's rules, whatever they are held against."""
+    rules = policy.spec.rules
+    if rules is None:
+        return []
+    found: list[Finding] = []
+    for index, rule in enumerate(rules.calls):
+        here = f"spec.rules.calls[{index}]"
+        found += _unreadable_names(f"{here}.when", [rule.when], NAMES)
+        found += _notice_problems(f"{here}.approval", rule.approval)
+    if rules.data_flow is not None:
+        found += _notice_problems("spec.rules.dataFlow.approval", rules.data_flow.approval)
+    return found
+
+
+def _notice_problems(path: str, terms: ApprovalTerms | None) -> list[Finding]:
+    if terms is None or terms.notify is None:
+        return []
+    here = f"{path}.notify.arguments"
+    try:
+        return _unreadable_names(here, expressions_in(terms.notify.arguments), NOTICE_NAMES)
+    except ExpressionError as error:
+        return [Finding(here, error.message)]
+
+
+def _unreadable_names(path: str, expressions: Iterable[str], names: Mapping[str, frozenset[str]]) -> list[Finding]:
     found = []
-    for index, rule in enumerate(policy.spec.rules.calls if policy.spec.rules else ()):
-        path = f"spec.rules.calls[{index}].when"
+    for expression in expressions:
         try:
-            references = compile_expression(rule.when).references
+            references = compile_expression(expression).references
         except ExpressionError as error:
             found.append(Finding(path, error.message))
             continue
         for reference in references:
-            if reference.root not in NAMES:
-                found.append(Finding(path, f"there is no '{reference.root}'; there are {', '.join(NAMES)}"))
-            elif reference.members and reference.members[0] not in NAMES[reference.root]:
-                known = ", ".join(sorted(NAMES[reference.root]))
+            if reference.root not in names:
+                found.append(Finding(path, f"there is no '{reference.root}'; there are {', '.join(names)}"))
+            elif reference.members and reference.members[0] not in names[reference.root]:
+                known = ", ".join(sorted(names[reference.root]))
                 found.append(Finding(path, f"'{reference.root}' has no '{reference.members[0]}'; it has {known}"))
     return found
 

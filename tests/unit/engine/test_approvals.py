@@ -4,111 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.engine.approvalworld import RULE, SIGN, Asked, parked, reason_of, requested, ruled
 from tests.unit.engine.childworld import MODEL
-from tests.unit.engine.fakes import FakeAuthorizer, tool_step, workflow
-from tests.unit.engine.runworld import World, run_object, uid_of
+from tests.unit.engine.fakes import tool_step, workflow
+from tests.unit.engine.runworld import uid_of
 
-from fairlead.api.policy import Policy
-from fairlead.engine.engine import WorkflowEngine
-from fairlead.engine.gate import SHOWN_BYTES, Gate
-from fairlead.engine.roster import Standing
+from fairlead.engine.gate import SHOWN_BYTES
 from fairlead.errors import Unreachable
 from fairlead.flow.approvals import undecided
 from fairlead.flow.calls import Call, Outcome
 from fairlead.flow.journal import EntryKind
-from fairlead.flow.state import RunState
-
-SIGN = {"name": "sign", "approval": {"message": "Go on?", "from": {"users": ["alice"], "groups": ["oncall"]}}}
-RULE = {
-    "name": "oncall",
-    "when": "call.effect == 'Irreversible'",
-    "then": "RequireApproval",
-    "message": "is it meant?",
-    "approval": {"from": {"users": ["alice"]}},
-}
-
-
-class Desk:
-    """The Approvals of a cluster. `observe` is told of changes, as an informer would."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, dict[str, Any]] = {}
-        self.observe: Callable[[str], None] = lambda name: None
-        self.made: list[str] = []
-        self.guarded = True
-        self.errors: list[Exception] = []
-
-    def approval(self, name: str) -> Mapping[str, Any] | None:
-        return self.objects.get(name)
-
-    async def create_approval(self, approval: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self.errors:
-            raise self.errors.pop()
-        name = approval["metadata"]["name"]
-        if name not in self.objects:
-            self.made.append(name)
-            self.objects[name] = {"metadata": {**approval["metadata"], "uid": f"uid-{name}"}, "spec": approval["spec"]}
-            asyncio.get_running_loop().call_soon(self.observe, name)
-        return self.objects[name]
-
-    async def refuses_forgery(self, approval: Mapping[str, Any]) -> bool:
-        return self.guarded
-
-    def decide(self, name: str, decision: str = "Approve", by: str = "alice", reason: str = "fine") -> None:
-        obj = self.objects[name]
-        said = [*obj["spec"].get("decisions", ()), {"by": by, "decision": decision, "reason": reason}]
-        self.objects[name] = {**obj, "spec": {**obj["spec"], "decisions": said}}
-        self.observe(name)
-
-
-class Asked(World):
-    """A world whose people are at a desk; the gate is the real one."""
-
-    def __init__(self, path: Path, *steps: dict[str, Any]) -> None:
-        super().__init__(path, workflow(*steps))
-        self.desk = self.people = Desk()
-        self.sent: list[Call] = []
-        self.gate = Gate(
-            self.resources,
-            FakeAuthorizer(),
-            self,  # type: ignore[arg-type]  # a fake of the adapters
-            self,  # type: ignore[arg-type]
-            self.clock,
-            creator=self,  # type: ignore[arg-type]
-        )
-
-    async def call(self, name: str, target: Any, call: Call, *_: Any, **__: Any) -> Outcome:
-        self.sent.append(call)
-        return Outcome(result={"text": call.function})
-
-    async def asks(self, engine: WorkflowEngine, many: int = 1) -> list[str]:
-        """Wait until so many approvals were made; from then on the engine hears of decisions."""
-        self.people.observe = engine.approvals.observe
-        await self.until(lambda: len(self.people.made) >= many)
-        return self.people.made
-
-    def told(self, name: str) -> tuple[str, str] | None:
-        statuses = self.sink.of(name, "Approval")
-        return (lambda c: (c["status"], c["reason"]))(statuses[-1]["conditions"][0]) if statuses else None
-
-
-def requested(**spec: Any) -> dict[str, Any]:
-    return run_object(requestedBy="carol", **spec)
-
-
-def parked(engine: WorkflowEngine, raw: dict[str, Any]) -> bool:
-    run = engine.runs.roster.get(uid_of(raw))
-    return run is not None and run.standing is Standing.PARKED
-
-
-def reason_of(state: RunState) -> str:
-    assert state.terminal is not None
-    return state.terminal.reason
 
 
 @pytest.fixture
@@ -119,8 +28,7 @@ def step(tmp_path: Path) -> Asked:
 @pytest.fixture
 def rule(tmp_path: Path) -> Asked:
     world = Asked(tmp_path / "journal.db", tool_step("first", "read"), tool_step("after", "send"))
-    spec = {"rules": {"calls": [RULE]}}
-    world.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+    world.resources.policies = ruled(RULE)
     return world
 
 
@@ -164,8 +72,7 @@ async def test_people_are_told_by_a_call_like_any_other_and_once_whatever_restar
 async def test_a_notice_that_needs_an_approval_itself_holds_up_nobody(tmp_path: Path) -> None:
     notify = {"tool": "desk", "function": "send", "arguments": {"text": "x"}}
     world = Asked(tmp_path / "journal.db", SIGN | {"approval": SIGN["approval"] | {"notify": notify}})
-    spec = {"rules": {"calls": [RULE]}}
-    world.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+    world.resources.policies = ruled(RULE)
     async with world.engine() as engine:
         ended = engine.submit(requested())
         names = await world.asks(engine, many=2)
@@ -337,8 +244,7 @@ async def test_a_rule_or_contract_that_changed_since_asks_again(rule: Asked, tig
         (name,) = await rule.asks(engine)
         if tightened == "the rule":
             calls = [RULE | {"approval": {"from": {"users": ["alice"]}, "minApprovals": 1, "expiresAfterSeconds": 60}}]
-            spec = {"rules": {"calls": calls}}
-            rule.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+            rule.resources.policies = ruled(*calls)
         else:
             tool = rule.resources.tools["desk"]
             spec_of = tool.spec.model_copy(update={"description": "another one"})
@@ -373,8 +279,7 @@ async def test_the_time_that_people_take_is_not_the_step_s(rule: Asked) -> None:
 
 async def test_several_rules_ask_each_for_itself(rule: Asked) -> None:
     calls = [RULE, RULE | {"name": "legal", "approval": {"from": {"users": ["dora"]}}}]
-    spec = {"rules": {"calls": calls}}
-    rule.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+    rule.resources.policies = ruled(*calls)
     async with rule.engine() as engine:
         ended = engine.submit(requested())
         names = await rule.asks(engine, 2)
@@ -387,8 +292,7 @@ async def test_several_rules_ask_each_for_itself(rule: Asked) -> None:
 
 
 async def test_in_audit_mode_nobody_is_asked_and_it_is_recorded(rule: Asked) -> None:
-    spec = {"mode": "Audit", "rules": {"calls": [RULE]}}
-    rule.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}
+    rule.resources.policies = ruled(RULE, mode="Audit")
     raw = requested()
     async with rule.engine() as engine:
         state = await asyncio.wait_for(engine.submit(raw), 20)

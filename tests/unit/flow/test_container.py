@@ -15,6 +15,7 @@ from fairlead.engine.authorized import permissions_of
 from fairlead.flow.calls import Call, CallIndex, CallKind
 from fairlead.flow.checks import check_workflow
 from fairlead.flow.journal import Draft, EntryKind, Path
+from fairlead.flow.labels import TRUSTED
 from fairlead.flow.recover import abandoned, recover
 from fairlead.flow.runstate import CallState, StepState
 from fairlead.flow.steps.attempt import Attempt
@@ -80,15 +81,39 @@ def test_nor_by_whatever_is_around_it(around: str) -> None:
 
 
 @pytest.mark.requirement("G3")
-@pytest.mark.parametrize(("effect", "reads"), [("Read", True), ("", True), ("Irreversible", False)])
-def test_a_container_is_a_read_while_all_that_it_called_is(effect: str, reads: bool) -> None:
-    """A met join cuts reads, and waits for everything else."""
+@pytest.mark.parametrize(
+    ("index", "effect", "reads"),
+    [
+        ("1.0.0", "Read", True),
+        ("1.0.0", "", True),
+        ("1.0.0", "Irreversible", False),
+        ("0.0.0.1", "Irreversible", True),
+    ],
+)
+def test_a_container_is_a_read_while_all_that_it_called_is(index: str, effect: str, reads: bool) -> None:
+    """A met join cuts reads, and waits for everything else. That people were told is not the container's doing."""
     own = CallState("0.0.0", CallKind.CONTAINER, IMAGE, effect="Read")
-    called = CallState("1.0.0", CallKind.TOOL, "t", "f", effect=effect)
+    called = CallState(index, CallKind.TOOL, "t", "f", effect=effect)
     state = StepState(Path("work"), calls={one.index: one for one in (own, called)})
     nothing: Any = None
     attempt = Attempt(state, state.path, 0, nothing, 0, nothing)
     assert attempt.reads(CallIndex()) is reads
+
+
+def test_what_told_people_of_a_container_neither_forbids_another_attempt_nor_is_read_by_anybody() -> None:
+    plan = plan_of([container("look", retry={"limit": 1})])
+    work, told = Path("work"), {"index": "0.0.0.1", "kind": "Tool", "target": "t", "function": "send", "digest": ""}
+    journal = accepted(plan, inputLabel="Trusted/Public")
+    for kind, data in (
+        (EntryKind.STEP_STARTED, {}),
+        (EntryKind.CALL_INTENT, told | {"effect": "Irreversible"}),
+        (EntryKind.CALL_OUTCOME, told | {"status": "Succeeded", "result": {}, "label": "Untrusted/Confidential"}),
+    ):
+        journal.append(Draft(kind, work, 1, data))
+    assert step(journal.fold(), "work").context == TRUSTED
+    driver = Driver(plan, World(answer=lambda call: error("Unavailable"), tools={"t": tool(*EFFECTS)}), journal)
+    driver.run()
+    assert step(driver.state, "work").attempt == 2
 
 
 @pytest.mark.requirement("G2")

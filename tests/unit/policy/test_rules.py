@@ -184,6 +184,31 @@ def test_a_rule_that_cannot_be_right_is_found_before_anything_runs(when: str, me
     assert message in f"{found.path}: {found.message}"
 
 
+NOTICES = {
+    "$( ": "is not closed",
+    "$( steps.a.output )": "there is no 'steps'; there are call, run, workflow, approval",
+    "$( approval.expiry )": "'approval' has no 'expiry'; it has name",
+    "$( call.function + )": "notify.arguments",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), NOTICES.items())
+@pytest.mark.parametrize("asks", ["calls", "dataFlow"])
+def test_a_notice_that_cannot_be_right_is_found_before_anything_runs(asks: str, text: str, message: str) -> None:
+    def rules(said: str) -> dict[str, Any]:
+        notify = {"tool": "desk", "function": "tell", "arguments": {"text": said}}
+        terms = {"approval": {"from": {"users": ["bob"]}, "notify": notify}}
+        if asks == "calls":
+            return {"calls": [{"name": "ask", "when": "true", "then": "RequireApproval", **terms}]}
+        return {"dataFlow": {"untrustedToExternal": "RequireApproval", **terms}}
+
+    assert problems(policy(**rules("$( approval.name ) for $( run.name ) $( call.arguments.to )"))) == []
+    (found,) = problems(policy(**rules(text)))
+    where = "calls[0]" if asks == "calls" else "dataFlow"
+    assert found.path == f"spec.rules.{where}.approval.notify.arguments"
+    assert message in f"{found.path}: {found.message}"
+
+
 @pytest.mark.requirement("A40")
 def test_where_pins_are_required_a_function_without_one_cannot_be_called() -> None:
     required = policy(pins="Required")

@@ -125,7 +125,7 @@ class CallingPod:
         """
         step, index = self._step(), CallIndex(number)
         most = int(self.request.get("maxCalls", MOST_CALLS))
-        if len(step.calls) > most + 1 and str(index) not in step.calls:
+        if sum(not call.is_notice for call in step.calls.values()) > most + 1 and str(index) not in step.calls:
             raise TooManyCalls(f"{most} calls were made")
         call = Call(
             id=CallId(self.own.id.path, self.own.id.attempt, index),

@@ -7,8 +7,7 @@ from typing import Any
 from fairlead.api.reasons import DecidedReason, DecisionReason, ErrorClass
 from fairlead.api.workflow import ApprovalStep
 from fairlead.flow.approvals import MESSAGE_CHARACTERS, REFUSALS, decision_of
-from fairlead.flow.calls import CallIndex, CallKind
-from fairlead.flow.runstate import ApprovalState
+from fairlead.flow.calls import CallIndex
 from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting, Succeeded, failed
 
 
@@ -22,26 +21,15 @@ def advance(definition: ApprovalStep, attempt: Attempt) -> Result | None:
     known = next(iter(attempt.state.approvals.values()), None)
     if known is None:
         return _ask(definition, attempt)
-    if _at_work(definition, known, attempt) or attempt.held(""):
+    notify = definition.notify
+    if notify is not None and attempt.tell(known, notify.tool, notify.function, index=CallIndex()):
+        return None
+    if attempt.held(""):
         return None
     if known.decision != DecidedReason.APPROVED and definition.on_denied != "Continue":
         return failed(ErrorClass.DENIED, decision_of(known), reason=REFUSALS[known.decision])
     output = {"decision": known.decision, "by": list(known.by), "reason": known.reason}
     return Succeeded(output, attempt.given)
-
-
-def _at_work(definition: ApprovalStep, known: ApprovalState, attempt: Attempt) -> bool:
-    """Tell people once, while they have not decided; return whether that call has begun and not ended.
-
-    How it ends is in the status and the audit. It changes nothing: who was not told can still decide.
-    """
-    notify, notice = definition.notify, known.notice
-    begun = attempt.recorded(CallIndex()) is not None
-    if notify is None or notice is None or (known.decision and not begun):
-        return False
-    request = {"arguments": notice.value}
-    call = attempt.ask(CallKind.TOOL, notify.tool, request, function=notify.function, label=notice.label)
-    return call is None and begun
 
 
 def _ask(definition: ApprovalStep, attempt: Attempt) -> Result | None:

@@ -21,8 +21,8 @@ from fairlead.flow.approvals import expired, lacks_requester, request, undecided
 from fairlead.flow.calls import Call, CallError, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
 from fairlead.flow.labels import Label, written
+from fairlead.flow.runstate import ApprovalState, CallState, RunState, SignalState, StepState
 from fairlead.flow.scope import Reads
-from fairlead.flow.state import CallState, RunState, SignalState, StepState
 
 
 class ResourceView(Protocol):
@@ -162,7 +162,7 @@ class Attempt:
         """Tell whether a recorded call does no more than read; of a container, whether nothing that it called does."""
         known = self.recorded(index)
         if known is not None and known.kind is CallKind.CONTAINER:
-            return all(call.effect in ("", "Read") for call in self.state.calls.values())
+            return all(call.effect in ("", "Read") or call.is_notice for call in self.state.calls.values())
         return known is not None and known.effect == "Read"
 
     def replayed(self, index: CallIndex) -> CallState | None:
@@ -207,7 +207,7 @@ class Attempt:
             return known
         if known is not None and known.child is not None and known.child.uid:
             self.waits = True  # a row, not a call in flight: whoever sees the child's end records the outcome
-        elif not self.held(str(index)):
+        elif not self._telling(index) and not self.held(str(index)):
             self.wanted.append(call)
         return None
 
@@ -237,6 +237,29 @@ class Attempt:
             asked = replace(asked, data={**asked.data, "notice": told, **written(led)})
         self.records.append(asked)
         return True
+
+    def tell(self, approval: ApprovalState, tool: str, function: str, *, index: CallIndex) -> bool:
+        """Tell people once, while they have not decided; return whether that call has begun and not ended.
+
+        How it ends is in the status and the audit. It changes nothing: who was not told can still decide.
+        """
+        begun = self.recorded(index) is not None
+        if approval.notice is None or (approval.decision and not begun):
+            return False
+        request = {"arguments": approval.notice.value}
+        label = approval.notice.label
+        call = self.ask(CallKind.TOOL, tool, request, index=index, function=function, label=label)
+        return call is None and begun
+
+    def _telling(self, index: CallIndex) -> bool:
+        """Tell people of the approvals that a call waits for; return whether such a call has begun and not ended."""
+        asked = [approval for approval in self.state.approvals.values() if approval.index == str(index)]
+        under_way = [
+            self.tell(approval, *approval.tells, index=replace(index, notice=nth))
+            for nth, approval in enumerate(asked, start=1)
+            if approval.tells is not None
+        ]
+        return any(under_way)
 
     def held(self, index: str) -> bool:
         """Tell whether people were asked about this call (or, with "", the step) and have not decided."""

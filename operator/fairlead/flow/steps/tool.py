@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairlead.api.workflow import ToolCall
+from fairlead.api.toolcall import ToolCall
 from fairlead.flow.calls import CallKind
 from fairlead.flow.steps.attempt import Attempt, Evaluator, Failed, Result, Setting, Succeeded
 

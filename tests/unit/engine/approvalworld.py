@@ -1,0 +1,111 @@
+"""A world in which people are asked: approvals of runs that an engine drives, with the real gate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.unit.engine.fakes import FakeAuthorizer, workflow
+from tests.unit.engine.runworld import World, run_object, uid_of
+
+from fairlead.api.policy import Policy
+from fairlead.engine.engine import WorkflowEngine
+from fairlead.engine.gate import Gate
+from fairlead.engine.roster import Standing
+from fairlead.flow.calls import Call, Outcome
+from fairlead.flow.state import RunState
+
+SIGN = {"name": "sign", "approval": {"message": "Go on?", "from": {"users": ["alice"], "groups": ["oncall"]}}}
+RULE = {
+    "name": "oncall",
+    "when": "call.effect == 'Irreversible'",
+    "then": "RequireApproval",
+    "message": "is it meant?",
+    "approval": {"from": {"users": ["alice"]}},
+}
+
+
+class Desk:
+    """The Approvals of a cluster. `observe` is told of changes, as an informer would."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.observe: Callable[[str], None] = lambda name: None
+        self.made: list[str] = []
+        self.guarded = True
+        self.errors: list[Exception] = []
+
+    def approval(self, name: str) -> Mapping[str, Any] | None:
+        return self.objects.get(name)
+
+    async def create_approval(self, approval: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.errors:
+            raise self.errors.pop()
+        name = approval["metadata"]["name"]
+        if name not in self.objects:
+            self.made.append(name)
+            self.objects[name] = {"metadata": {**approval["metadata"], "uid": f"uid-{name}"}, "spec": approval["spec"]}
+            asyncio.get_running_loop().call_soon(self.observe, name)
+        return self.objects[name]
+
+    async def refuses_forgery(self, approval: Mapping[str, Any]) -> bool:
+        return self.guarded
+
+    def decide(self, name: str, decision: str = "Approve", by: str = "alice", reason: str = "fine") -> None:
+        obj = self.objects[name]
+        said = [*obj["spec"].get("decisions", ()), {"by": by, "decision": decision, "reason": reason}]
+        self.objects[name] = {**obj, "spec": {**obj["spec"], "decisions": said}}
+        self.observe(name)
+
+
+class Asked(World):
+    """A world whose people are at a desk; the gate is the real one."""
+
+    def __init__(self, path: Path, *steps: dict[str, Any]) -> None:
+        super().__init__(path, workflow(*steps))
+        self.desk = self.people = Desk()
+        self.sent: list[Call] = []
+        self.gate = Gate(
+            self.resources,
+            FakeAuthorizer(),
+            self,  # type: ignore[arg-type]  # a fake of the adapters
+            self,  # type: ignore[arg-type]
+            self.clock,
+            creator=self,  # type: ignore[arg-type]
+        )
+
+    async def call(self, name: str, target: Any, call: Call, *_: Any, **__: Any) -> Outcome:
+        self.sent.append(call)
+        return Outcome(result={"text": call.function})
+
+    async def asks(self, engine: WorkflowEngine, many: int = 1) -> list[str]:
+        """Wait until so many approvals were made; from then on the engine hears of decisions."""
+        self.people.observe = engine.approvals.observe
+        await self.until(lambda: len(self.people.made) >= many)
+        return self.people.made
+
+    def told(self, name: str) -> tuple[str, str] | None:
+        statuses = self.sink.of(name, "Approval")
+        return (lambda c: (c["status"], c["reason"]))(statuses[-1]["conditions"][0]) if statuses else None
+
+
+def requested(**spec: Any) -> dict[str, Any]:
+    return run_object(requestedBy="carol", **spec)
+
+
+def parked(engine: WorkflowEngine, raw: dict[str, Any]) -> bool:
+    run = engine.runs.roster.get(uid_of(raw))
+    return run is not None and run.standing is Standing.PARKED
+
+
+def reason_of(state: RunState) -> str:
+    assert state.terminal is not None
+    return state.terminal.reason
+
+
+def ruled(*calls: dict[str, Any], **spec: Any) -> dict[str, Policy]:
+    """Return the Policy `p` with these rules about calls."""
+    whole = {"rules": {"calls": list(calls)}, **spec}
+    return {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": whole})}
