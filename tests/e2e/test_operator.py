@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -147,6 +148,24 @@ class TestServers:
         )
         until("the server is gone", lambda: "fairlead-tool" not in team("get", "all,networkpolicies", "--output=name"))
         team("delete", "tool", "tickets")
+
+    def test_where_nothing_changes_nothing_is_written(self, team: Kubectl) -> None:
+        """An object that every apply changes is an event, and the next apply: that would never end."""
+        team.create(changed(specimen("Tool"), {"spec.mcp": {"server": SERVER}}))
+        team.create(policy("triage", models=["small"]))
+        team("wait", "--for=condition=Ready", "tool/tickets", "--timeout=90s", timeout_seconds=100)
+        kinds = "networkpolicies,services,deployments,statefulsets,serviceaccounts,roles,rolebindings,configmaps"
+
+        def versions() -> str:
+            shown = "--output=custom-columns=:.kind,:.metadata.name,:.metadata.resourceVersion"
+            return team("get", f"{kinds},tools,policies,engines", shown)
+
+        def at_rest() -> bool:
+            before = versions()
+            time.sleep(6)
+            return versions() == before
+
+        until("the namespace is at rest", at_rest, timeout_seconds=60)
 
     @pytest.mark.requirement("F09")
     def test_a_server_that_cannot_start_says_why(self, team: Kubectl) -> None:

@@ -7,13 +7,14 @@ import contextlib
 import os
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from mcp.client import Client
 from tests.servers.serving import served
@@ -30,12 +31,15 @@ async def forwarding(engine: str, folder: Path) -> AsyncIterator[str]:
     token = folder / "token"
     if not token.exists():
         token.write_text("one\n", encoding="ascii")
-    async with ClientSession(trust_env=False) as session:
-        forwarder = Forwarder(session, engine, token, Numbers(folder / "count"))
-        app = web.Application(client_max_size=stepcalls.MOST_BYTES)
-        app.router.add_route("*", "/{path:.*}", forwarder.handle)
-        async with TestServer(app) as server:
-            yield str(server.make_url("")).rstrip("/")
+    server = Forwarder(("127.0.0.1", 0), engine, token, Numbers(folder / "count"), None)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        thread.join()
+        server.server_close()
 
 
 @contextlib.asynccontextmanager
@@ -158,8 +162,45 @@ async def test_so_many_requests_are_held_at_once_and_more_wait(tmp_path: Path) -
         assert all(told.status_code == 200 for told in await asyncio.gather(*waiting))
 
 
+async def test_a_body_may_come_in_chunks_and_what_is_too_large_or_malformed_is_refused(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(await request.read())
+        return web.json_response({"ok": 1})
+
+    async def said(url: str, head: str, body: bytes) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(f"POST /x HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+        writer.write_eof()
+        status = (await reader.readline()).decode()
+        writer.close()
+        return status.split()[1]
+
+    most, chunked = stepcalls.MOST_BYTES, "Transfer-Encoding: chunked"
+    half = f"{most // 2:x}\r\n".encode() + b"a" * (most // 2) + b"\r\n"
+    async with engine(answer) as there, forwarding(str(there.make_url("")).rstrip("/"), tmp_path) as url:
+        assert await said(url, chunked, b"3;x=1\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: 1\r\n\r\n") == "200"
+        assert await said(url, f"Content-Length: {most}", b"b" * most) == "200"
+        assert await said(url, f"Content-Length: {most + 1}", b"") == "413"
+        assert await said(url, chunked, half * 2 + b"1\r\na\r\n0\r\n\r\n") == "413"
+        for head, body in [
+            ("Content-Length: many", b""),
+            ("Content-Length: -1", b""),
+            ("Content-Length: 9", b"short"),
+            (chunked, b"z\r\n"),
+            (chunked, b"-1\r\n"),
+            (chunked, b"3\r\nabc"),
+            (chunked, b"1" * 2000),
+            ("Accept: a\r\n b\r\nContent-Length: 0", b""),
+        ]:
+            assert await said(url, head, body) == "400", (head, body)
+    assert seen == [b"abcde", b"b" * most]
+
+
 def test_its_connections_notice_a_node_that_is_gone() -> None:
-    with stepcalls._connection((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))) as made:
+    with socket.socket() as made:
+        stepcalls.notice_loss(made)
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         idle, between, times = (
             made.getsockopt(socket.IPPROTO_TCP, option)

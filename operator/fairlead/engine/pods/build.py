@@ -37,6 +37,20 @@ CALL = "fairlead.dev/call"
 
 _GRACE_SECONDS = 10
 _FORWARDER = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}
+_LISTENS = f"""
+import socket, time
+end = time.monotonic() + 60
+while True:
+    try:
+        socket.create_connection(("127.0.0.1", {PORT}), 1).close()
+        break
+    except OSError:
+        if time.monotonic() > end:
+            raise
+        time.sleep(0.05)
+"""
+"""Ends when the sidecar listens."""
+
 _HELPER = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "64Mi"}}
 
 
@@ -173,8 +187,10 @@ def _helper(name: str, what: str, beside: Beside) -> dict[str, Any]:
 
 
 def _forwarder(beside: Beside, engine: EngineAddress) -> dict[str, Any]:
-    """Return the sidecar that takes calls to the engine; the step begins when it listens."""
-    listens = f"import socket; socket.create_connection(('127.0.0.1', {PORT}), 1)"
+    """Return the sidecar that takes calls to the engine; the step begins when it listens.
+
+    A probe would ask every second, each time with a process of its own: the hook is one, and is done at once.
+    """
     mounts = [
         {"name": "token", "mountPath": str(TOKEN_FILE.parent), "readOnly": True},
         {"name": "calls", "mountPath": str(COUNT_FILE.parent)},
@@ -190,11 +206,7 @@ def _forwarder(beside: Beside, engine: EngineAddress) -> dict[str, Any]:
         ],
         "resources": _FORWARDER,
         "restartPolicy": "Always",
-        "startupProbe": {
-            "exec": {"command": ["python3", "-S", "-c", listens]},
-            "periodSeconds": 1,
-            "failureThreshold": 60,
-        },
+        "lifecycle": {"postStart": {"exec": {"command": ["python3", "-S", "-c", _LISTENS]}}},
         "securityContext": dict(RESTRICTED_CONTAINER),
         "volumeMounts": mounts,
     }
