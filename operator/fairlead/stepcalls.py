@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-PORT = 9911
+from fairlead.steplistens import PORT
+
 NUMBER_HEADER = "X-Fairlead-Call"
 TOKEN_FILE = Path("/var/run/fairlead/token/token")
 COUNT_FILE = Path("/var/run/fairlead/calls/count")

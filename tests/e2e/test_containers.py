@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.e2e.identities import engine_of, tries
-from tests.e2e.installation import ROOT, SERVERS_IMAGE, Fairlead, create_run, finished, until
+from tests.e2e.installation import IMAGE, ROOT, SERVERS_IMAGE, Fairlead, create_run, finished, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import ACCOUNT, Manifest, becomes, engine, manifest, outcome, scene, workflow
 
@@ -179,6 +179,24 @@ def token(audience: str, *more: Manifest) -> Manifest:
 
 
 OWN = "https://engine.NAMESPACE.fairlead.dev"
+
+
+def sidecar(**more: Any) -> Manifest:
+    """Return what takes a step's calls to the engine."""
+    step = pod()["spec"]["containers"][0]
+    return step | {
+        "name": "calls",
+        "image": IMAGE,
+        "command": ["python3", "-m", "fairlead.stepcalls"],
+        "restartPolicy": "Always",
+        **more,
+    }
+
+
+def hook(module: str) -> Manifest:
+    return {"postStart": {"exec": {"command": ["python3", "-m", module]}}}
+
+
 FORBIDDEN: dict[str, tuple[Manifest, str]] = {
     "a token": ({"automountServiceAccountToken": True}, "has no token"),
     "a token for the API server": (
@@ -203,6 +221,22 @@ FORBIDDEN: dict[str, tuple[Manifest, str]] = {
     "the default account": ({"serviceAccountName": "default"}, "as the account of its Workflow"),
     "the node's network": ({"hostNetwork": True}, "nothing of its node"),
     "no deadline": ({"activeDeadlineSeconds": None}, "has a deadline"),
+    "a hook of the step": (
+        {"containers": [pod()["spec"]["containers"][0] | {"lifecycle": hook("fairlead.steplistens")}]},
+        "read nothing but plain values",
+    ),
+    "a hook of its own": (
+        {"initContainers": [sidecar(lifecycle=hook("fairlead.stepfiles"))]},
+        "read nothing but plain values",
+    ),
+    "a hook at the end": (
+        {"initContainers": [sidecar(lifecycle={"preStop": hook("fairlead.steplistens")["postStart"]})]},
+        "read nothing but plain values",
+    ),
+    "a probe": (
+        {"initContainers": [sidecar(startupProbe={"exec": {"command": ["python3"]}})]},
+        "read nothing but plain values",
+    ),
     "a Secret in its environment": (
         {
             "containers": [
@@ -230,6 +264,7 @@ def test_what_a_thief_of_the_engines_token_makes_of_pods(administrator: Kubectl,
         administrator("label", "namespace", team.namespace, "pod-security.kubernetes.io/enforce-")
         thief = engine_of(team)
         until("there is the account", lambda: ACCOUNT in team("get", "serviceaccounts", "--output=name"))
+        assert tries(thief, pod(initContainers=[sidecar(lifecycle=hook("fairlead.steplistens"))])) == "", "as we do"
         for name, (change, words) in FORBIDDEN.items():
             change = json.loads(json.dumps(change).replace("NAMESPACE", team.namespace))
             spec = {key: value for key, value in (pod()["spec"] | change).items() if value is not None}

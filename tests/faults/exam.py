@@ -29,11 +29,13 @@ from tests.e2e.kubectl import Kubectl
 from tests.faults import kitchensink
 from tests.faults.errands import kill_some, processes
 
-AT_ONCE = 8
+AT_ONCE = 12
 SPARED_PERCENT = 90
 LONGEST_PAUSE_SECONDS = 10.0
 LONGEST_WITHOUT_AGENT_SECONDS = 4.0
 LONGEST_SECONDS_PER_RUN = 60
+MOST_AT_A_TIME = 4
+"""Processes of step pods that are killed at once."""
 SAY_SECONDS = 30.0
 ENGINE = "fairlead-engine-0"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/performance.md"
@@ -116,7 +118,7 @@ def _open(team: Kubectl) -> list[str]:
 
 
 def _kill(cluster: Cluster, team: Kubectl, chance: random.Random, marks: Marks) -> None:
-    what = chance.choices(("engine", "step pod", "agent"), weights=(5, 2, 1))[0]
+    what = chance.choices(("engine", "step pod", "agent"), weights=(3, 3, 1))[0]
     if what == "engine":
         if not _serves(team) and chance.randrange(100) < SPARED_PERCENT:
             return
@@ -125,7 +127,7 @@ def _kill(cluster: Cluster, team: Kubectl, chance: random.Random, marks: Marks) 
             team("delete", "pod", ENGINE, "--wait=false", "--ignore-not-found")  # a new one: nothing backs off for it
     elif what == "step pod":
         found = processes(team, _step_pods(team))
-        marks.step_pods += kill_some(found[: 1 + chance.randrange(len(found))]) if found else 0
+        marks.step_pods += kill_some(chance.sample(found, min(len(found), 1 + chance.randrange(MOST_AT_A_TIME))))
     else:
         cluster.stop_process("kubelet")
         marks.agent += 1

@@ -51,7 +51,7 @@ def _steps() -> list[Manifest]:
         "models": ["scripted"],
         "tools": [{"tool": "ledger", "functions": ["append_keyed"]}],
         "output": {"schema": {"type": "object"}},
-        "resources": {"cpu": "50m", "memory": "64Mi"},
+        "resources": {"cpu": "100m", "memory": "64Mi"},
     }
     return [
         _call("look", "read", "$( input.run )-first", retry=_READS),

@@ -20,7 +20,7 @@ from mcp.client import Client
 from tests.servers.serving import served
 from tests.unit.engine.gatewayworld import ACCOUNT, HELLO, GatewayWorld
 
-from fairlead import stepcalls
+from fairlead import stepcalls, steplistens
 from fairlead.engine.tls import identity
 from fairlead.stepcalls import Forwarder, Numbers
 
@@ -128,6 +128,19 @@ async def test_patience_begins_when_the_engine_goes_away(tmp_path: Path, monkeyp
     assert asked == ["1", "1"]
 
 
+def test_who_waits_for_it_is_done_when_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        port = made.getsockname()[1]
+        listening = threading.Timer(0.2, made.listen)
+        listening.start()
+        steplistens.wait(port)
+        listening.join()
+    monkeypatch.setattr(steplistens, "PATIENCE_SECONDS", 0.1)
+    with pytest.raises(ConnectionRefusedError):
+        steplistens.wait(port)
+
+
 async def test_it_ends_when_the_kubelet_says_so(tmp_path: Path) -> None:
     pem = (tmp_path / "ca.crt").read_text(encoding="ascii") if identity(tmp_path, names=("x",)) else ""
     variables = os.environ | {"FAIRLEAD_ENGINE_CA": pem, "FAIRLEAD_ENGINE_URL": "https://127.0.0.1:9"}
@@ -135,7 +148,7 @@ async def test_it_ends_when_the_kubelet_says_so(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "fairlead.stepcalls", env=variables)
     for _ in range(400):
         with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", stepcalls.PORT)
+            _, writer = await asyncio.open_connection("127.0.0.1", steplistens.PORT)
             writer.close()
             break
         await asyncio.sleep(0.05)

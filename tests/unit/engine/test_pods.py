@@ -58,6 +58,8 @@ def test_only_the_sidecar_of_a_step_that_calls_has_its_token() -> None:
     spec = pod["spec"]
     assert violations(spec) == [] and spec["automountServiceAccountToken"] is False
     assert pod["metadata"]["labels"]["fairlead.dev/calls"] == "Allowed"
+    waits = {"postStart": {"exec": {"command": ["python3", "-m", "fairlead.steplistens"]}}}
+    assert pod["spec"]["initContainers"][-1]["lifecycle"] == waits, "the step begins when its calls are taken"
     (token,) = [volume for volume in spec["volumes"] if "projected" in volume]
     assert token["projected"]["sources"] == [
         {

@@ -22,8 +22,9 @@ from fairlead.flow.calls import Call
 from fairlead.flow.journal import RunUid
 from fairlead.kube.restricted import NO_NAMES, RESTRICTED_CONTAINER, RESTRICTED_POD, SHORT_TOLERATIONS, unexpanded
 from fairlead.kube.types import WORKFLOW_RUNS
-from fairlead.stepcalls import COUNT_FILE, PORT, TOKEN_FILE
+from fairlead.stepcalls import COUNT_FILE, TOKEN_FILE
 from fairlead.stepfiles import MOST_INPUT, pieces
+from fairlead.steplistens import PORT
 
 PREFIX = "fairlead-step-"
 COMPONENT = "step"
@@ -37,20 +38,6 @@ CALL = "fairlead.dev/call"
 
 _GRACE_SECONDS = 10
 _FORWARDER = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}
-_LISTENS = f"""
-import socket, time
-end = time.monotonic() + 60
-while True:
-    try:
-        socket.create_connection(("127.0.0.1", {PORT}), 1).close()
-        break
-    except OSError:
-        if time.monotonic() > end:
-            raise
-        time.sleep(0.05)
-"""
-"""Ends when the sidecar listens."""
-
 _HELPER = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "64Mi"}}
 
 
@@ -187,10 +174,7 @@ def _helper(name: str, what: str, beside: Beside) -> dict[str, Any]:
 
 
 def _forwarder(beside: Beside, engine: EngineAddress) -> dict[str, Any]:
-    """Return the sidecar that takes calls to the engine; the step begins when it listens.
-
-    A probe would ask every second, each time with a process of its own: the hook is one, and is done at once.
-    """
+    """Return the sidecar that takes calls to the engine; the step begins when it listens."""
     mounts = [
         {"name": "token", "mountPath": str(TOKEN_FILE.parent), "readOnly": True},
         {"name": "calls", "mountPath": str(COUNT_FILE.parent)},
@@ -206,7 +190,7 @@ def _forwarder(beside: Beside, engine: EngineAddress) -> dict[str, Any]:
         ],
         "resources": _FORWARDER,
         "restartPolicy": "Always",
-        "lifecycle": {"postStart": {"exec": {"command": ["python3", "-S", "-c", _LISTENS]}}},
+        "lifecycle": {"postStart": {"exec": {"command": ["python3", "-m", "fairlead.steplistens"]}}},
         "securityContext": dict(RESTRICTED_CONTAINER),
         "volumeMounts": mounts,
     }
