@@ -28,6 +28,7 @@ from fairlead.flow.journal import Entry, EntryKind
 from fairlead.kube.types import CONFIG_MAPS
 
 SHORT_RUNS = 20
+POD_RUNS = 5
 STEPS = 100
 AT_ONCE, RUNS, RUN_STEPS = 32, 96, 10
 LONG_STEPS = 24  # of half a second each
@@ -40,6 +41,8 @@ TITLES = {
     API: Title("baseline: create a ConfigMap", "ms"),
     "cluster.first_step": Title("create a run to its first step started", "ms", "50 ms p50, 500 ms p99", API),
     "cluster.three_steps": Title("three call steps, create to Finished seen", "ms", "150 ms p50", API),
+    "cluster.pod": Title("create a run to its program in a pod", "ms", "2,500 ms p50", API),
+    "cluster.pod_calls": Title("the same where the program may call models and tools", "ms"),
     "cluster.call_step": Title("overhead per call step", "ms", "3 ms p50, 10 ms p99"),
     "cluster.call": Title("the call itself: one exchange with the pod", "ms"),
     "cluster.commit": Title("one group commit, mean", "ms"),
@@ -67,7 +70,8 @@ def measure(*, repeats: int, say: Callable[[str], None]) -> list[Figure]:
     chains = (workloads.chain("three", 3), workloads.chain("ten", RUN_STEPS))
     loops = (workloads.loop("loop", STEPS), workloads.loop("slow", LONG_STEPS, "wait"))
     say("cluster: a namespace with an engine and a tool")
-    with team(*chains, *loops) as kubectl:
+    pods = (workloads.container("pod", calls=False), workloads.container("pod-calls", calls=True))
+    with team(*chains, *loops, *pods) as kubectl:
         return figures(TITLES, asyncio.run(_measure(kubectl, repeats=repeats, say=say)))
 
 
@@ -76,7 +80,7 @@ async def _measure(kubectl: Kubectl, *, repeats: int, say: Callable[[str], None]
         await submitter.run("three")
         found: list[Repetition] = [_images(), _starts(kubectl), await _memory(kubectl, "idle")]
         for number in range(repeats):
-            for part in (_api_writes, _latency, _call_step, _throughput, _status_writes):
+            for part in (_api_writes, _latency, _pods, _call_step, _throughput, _status_writes):
                 say(f"cluster {number + 1}/{repeats}: {part.__name__.strip('_').replace('_', ' ')}")
                 found.append(await part(submitter))
             found.append({"cluster.commit": value(await _mean_commit_ms(submitter))})
@@ -103,6 +107,18 @@ async def _latency(submitter: Submitter) -> Repetition:
         "cluster.first_step": percentiles_ms([at - run.submitted_at for at, run in zip(started, seen, strict=True)]),
         "cluster.three_steps": percentiles_ms([run.finished_at - run.submitted_at for run in seen]),
     }
+
+
+async def _pods(submitter: Submitter) -> Repetition:
+    async def starts(workflow: str) -> Statistics:
+        seconds = []
+        for _ in range(POD_RUNS):
+            run = await submitter.run(workflow)
+            outcome = _first(await submitter.journal(run), EntryKind.CALL_OUTCOME)
+            seconds.append(outcome.data["result"]["output"] - run.submitted_at)
+        return percentiles_ms(seconds)
+
+    return {"cluster.pod": await starts("pod"), "cluster.pod_calls": await starts("pod-calls")}
 
 
 async def _call_step(submitter: Submitter) -> Repetition:

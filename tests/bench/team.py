@@ -39,7 +39,7 @@ def team(*workflows: Manifest) -> Iterator[Kubectl]:
     administrator("create", "namespace", name)
     kubectl = administrator.within(name)
     try:
-        _declare(kubectl, [*workflows, workloads.tool({"server": INSTANT}), workloads.policy()])
+        _declare(kubectl, [workloads.engine(), *workflows, workloads.tool({"server": INSTANT}), workloads.policy()])
         yield kubectl
     finally:
         administrator("delete", "namespace", name, "--timeout=120s", timeout_seconds=150)

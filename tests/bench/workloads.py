@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tests.e2e.installation import SERVERS_IMAGE
+
 Manifest = dict[str, Any]
 
 ACCOUNT = "bench"
@@ -44,6 +46,19 @@ def asking(name: str) -> Manifest:
     return _workflow(name, [{"name": "ask", "generate": {"model": MODEL, "prompt": "$( input.key )"}}])
 
 
+def container(name: str, *, calls: bool) -> Manifest:
+    """Return a Workflow of one container, whose output is when its program began, in Unix seconds."""
+    source = "import json, time; json.dump(time.time(), open('/work/output.json', 'w'))"
+    tools = {"tools": [{"tool": TOOL, "functions": list(FUNCTIONS)}]} if calls else {}
+    spec = {"image": SERVERS_IMAGE, "script": {"command": ["python3"], "source": source}, **tools}
+    return _workflow(name, [{"name": "work", "container": spec}])
+
+
+def engine() -> Manifest:
+    """Return the Engine; the image of the containers has no digest."""
+    return _object("Engine", "default", {"security": {"imageTags": "Allowed"}})
+
+
 def tool(mcp: Mapping[str, Any]) -> Manifest:
     """Return the Tool that the Workflows call; `mcp` says where it is."""
     functions = [{"name": function, "effect": "Read"} for function in FUNCTIONS]
@@ -58,7 +73,8 @@ def model(where: Mapping[str, Any]) -> Manifest:
 def policy() -> Manifest:
     """Return the Policy that lets the account do all this."""
     tools = [{"tool": TOOL, "functions": list(FUNCTIONS)}]
-    return _object("Policy", ACCOUNT, {"grants": {"serviceAccounts": [ACCOUNT], "models": [MODEL], "tools": tools}})
+    granted = {"serviceAccounts": [ACCOUNT], "models": [MODEL], "tools": tools, "images": [SERVERS_IMAGE]}
+    return _object("Policy", ACCOUNT, {"grants": granted})
 
 
 def run(workflow: str, name: str) -> Manifest:

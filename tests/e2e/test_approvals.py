@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.identities import Someone, bind, give, someone, tries
-from tests.e2e.installation import FOR_TESTS, Fairlead, condition, finished, ledger, until
+from tests.e2e.installation import FOR_TESTS, SERVERS_IMAGE, Fairlead, condition, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
     ACCOUNT,
@@ -161,6 +161,34 @@ def test_people_are_told_once_also_by_an_engine_that_is_killed(administrator: Ku
         until("people are told", lambda: [entry["key"] for entry in ledger(team)] == [name])
         team("delete", "pod", "fairlead-engine-0", "--grace-period=0", "--force")
         becomes(team, "engine", "default", "Ready")
+        decide(approver(team, "bob"), team, name)
+        assert outcome(finished(team, run))[0] == "Completed"
+        assert [entry["key"] for entry in ledger(team)] == [name]
+
+
+@pytest.mark.requirement("A46")
+def test_people_are_told_of_a_container_that_a_rule_gives_to_them_and_see_its_program(
+    administrator: Kubectl, chart: Fairlead
+) -> None:
+    program = "print(1)"
+    work = {"image": SERVERS_IMAGE, "script": {"command": ["python3"], "source": program}}
+    pack = workflow("pack", {"name": "work", "container": work})
+    may = policy("worker", "append")
+    may["spec"]["grants"]["images"] = [SERVERS_IMAGE]
+    asks = requiring("bob", notify={"tool": "ledger", "function": "append", "arguments": {"key": "$( approval.name )"}})
+    asks["spec"]["rules"]["calls"][0]["when"] = "call.kind == 'container'"
+    objects = (engine(security={"imageTags": "Allowed"}), ledger_tool(), scripted_model(), may, asks, pack)
+    with scene(administrator, *objects) as team:
+        give(team, "alice", (GROUP, "workflowruns", ["create"], None), (GROUP, "workflows", ["invoke"], None))
+        becomes(team, "workflow", "pack", "Authorized")
+        becomes(team, "tool", "ledger", "Reachable")
+        run = start(team, "pack")
+        name = asked(team, run)
+        until("people are told", lambda: [entry["key"] for entry in ledger(team)] == [name])
+        call = team.get("approval", name)["spec"]["call"]
+        assert (call["kind"], call["target"]) == ("Container", SERVERS_IMAGE)
+        assert call["arguments"]["script"]["source"] == program
+        assert "fairlead-step" not in team("get", "pods", "--output=name")
         decide(approver(team, "bob"), team, name)
         assert outcome(finished(team, run))[0] == "Completed"
         assert [entry["key"] for entry in ledger(team)] == [name]
