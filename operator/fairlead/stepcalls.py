@@ -10,12 +10,14 @@ Every step that calls starts one: it imports nothing but the standard library, w
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, InvalidURL
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,7 +39,12 @@ _WORKED_SECONDS = 90.0
 """An engine that breaks off later than this had begun to answer."""
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
-_CONNECT_SECONDS, _KEPT_SECONDS, _IDLE_SECONDS = 5.0, 15.0, 75.0
+_CONNECT_SECONDS, _IDLE_SECONDS = 5.0, 75.0
+_KEPT_SECONDS = 4.0
+"""How long a connection may have been idle that is used again; the engine closes it a little later."""
+_DROPPED_SECONDS = 1.0
+_SILENT_MS = 30_000
+_SIZE, _CHUNK = re.compile("[0-9]{1,9}"), re.compile("[0-9a-fA-F]{1,8}")
 _FORWARDED = ("accept", "content-type", "mcp-protocol-version", "mcp-method", "mcp-name")
 _RETURNED = ("content-type", "retry-after")
 _LINE_BYTES = 1024
@@ -102,8 +109,8 @@ class Engine:
         Raises:
             ValueError: it cannot be sent as it is.
         """
-        token = self._token.read_text(encoding="ascii").strip()  # the kubelet renews it
         try:
+            token = self._token.read_text(encoding="ascii").strip()  # the kubelet renews it
             self._connect()
             headers = {**asked.headers, "Authorization": f"Bearer {token}"}
             self._connection.request(asked.method, asked.path, asked.body or None, headers)
@@ -135,8 +142,9 @@ class Engine:
 
 
 def notice_loss(made: socket.socket) -> None:
-    """Have a socket notice within half a minute when the other side is gone without a word."""
+    """Have a socket notice within half a minute when the other side is gone without a word, idle or not."""
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_MS)
     for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
         made.setsockopt(socket.IPPROTO_TCP, option, value)
 
@@ -154,7 +162,7 @@ class Forwarder(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self._engine, self._token, self._trusted = engine, token, trusted
         self._numbers = numbers
-        self._places = threading.Semaphore(AT_ONCE)
+        self.places = threading.Semaphore(AT_ONCE)
 
     def engine(self) -> Engine:
         """Return a way to the engine."""
@@ -165,25 +173,25 @@ class Forwarder(ThreadingHTTPServer):
 
         Raises:
             ValueError: it cannot be sent as it is.
+            OSError: it cannot be given a number.
         """
-        with self._places:
-            number = {NUMBER_HEADER: str(self._numbers.next())} if asked.method == "POST" else {}
-            asked = asked._replace(headers={**asked.headers, **number})
-            pause, end = _FIRST_PAUSE_SECONDS, 0.0
-            while True:
-                began = time.monotonic()
-                told = engine.send(asked)
-                if told is not None:
-                    return told
-                if not end or time.monotonic() - began > _WORKED_SECONDS:  # it was there: patience begins anew
-                    pause, end = _FIRST_PAUSE_SECONDS, time.monotonic() + PATIENCE_SECONDS
-                if time.monotonic() + pause > end:
-                    return UNAVAILABLE
-                time.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        number = {NUMBER_HEADER: str(self._numbers.next())} if asked.method == "POST" else {}
+        asked = asked._replace(headers={**asked.headers, **number})
+        pause, end = _FIRST_PAUSE_SECONDS, 0.0
+        while True:
+            began = time.monotonic()
+            told = engine.send(asked)
+            if told is not None:
+                return told
+            if not end or time.monotonic() - began > _WORKED_SECONDS:  # it was there: patience begins anew
+                pause, end = _FIRST_PAUSE_SECONDS, time.monotonic() + PATIENCE_SECONDS
+            if time.monotonic() + pause > end:
+                return UNAVAILABLE
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: who has asked is gone."""
+        """Say nothing: whoever has asked is gone, all else is answered."""
 
 
 class _TooLarge(Exception):
@@ -206,26 +214,44 @@ class _Handler(BaseHTTPRequestHandler):
 
     def forward(self) -> None:
         """Answer one request."""
-        try:
-            body = self._body()
-            headers = {name: value for name in _FORWARDED if (value := self.headers.get(name)) is not None}
-            told = self.server.forward(self._engine, Asked(self.command, self.path, headers, body))
-        except _TooLarge:
-            told = self._refused(413)
-        except ValueError:
-            told = self._refused(400)
+        with self.server.places:  # also while the body comes: so many are held
+            told = self._told()
         self.send_response(told.status)
         for name, value in told.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(told.body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(told.body)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = forward
 
+    def _told(self) -> Told:
+        try:
+            if not self.path.startswith("/"):
+                raise ValueError("it names another host")
+            body = self._body()
+            headers = {name: value for name in _FORWARDED if (value := self.headers.get(name)) is not None}
+            return self.server.forward(self._engine, Asked(self.command, self.path, headers, body))
+        except _TooLarge:
+            return self._refused(413)
+        except ValueError:
+            return self._refused(400)
+        except TimeoutError:
+            return self._refused(408)
+        except OSError:
+            return UNAVAILABLE
+
     def _refused(self, status: int) -> Told:
+        """Refuse it; what still comes is dropped for a moment, or a reset would overtake the answer."""
         self.close_connection = True
+        self.connection.settimeout(_DROPPED_SECONDS / 10)
+        end = time.monotonic() + _DROPPED_SECONDS
+        with suppress(OSError):
+            while time.monotonic() < end and self.rfile.read1(65_536):
+                pass
         return Told(status, {}, b"")
 
     def _body(self) -> bytes:
@@ -235,23 +261,27 @@ class _Handler(BaseHTTPRequestHandler):
             _TooLarge: it is more than is taken.
             ValueError: it is not sent as HTTP says.
         """
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        codings = self.headers.get_all("Transfer-Encoding") or []
+        sizes = self.headers.get_all("Content-Length") or []
+        if len(codings) + len(sizes) > 1 or codings not in ([], ["chunked"]):
+            raise ValueError("nobody can tell where it ends")
+        if codings:
             return b"".join(self._chunks())
-        size = int(self.headers.get("Content-Length") or 0)
-        return self._read(size, MOST_BYTES)
+        return self._read(_number(_SIZE, sizes[0].strip(), 10), MOST_BYTES) if sizes else b""
 
     def _chunks(self) -> list[bytes]:
         found: list[bytes] = []
-        while size := int(self._line().partition(b";")[0], 16):
-            found.append(self._read(size, MOST_BYTES - sum(map(len, found))))
-            self._line()
+        left = MOST_BYTES
+        while size := _number(_CHUNK, self._line().partition(b";")[0].decode("ascii").strip(), 16):
+            found.append(self._read(size, left))
+            left -= size
+            if self._line():
+                raise ValueError("a chunk is longer than it says")
         while self._line():  # trailers
             pass
         return found
 
     def _read(self, size: int, most: int) -> bytes:
-        if size < 0:
-            raise ValueError("a negative size")
         if size > most:
             raise _TooLarge
         content = self.rfile.read(size)
@@ -270,6 +300,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def version_string(self) -> str:
         return "fairlead"
+
+
+def _number(form: re.Pattern[str], text: str, base: int) -> int:
+    """Read a number that is written as HTTP says, and as nothing else.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not form.fullmatch(text):
+        raise ValueError("this is no size")
+    return int(text, base)
 
 
 def serve(environment: Mapping[str, str]) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
+from tests.unit.engine.approvalworld import Desk
 from tests.unit.engine.childworld import ChildWorld, child_step
 from tests.unit.engine.fakes import tool_step
 from tests.unit.engine.runworld import killed, open_engine, run_object
-from tests.unit.engine.test_approvals import Desk
 from tests.unit.examples.test_patterns import RUNS, SIGNALS
 from tests.unit.examples.test_patterns import workflow as pattern
 

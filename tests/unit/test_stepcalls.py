@@ -182,9 +182,9 @@ async def test_a_body_may_come_in_chunks_and_what_is_too_large_or_malformed_is_r
         seen.append(await request.read())
         return web.json_response({"ok": 1})
 
-    async def said(url: str, head: str, body: bytes) -> str:
+    async def said(url: str, head: str, body: bytes, path: str = "/x") -> str:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        writer.write(f"POST /x HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
         writer.write_eof()
         status = (await reader.readline()).decode()
         writer.close()
@@ -197,18 +197,42 @@ async def test_a_body_may_come_in_chunks_and_what_is_too_large_or_malformed_is_r
         assert await said(url, f"Content-Length: {most}", b"b" * most) == "200"
         assert await said(url, f"Content-Length: {most + 1}", b"") == "413"
         assert await said(url, chunked, half * 2 + b"1\r\na\r\n0\r\n\r\n") == "413"
+        assert await said(url, f"Content-Length: {2 * most}", b"c" * 2 * most) == "413", "and the answer arrives"
         for head, body in [
             ("Content-Length: many", b""),
             ("Content-Length: -1", b""),
+            ("Content-Length: 1_0", b"a" * 10),
             ("Content-Length: 9", b"short"),
+            ("Content-Length: 1\r\nContent-Length: 2", b"ab"),
+            (f"Content-Length: 1\r\n{chunked}", b"0\r\n\r\n"),
+            ("Transfer-Encoding: gzip, chunked", b"0\r\n\r\n"),
             (chunked, b"z\r\n"),
             (chunked, b"-1\r\n"),
+            (chunked, b"0x1\r\na\r\n0\r\n\r\n"),
+            (chunked, b"2\r\nabc\r\n0\r\n\r\n"),
             (chunked, b"3\r\nabc"),
             (chunked, b"1" * 2000),
             ("Accept: a\r\n b\r\nContent-Length: 0", b""),
         ]:
             assert await said(url, head, body) == "400", (head, body)
+        assert await said(url, "Content-Length: 0", b"", path="http://evil.example/x") == "400"
     assert seen == [b"abcde", b"b" * most]
+
+
+async def test_a_token_that_is_being_renewed_is_waited_for_and_what_cannot_be_counted_is_not_sent(
+    tmp_path: Path,
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"number": request.headers["X-Fairlead-Call"]})
+
+    async with engine(answer) as there, forwarding(str(there.make_url("")).rstrip("/"), tmp_path) as url:
+        (tmp_path / "token").unlink()
+        waiting = asyncio.create_task(post(url))
+        await asyncio.sleep(0.1)
+        (tmp_path / "token").write_text("two", encoding="ascii")
+        assert (await waiting).json() == {"number": "1"}
+        (tmp_path / "count.part").mkdir()
+        assert (await post(url)).status_code == 503
 
 
 def test_its_connections_notice_a_node_that_is_gone() -> None:
@@ -219,7 +243,9 @@ def test_its_connections_notice_a_node_that_is_gone() -> None:
             made.getsockopt(socket.IPPROTO_TCP, option)
             for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
         )
+        silent_ms = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     assert idle + between * times <= 30
+    assert 0 < silent_ms <= 30_000, "also while it sends, when nothing is asked whether it lives"
 
 
 def test_a_process_that_comes_after_another_goes_on_counting(tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ from fairlead.engine.slots import Slots
 from fairlead.engine.snapshots import Snapshots, Target, effect_and_key, recorded_call
 from fairlead.flow.calls import Call, CallError, Outcome
 from fairlead.flow.children import child_spec
-from fairlead.flow.expressions import ExpressionError
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.labels import written
 from fairlead.flow.spending import NOTHING, Spend, Window
@@ -58,6 +57,9 @@ if TYPE_CHECKING:
 
 SHOWN_BYTES = 32_768
 """People approve what they have seen: larger arguments are denied where they would have to."""
+
+NOTICE_SECONDS = 30.0
+"""A step whose people have decided waits so long for what still tells them of it."""
 
 LONGEST_WAIT_MS = 300_000
 FIRST_PAUSE_SECONDS = 0.05
@@ -237,12 +239,9 @@ class Gate:
     def _ask(self, log: RunLog, call: Call, decision: Decision) -> None:
         """Let people decide: record what is asked of them. The core asks for the call again when they have."""
         self._counts.decided(decision)
-        try:
-            drafts = [self._snapshots.question(log, call, needed, now_ms=self._clock()) for needed in decision.needs]
-        except ExpressionError as error:
-            message = f"{decision.message}; approval.notify.arguments: {error.message}"
-            self._deny(log, call, Decision("Deny", Stage.APPROVAL, DecisionReason.POLICY_DENIED, message))
-            return
+        drafts = self._snapshots.questions(log, call, decision.needs, now_ms=self._clock())
+        if isinstance(drafts, Decision):
+            return self._deny(log, call, drafts)
         size = max((len(canonical_json(draft.data["spec"]["call"]["arguments"])) for draft in drafts), default=0)
         if size > SHOWN_BYTES:
             message = f"{decision.message}; nobody can be shown {size} bytes, at most {SHOWN_BYTES}"
@@ -337,7 +336,7 @@ class Gate:
                 call.target,
                 target,
                 call,
-                timeout_seconds=min(bound, left_seconds),
+                timeout_seconds=min(bound, left_seconds, NOTICE_SECONDS if call.tells else bound),
                 idempotency_key=admitted.key,
                 trace_parent=traceparent(log.uid, call.id.path, call.id.attempt, str(call.id.index)),
             )

@@ -127,7 +127,7 @@ def _enforced(policy: Policy) -> tuple[bool, EnforcedReason, str]:
             "this engine does not understand it: every call that it binds is denied",
         )
     if found := problems(policy):
-        message = f"{found[0].path}: {found[0].message}; every call that such a rule is held against is denied"
+        message = f"{found[0].path}: {found[0].message}; every call that such a rule asks about is denied"
         return False, EnforcedReason.INVALID_RULES, message
     if policy.spec.mode == "Audit":
         return True, EnforcedReason.AUDITED, "what its rules would deny is recorded and happens"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.api.model import Model
 from fairlead.api.policy import Policy
-from fairlead.api.reasons import DecisionReason
+from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.api.tool import Tool
+from fairlead.api.toolcall import ToolCall
 from fairlead.api.workflow import Workflow
 from fairlead.engine.credentials import destination, known_secrets, scrub
 from fairlead.engine.egress import declared_host
@@ -20,6 +21,7 @@ from fairlead.errors import CredentialMissing, CredentialPending, EgressDenied
 from fairlead.flow.approvals import request
 from fairlead.flow.calls import Call, CallIndex, CallKind
 from fairlead.flow.children import child_name
+from fairlead.flow.expressions import ExpressionError
 from fairlead.flow.journal import Draft, Path
 from fairlead.flow.labels import TRUSTED, WORST, Label, returned, written
 from fairlead.flow.runstate import ApprovalState, Usage
@@ -28,7 +30,16 @@ from fairlead.flow.state import CallState, repeats_of
 from fairlead.flow.template import render
 from fairlead.policy.budgets import windows_of
 from fairlead.policy.decide import find_function, requirements
-from fairlead.policy.decision import Authorization, Definitions, Loop, Obstacle, Requirement, RunUsage, Snapshot
+from fairlead.policy.decision import (
+    Authorization,
+    Decision,
+    Definitions,
+    Loop,
+    Obstacle,
+    Requirement,
+    RunUsage,
+    Snapshot,
+)
 from fairlead.policy.images import Image, image_granted
 from fairlead.policy.rules import binding, scope_of
 
@@ -144,23 +155,30 @@ class Snapshots:
             rule={"policy": needed.policy, "rule": needed.rule.name},
         )
 
-    def question(self, log: RunLog, call: Call, needed: Requirement, *, now_ms: int) -> Draft:
-        """Return the same entry with what tells people of it, if the rule says what does.
+    def questions(
+        self, log: RunLog, call: Call, needs: Sequence[Requirement], *, now_ms: int
+    ) -> list[Draft] | Decision:
+        """Return what `request` does for each of these, with what tells people of it; a denial if that has no value."""
+        found = []
+        for needed in needs:
+            asked, terms = self.request(log, call, needed, now_ms=now_ms), needed.rule.approval
+            if terms is not None and terms.notify is not None:
+                try:
+                    notice = self._notice(log, call, asked.data["name"], terms.notify)
+                except ExpressionError as error:
+                    said, reason = f"{needed}; approval.notify.arguments: {error.message}", DecisionReason.POLICY_DENIED
+                    return Decision("Deny", Stage.APPROVAL, reason, said, policy=needed.policy)
+                asked = replace(asked, data={**asked.data, **notice, **written(call.label)})
+            found.append(asked)
+        return found
 
-        Raises:
-            ExpressionError: what they would be told has no value.
-        """
-        asked, terms = self.request(log, call, needed, now_ms=now_ms), needed.rule.approval
-        notify = terms.notify if terms is not None else None
-        if notify is None:
-            return asked
+    def _notice(self, log: RunLog, call: Call, approval: str, notify: ToolCall) -> dict[str, Any]:
         live, accepted = self._labels(log), log.state.accepted
         scope = _scope(log, call, self.target(call), {**(live or {}), **(accepted.labels if accepted else {})})
-        notice = {
-            "notice": render(notify.arguments, scope | {"approval": {"name": asked.data["name"]}}),
+        return {
+            "notice": render(notify.arguments, scope | {"approval": {"name": approval}}),
             "tells": {"tool": notify.tool, "function": notify.function},
         }
-        return replace(asked, data={**asked.data, **notice, **written(call.label)})
 
     def _approvals(self, log: RunLog, call: Call, snapshot: Snapshot) -> dict[tuple[str, str], ApprovalState]:
         """Return what people were asked about this very call: the digests of requests tell."""

@@ -168,7 +168,7 @@ def fold_request(state: RunState, step: StepState, entry: Entry) -> None:
         approval.notice = Evaluation(data["notice"], None, Label.parse(data.get("label")))
         approval.tells = (data["tells"]["tool"], data["tells"]["function"]) if "tells" in data else None
     if approval.name not in step.approvals:
-        step.held_since = step.held_since if undecided(step.approvals.values()) else entry.at
+        step.held_since = step.held_since or entry.at
         step.approvals[approval.name] = state.approvals[approval.name] = approval
 
 
@@ -178,13 +178,20 @@ def fold_decision(state: RunState, entry: Entry) -> None:
     if approval is None or approval.decision:
         return
     approval.decision, approval.by, approval.reason = data["decision"], tuple(data["by"]), data["reason"]
-    step = state.steps[approval.path]
-    if step.deadline and not undecided(step.approvals.values()):
-        step.deadline += entry.at - step.held_since
+    go_on(state.steps[approval.path], entry.at)
+
+
+def go_on(step: StepState, now_ms: int) -> None:
+    """Let the time of a step go on that stood still, once people have decided and nothing tells them of it any more."""
+    alone = any(approval.index == "" for approval in step.approvals.values())  # an approval step calls nothing else
+    telling = any((call.is_notice or alone) and not call.settled for call in step.calls.values())
+    if step.held_since and not telling and not undecided(step.approvals.values()):
+        step.deadline += now_ms - step.held_since if step.deadline else 0
+        step.held_since = 0
 
 
 def withdraw(step: StepState) -> None:
     """Take note that an attempt is over: what it waited for is not wanted any more."""
     for approval in undecided(step.approvals.values()):
         approval.decision = DecidedReason.WITHDRAWN.value
-    step.approvals = {}
+    step.approvals, step.held_since = {}, 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fairlead.api.reasons import DecisionReason, ErrorClass
+from fairlead.flow.approvals import go_on
 from fairlead.flow.calls import CallError, CallKind, Outcome
 from fairlead.flow.journal import Entry, Path
 from fairlead.flow.labels import Label
@@ -41,6 +42,8 @@ def fold_intent(state: RunState, entry: Entry) -> None:
         windows=tuple(Window(*window) for window in data.get("windows", ())),
     )
     state.open_calls[(entry.path, data["index"])] = None
+    if step.calls[data["index"]].is_notice:
+        return  # whoever wrote the rule asks for it, not the run
     if kind is CallKind.TOOL:
         name = f"{data['target']}.{data.get('function', '')}"
         state.made[name] = state.made.get(name, 0) + 1
@@ -110,6 +113,7 @@ def fold_outcome(state: RunState, entry: Entry) -> None:
         used.settle(call.held, spent)
     step.tokens, call.held = step.tokens + spent.tokens, NOTHING
     state.open_calls.pop((entry.path, call.index), None)
+    go_on(step, entry.at)
 
 
 def fold_denial(state: RunState, entry: Entry) -> None:
@@ -136,6 +140,7 @@ def fold_denial(state: RunState, entry: Entry) -> None:
         for used in counted(state, entry.path) if call.held else ():
             used.settle(call.held, call.held)  # a call that was open at a restart and may not be sent again
         step.tokens, call.held = step.tokens + call.held.tokens, NOTHING
+        go_on(step, entry.at)
     if around := data.get("forEach"):
         state.steps[Path(around)].reached = data["limit"]
 

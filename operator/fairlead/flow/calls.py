@@ -84,6 +84,7 @@ class Call:
         deadline_ms: Unix ms after which the call is a Timeout; 0 for none of its own.
         label: of everything that led to it. No part of what is asked.
         pod: set of what a container asks for. Its index is (number, 0, 0), numbers from 1; (0, 0, 0) is its own.
+        tells: that it only tells people of an approval. Nothing depends on what it brings, nor waits long for it.
     """
 
     id: CallId
@@ -95,6 +96,7 @@ class Call:
     deadline_ms: int = 0
     label: Label = TRUSTED
     pod: FromPod | None = None
+    tells: bool = False
 
     @property
     def digest(self) -> str:
@@ -104,9 +106,11 @@ class Call:
     def idempotency_key(self, run_uid: RunUid) -> str:
         """Return the key that the tool gets: of run, path and index, without the attempt.
 
-        A container may ask in another order in its next attempt: there the request stands for the index.
+        A container may ask in another order in its next attempt: there the request stands for the index. Another
+        attempt asks people anew: what tells them of it is another effect.
         """
         which = str(self.id.index) if self.pod is None else f"{self.digest}|{self.pod.nth}"
+        which += f"|{self.id.attempt}" if self.tells else ""
         return hashlib.sha256(f"{run_uid}|{self.id.path}|{which}".encode()).hexdigest()[:32]
 
 

@@ -239,7 +239,8 @@ class StepState:
             ignores, by theirs.
         calls: of this attempt, by index, in order of their intents; emptied when the step is over.
         approvals: of this attempt, by name, in order of their requests; emptied when the step is over.
-        held_since: Unix ms since which people have been asked: its time stands still until they have decided.
+        held_since: Unix ms since which people have been asked: its time stands still until they have decided. 0 when
+            it does not.
         tokens: of all attempts.
         child: the name of the last child run.
         control: the label of what decided that it runs.

@@ -105,7 +105,7 @@ def reason_of(state: RunState) -> str:
     return state.terminal.reason
 
 
-def ruled(*calls: dict[str, Any], **spec: Any) -> dict[str, Policy]:
-    """Return the Policy `p` with these rules about calls."""
-    whole = {"rules": {"calls": list(calls)}, **spec}
-    return {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": whole})}
+def ruled(*calls: dict[str, Any], mode: str = "Enforce", **rules: Any) -> dict[str, Policy]:
+    """Return the Policy `p` with these rules about calls, and others."""
+    spec = {"mode": mode, "rules": {"calls": list(calls), **rules}}
+    return {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": spec})}

@@ -13,6 +13,8 @@ from tests.unit.engine.fakes import tool_step, workflow
 from tests.unit.engine.runworld import uid_of
 
 from fairlead.api.approval import ApprovalSpec
+from fairlead.api.tool import ToolLimits
+from fairlead.engine.gate import NOTICE_SECONDS
 from fairlead.flow.calls import Call, Outcome
 from fairlead.flow.journal import EntryKind
 
@@ -122,6 +124,46 @@ async def test_who_is_told_is_no_part_of_what_is_approved(world: Asked) -> None:
         world.people.decide(name)
         assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
     assert world.people.made == [name]
+
+
+@pytest.mark.parametrize("bound", ["the Workflow's", "the Policy's"])
+async def test_a_notice_uses_up_none_of_the_run_s_limits(world: Asked, bound: str) -> None:
+    """Whoever writes a rule would break Workflows with it, after people have approved."""
+    if bound == "the Workflow's":
+        world.resources.workflows["w"] = workflow(sends(to="bob"), limits={"toolCalls": 1})
+    else:
+        world.resources.policies = ruled(notifying(), limits=[{"tool": "desk", "callsPerRun": 1}])
+    async with world.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await world.asks(engine)
+        await world.until(lambda: bool(texts(world)))
+        world.people.decide(name)
+        state = await asyncio.wait_for(ended, 20)
+    assert (reason_of(state), state.usage.tool_calls) == ("Completed", 1)
+    assert names_of(world) == ["put", "send"]
+
+
+async def test_a_notice_has_a_time_of_its_own_and_it_is_short(world: Asked) -> None:
+    seconds: dict[str, float] = {}
+
+    async def answer(name: str, target: Any, call: Call, *_: Any, timeout_seconds: float, **__: Any) -> Outcome:
+        world.sent.append(call)
+        seconds[call.function] = timeout_seconds
+        return Outcome(result={"text": call.function})
+
+    world.call = answer  # type: ignore[method-assign]
+    desk = world.resources.tools["desk"]
+    patient = desk.spec.model_copy(update={"limits": ToolLimits.model_validate({"timeoutSeconds": 3000})})
+    world.resources.tools["desk"] = desk.model_copy(update={"spec": patient})
+    world.resources.workflows["w"] = workflow({**sends(to="bob"), "timeoutSeconds": 5})
+    async with world.engine() as engine:
+        ended = engine.submit(requested())
+        (name,) = await world.asks(engine)
+        await world.until(lambda: bool(texts(world)))
+        world.people.decide(name)
+        await asyncio.wait_for(ended, 20)
+    assert 5 < seconds["put"] <= NOTICE_SECONDS
+    assert seconds["send"] <= 5
 
 
 async def test_an_agent_s_calls_each_tell_people_and_no_notice_is_a_loop_or_seen_by_the_model(world: Asked) -> None:

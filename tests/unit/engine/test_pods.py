@@ -110,6 +110,7 @@ def test_an_input_that_no_pod_can_hold_is_told() -> None:
 
 
 WAITS = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+HOOKED = {"waiting": {"reason": "PostStartHookError", "message": "exited with 137"}}
 LOOPS = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
 UNSCHEDULED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
 ENDS: dict[str, tuple[dict[str, Any], int, tuple[str, str] | None]] = {
@@ -142,6 +143,11 @@ ENDS: dict[str, tuple[dict[str, Any], int, tuple[str, str] | None]] = {
         status({"waiting": {"reason": "PodInitializing"}}, inits=[{"name": "calls", "state": LOOPS}]),
         PATIENCE_SECONDS,
         ("Unavailable", "CrashLoopBackOff"),
+    ),
+    "a helper that was killed while it began": (
+        status({"waiting": {"reason": "PodInitializing"}}, inits=[{"name": "calls", "state": HOOKED}]),
+        PATIENCE_SECONDS,
+        ("Unavailable", "PostStartHookError"),
     ),
     "the helper was killed after it": (
         status(exited(0), inits=[{"name": "output", "state": exited(137)}], phase="Succeeded"),

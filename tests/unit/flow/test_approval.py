@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.flow.world import START_MS, UID, Driver, World, accepted, error, plan_of, step, tool
+from tests.unit.flow.world import START_MS, UID, Driver, Journal, World, accepted, error, plan_of, step, tool
 
 from fairlead.api.approval import ApprovalTerms
 from fairlead.api.reasons import DecidedReason
 from fairlead.flow.approvals import Verdict, decided, request, undecided, verdict_of
-from fairlead.flow.calls import CallId, CallIndex
+from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Draft, EntryKind, Path
 from fairlead.flow.labels import TRUSTED
 from fairlead.flow.next import what_next
+from fairlead.flow.plan import Plan
 from fairlead.flow.runstate import ApprovalState
 
 FROM = {"users": ["alice", "bob", "carol"]}
@@ -196,6 +198,54 @@ def test_a_decision_waits_for_a_notice_that_is_on_its_way_and_for_none_that_is_n
         following = what_next(plan, driver.state, driver.journal.now_ms, a_world)
         assert following.calls == ((wanted,) if begun else ())
         assert [draft.kind for draft in following.records] == ([] if begun else [EntryKind.STEP_SUCCEEDED])
+
+
+TELLS = {"notice": {"text": "x"}, "tells": {"tool": "t", "function": "send"}, "label": "Trusted/Public"}
+
+
+def rule_asks(plan: Plan, *, timeout_ms: int = 5000) -> Journal:
+    """Return the journal of a call that a rule gives to people, told of by a call that has begun."""
+    journal = accepted(plan, {"what": "money"})
+    at = CallId(Path("pay"), 1, CallIndex())
+    journal.append(Draft(EntryKind.STEP_STARTED, at.path, 1, {"deadline": journal.now_ms + timeout_ms}))
+    journal.append(Draft(EntryKind.EVALUATED, at.path, 1, {"purpose": "Inputs", "value": {"arguments": {}}}))
+    terms = ApprovalTerms.model_validate({"from": FROM, "requester": "Allowed"})
+    asked = request(journal.fold(), at, terms, index="0.0.0", message="?", now_ms=journal.now_ms)
+    journal.append(replace(asked, data={**asked.data, **TELLS}))
+    return journal
+
+
+PAY = {"name": "pay", "tool": {"tool": "t", "function": "pay"}, "timeoutSeconds": 5}
+
+
+def test_a_notice_may_go_as_long_as_people_may_decide_and_the_step_s_time_waits_for_it() -> None:
+    plan = plan_of([PAY])
+    journal = rule_asks(plan)
+    (wanted,) = what_next(plan, journal.fold(), journal.now_ms, World()).calls
+    assert (str(wanted.id.index), wanted.tells) == ("0.0.0.1", True)
+    assert wanted.deadline_ms == next(iter(journal.fold().approvals.values())).expires_at
+    data = {"index": "0.0.0.1", "kind": "Tool", "target": "t", "function": "send", "digest": wanted.digest}
+    journal.append(Draft(EntryKind.CALL_INTENT, Path("pay"), 1, data | {"effect": "Irreversible"}))
+    deadline = step(journal.fold(), "pay").deadline
+    journal.now_ms += 2000
+    journal.append(decided(next(iter(journal.fold().approvals.values())), Verdict(DecidedReason.APPROVED, ["alice"])))
+    (still,) = what_next(plan, journal.fold(), journal.now_ms, World()).calls
+    assert still == wanted, "the call waits for what has begun"
+    assert step(journal.fold(), "pay").deadline == deadline
+    journal.now_ms += 20_000
+    journal.append(Draft(EntryKind.CALL_OUTCOME, Path("pay"), 1, data | {"status": "Succeeded", "result": {}}))
+    (call,) = what_next(plan, journal.fold(), journal.now_ms, World()).calls
+    assert str(call.id.index) == "0.0.0"
+    assert step(journal.fold(), "pay").deadline == deadline + 22_000
+
+
+def test_another_attempt_tells_people_anew() -> None:
+    """With the key of the first one a server would say that it has told them."""
+    tells = Call(CallId(Path("pay"), 1, CallIndex(notice=1)), CallKind.TOOL, "t", tells=True)
+    again = replace(tells, id=replace(tells.id, attempt=2))
+    assert tells.idempotency_key(UID) != again.idempotency_key(UID)
+    calls = [replace(one, tells=False) for one in (tells, again)]
+    assert calls[0].idempotency_key(UID) == calls[1].idempotency_key(UID)
 
 
 def test_what_a_notice_says_must_have_a_value() -> None:

@@ -16,8 +16,8 @@ PATIENCE_SECONDS = 20
 _PULLING = frozenset(
     ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 )
-_AGAIN = "CrashLoopBackOff"
-"""A sidecar was killed, and is started again."""
+_AGAIN = frozenset(("CrashLoopBackOff", "PostStartHookError"))
+"""A sidecar was killed, or did not begin in time, and is started again."""
 
 _STARTING = frozenset(("", "ContainerCreating", "PodInitializing"))
 
@@ -81,7 +81,7 @@ def _stuck(pod: Pod, now: datetime) -> CallError | None:
     for state in _states(pod).values():
         waiting = state.get("waiting") or {}
         reason = waiting.get("reason", "")
-        if reason in _PULLING or reason == _AGAIN:
+        if reason in _PULLING or reason in _AGAIN:
             return _error(ErrorClass.UNAVAILABLE, reason, waiting.get("message", "")[:1000])
         if reason not in _STARTING:
             return _error(ErrorClass.INVALID, reason, waiting.get("message", "")[:1000])

@@ -183,8 +183,11 @@ class Attempt:
         function: str = "",
         offered: bool = True,
         label: Label | None = None,
+        tells: ApprovalState | None = None,
     ) -> CallState | None:
         """Return the settled call, or None after asking for it. `label` is what led to it, if not all of the step.
+
+        What `tells` people of an approval has the time until that expires: the step's own stands still meanwhile.
 
         Raises:
             Nondeterminism: something else was recorded under this index.
@@ -197,8 +200,9 @@ class Attempt:
             function=function,
             request=request,
             offered=offered,
-            deadline_ms=self.deadline_ms,
+            deadline_ms=tells.expires_at if tells is not None else self.deadline_ms,
             label=label if label is not None else self.state.context,
+            tells=tells is not None,
         )
         known = self.recorded(index)
         if known is not None and known.digest and known.digest != call.digest:
@@ -246,9 +250,8 @@ class Attempt:
         begun = self.recorded(index) is not None
         if approval.notice is None or (approval.decision and not begun):
             return False
-        request = {"arguments": approval.notice.value}
-        label = approval.notice.label
-        call = self.ask(CallKind.TOOL, tool, request, index=index, function=function, label=label)
+        request, label = {"arguments": approval.notice.value}, approval.notice.label
+        call = self.ask(CallKind.TOOL, tool, request, index=index, function=function, label=label, tells=approval)
         return call is None and begun
 
     def _telling(self, index: CallIndex) -> bool:
