@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -90,15 +90,17 @@ def examine(
     marks = Marks(runs)
     gives_up = time.monotonic() + 120 + runs * LONGEST_SECONDS_PER_RUN
     last, created, says = time.monotonic() + minutes * 60, 0, 0.0
+    is_open: list[str] = []
     while time.monotonic() < gives_up:
-        is_open = _open(team)
+        is_open = _open(team, is_open)
         ended = created - len(is_open)
         if time.monotonic() > last:
             runs = marks.runs = created
         if created == runs and not is_open:
             break
         for number in range(created, min(runs, created + AT_ONCE - len(is_open))):
-            team.create(kitchensink.run_of(f"sink-{number}"))
+            is_open.append(f"sink-{number}")
+            team.create(kitchensink.run_of(is_open[-1]))
             created += 1
         time.sleep(chance.uniform(0.2, LONGEST_PAUSE_SECONDS))
         _kill(cluster, team, chance, marks)
@@ -109,12 +111,13 @@ def examine(
     return marks
 
 
-def _open(team: Kubectl) -> list[str]:
-    """Return the names of the exam's runs that go on."""
-    ended = "{.status.conditions[?(@.type=='Finished')].status}"
-    rows = team("get", RUN, f"--output=jsonpath={{range .items[*]}}{{.metadata.name}} {ended}{{'\\n'}}{{end}}")
-    found = [line.split() for line in rows.splitlines() if line.startswith("sink-")]
-    return [words[0] for words in found if words[1:] != ["True"]]
+def _open(team: Kubectl, names: Sequence[str]) -> list[str]:
+    """Return those of these runs that go on. The others are not looked at again: there may be a thousand."""
+    if not names:
+        return []
+    found = team.get(RUN, *names)
+    runs = {obj["metadata"]["name"]: obj for obj in found.get("items", [found])}
+    return [name for name in names if condition(runs[name], "Finished").get("status") != "True"]
 
 
 def _kill(cluster: Cluster, team: Kubectl, chance: random.Random, marks: Marks) -> None:
