@@ -185,7 +185,6 @@ class App:
         self._policies.spent = engine.store.spent
         await engine.recover(self._run_objects())
         self._announce_recovery(engine)
-        await self._forget_pods(engine)
         self._engine = engine
         self._catch_up(engine)
         parts += [
@@ -202,6 +201,7 @@ class App:
                 self._publish_ca(),
             )
         ]
+        parts.append(group.create_task(self._forget_pods(engine)))
         _log.info("recovered and serving", extra={"store": engine.store.id})
         await engine.serve(self._stopping)
 
@@ -288,7 +288,10 @@ class App:
         return (self._engine is not None or standing_by) and not self._stopping.is_set()
 
     async def _forget_pods(self, engine: WorkflowEngine) -> None:
-        """Delete the pods of steps that an earlier process could not delete any more; older ones go with their run."""
+        """Delete the pods of steps that an earlier process could not delete any more; older ones go with their run.
+
+        One after the other, beside the work: there may be as many as steps in that time, and most are gone.
+        """
         for name, uid in await engine.store.pods_left(self._clock() - LEFT_PODS_MS):
             with contextlib.suppress(KubeError):
                 await self._kube.delete(PODS, name, self._settings.namespace, uid=uid)
