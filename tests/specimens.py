@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 REMOVED = object()
+
+_RULES = """
+calls:
+- {name: reads, when: "call.tool == 'tickets' && call.effect != 'Read'", then: Deny, message: only reading}
+- name: oncall
+  when: call.effect == 'Irreversible'
+  then: RequireApproval
+  approval:
+    from: {users: [bob], groups: [oncall]}
+    minApprovals: 1
+    expiresAfterSeconds: 600
+    requester: Excluded
+    notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
+limits: [{tool: tickets, function: search, callsPerRun: 20, ratePerMinute: 10}]
+budgets:
+  run: {tokens: 200000, costUSD: "0.50", modelCalls: 60, toolCalls: 100}
+  window: {periodSeconds: 86400, tokens: 5000000, costUSD: "20.00", runs: 500}
+  unknownPrice: Deny
+pins: Required
+dataFlow:
+  untrustedToExternal: RequireApproval
+  static: Warn
+  approval:
+    from: {users: [bob], groups: [sec]}
+    minApprovals: 1
+    expiresAfterSeconds: 60
+    requester: Allowed
+    notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
+egress: {hosts: ["mcp.example.com:443"]}
+containers: {runtimeClassNames: [gvisor], maxResources: {cpu: "1", memory: 1Gi}}
+"""
+"""What a Policy and a ClusterPolicy have alike."""
 
 _SPECIMENS = """
 apiVersion: fairlead.dev/v1alpha1
@@ -184,35 +217,7 @@ spec:
     images: ["example.com/python@sha256:*"]
   appliesTo: {workflows: {matchLabels: {tier: prod}}}
   mode: Audit
-  rules:
-    calls:
-    - {name: reads, when: "call.tool == 'tickets' && call.effect != 'Read'", then: Deny, message: only reading}
-    - name: oncall
-      when: call.effect == 'Irreversible'
-      then: RequireApproval
-      approval:
-        from: {users: [bob], groups: [oncall]}
-        minApprovals: 1
-        expiresAfterSeconds: 600
-        requester: Excluded
-        notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
-    limits: [{tool: tickets, function: search, callsPerRun: 20, ratePerMinute: 10}]
-    budgets:
-      run: {tokens: 200000, costUSD: "0.50", modelCalls: 60, toolCalls: 100}
-      window: {periodSeconds: 86400, tokens: 5000000, costUSD: "20.00", runs: 500}
-      unknownPrice: Deny
-    pins: Required
-    dataFlow:
-      untrustedToExternal: RequireApproval
-      static: Warn
-      approval:
-        from: {users: [bob], groups: [sec]}
-        minApprovals: 1
-        expiresAfterSeconds: 60
-        requester: Allowed
-        notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
-    egress: {hosts: ["mcp.example.com:443"]}
-    containers: {runtimeClassNames: [gvisor], maxResources: {cpu: "1", memory: 1Gi}}
+  rules: RULES
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: ClusterPolicy
@@ -223,35 +228,7 @@ spec:
     matchExpressions: [{key: team, operator: In, values: [a, b]}, {key: sandbox, operator: DoesNotExist}]
   appliesTo: {workflows: {matchLabels: {tier: prod}}}
   mode: Audit
-  rules:
-    calls:
-    - {name: reads, when: "call.tool == 'tickets' && call.effect != 'Read'", then: Deny, message: only reading}
-    - name: oncall
-      when: call.effect == 'Irreversible'
-      then: RequireApproval
-      approval:
-        from: {users: [bob], groups: [oncall]}
-        minApprovals: 1
-        expiresAfterSeconds: 600
-        requester: Excluded
-        notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
-    limits: [{tool: tickets, function: search, callsPerRun: 20, ratePerMinute: 10}]
-    budgets:
-      run: {tokens: 200000, costUSD: "0.50", modelCalls: 60, toolCalls: 100}
-      window: {periodSeconds: 86400, tokens: 5000000, costUSD: "20.00", runs: 500}
-      unknownPrice: Deny
-    pins: Required
-    dataFlow:
-      untrustedToExternal: RequireApproval
-      static: Warn
-      approval:
-        from: {users: [bob], groups: [sec]}
-        minApprovals: 1
-        expiresAfterSeconds: 60
-        requester: Allowed
-        notify: {tool: tickets, function: search, arguments: {query: "$( approval.name )"}}
-    egress: {hosts: ["mcp.example.com:443"]}
-    containers: {runtimeClassNames: [gvisor], maxResources: {cpu: "1", memory: 1Gi}}
+  rules: RULES
 ---
 apiVersion: fairlead.dev/v1alpha1
 kind: Approval
@@ -287,6 +264,7 @@ spec:
   telemetry: {endpoint: "http://otel-collector:4318"}
   security: {allowedPrivateHosts: ["10.0.0.7:8080"], requireNetworkIsolation: Required, imageTags: Refused}
 """
+_TEXT = _SPECIMENS.replace("RULES", json.dumps(yaml.safe_load(_RULES)))
 
 _STATUSES = """
 Workflow:
@@ -367,7 +345,7 @@ def status_of(kind: str) -> dict[str, Any]:
 
 def specimen(kind: str) -> dict[str, Any]:
     """A valid object of this kind."""
-    found: dict[str, Any] = next(obj for obj in yaml.safe_load_all(_SPECIMENS) if obj["kind"] == kind)
+    found: dict[str, Any] = next(obj for obj in yaml.safe_load_all(_TEXT) if obj["kind"] == kind)
     return found
 
 

@@ -4,7 +4,7 @@ The step speaks plain HTTP with it on the pod's loopback interface and never see
 mounts. It numbers the requests, so that one that has to be sent again - the engine was away, or its answer was lost -
 is known to be the same. Whatever else may or may not be asked for, the engine says.
 
-Every step that calls starts one: it imports nothing but the standard library, which a pod has in a fifth of the time.
+Every step that calls starts one: it imports nothing but the standard library, so that a pod has it soon.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Told(NamedTuple):
 UNAVAILABLE = Told(503, {"content-type": "application/json"}, b'{"error": "Unavailable"}')
 
 
-class Engine:
+class Upstream:
     """The way to the engine, of one connection of the step."""
 
     def __init__(self, url: str, token: Path, trusted: ssl.SSLContext | None) -> None:
@@ -158,17 +158,17 @@ class Forwarder(ThreadingHTTPServer):
     def __init__(
         self, address: tuple[str, int], engine: str, token: Path, numbers: Numbers, trusted: ssl.SSLContext | None
     ) -> None:
-        """Take where it listens, the engine's base URL, and what `Engine` takes; `numbers` are those of requests."""
+        """Take where it listens, the engine's base URL, and what `Upstream` takes; `numbers` are those of requests."""
         super().__init__(address, _Handler)
         self._engine, self._token, self._trusted = engine, token, trusted
         self._numbers = numbers
         self.places = threading.Semaphore(AT_ONCE)
 
-    def engine(self) -> Engine:
+    def upstream(self) -> Upstream:
         """Return a way to the engine."""
-        return Engine(self._engine, self._token, self._trusted)
+        return Upstream(self._engine, self._token, self._trusted)
 
-    def forward(self, engine: Engine, asked: Asked) -> Told:
+    def forward(self, upstream: Upstream, asked: Asked) -> Told:
         """Forward one request; again while the engine cannot be reached.
 
         Raises:
@@ -180,7 +180,7 @@ class Forwarder(ThreadingHTTPServer):
         pause, end = _FIRST_PAUSE_SECONDS, 0.0
         while True:
             began = time.monotonic()
-            told = engine.send(asked)
+            told = upstream.send(asked)
             if told is not None:
                 return told
             if not end or time.monotonic() - began > _WORKED_SECONDS:  # it was there: patience begins anew
@@ -206,10 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self._engine = self.server.engine()
+        self._upstream = self.server.upstream()
 
     def finish(self) -> None:
-        self._engine.close()
+        self._upstream.close()
         super().finish()
 
     def forward(self) -> None:
@@ -234,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise ValueError("it names another host")
             body = self._body()
             headers = {name: value for name in _FORWARDED if (value := self.headers.get(name)) is not None}
-            return self.server.forward(self._engine, Asked(self.command, self.path, headers, body))
+            return self.server.forward(self._upstream, Asked(self.command, self.path, headers, body))
         except _TooLarge:
             return self._refused(413)
         except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,26 @@ class TestGrants:
         alice("label", "policy", "triage", "team=a")
         bind(kubectl, "alice", "ClusterRole", "fairlead-admin")
         alice("patch", "policy", "triage", "--type=merge", "-p", widen)
+
+    def test_so_does_a_rule_that_has_runs_make_a_call(self, kubectl: Kubectl) -> None:
+        """Else whoever may only restrict could call what the accounts of Workflows may call."""
+        alice = someone(kubectl, "alice")
+        give(kubectl, "alice", (GROUP, "policies", WRITE, None))
+        rules = specimen("Policy")["spec"]["rules"]
+        asks, flow = rules["calls"][1]["approval"], rules["dataFlow"]["approval"]
+        told = asks.pop("notify")
+        told_of_flow = flow.pop("notify")
+        policy = specimen("Policy") | {"spec": {"rules": rules}}
+        assert tries(alice, policy) == ""
+        asks["notify"] = told
+        assert 'spec.rules: notify: alice needs the verb "grant"' in tries(alice, policy)
+        del asks["notify"]
+        flow["notify"] = told_of_flow
+        assert 'spec.rules: notify: alice needs the verb "grant"' in tries(alice, policy)
+        kubectl.create(policy)
+        other = json.dumps({"spec": {"rules": {"dataFlow": {"approval": {"notify": {"function": "remove"}}}}}})
+        assert '"grant"' in alice.refusal("patch", "policy", "triage", "--type=merge", "-p", other)
+        alice("label", "policy", "triage", "team=a")
 
 
 class TestStatus:

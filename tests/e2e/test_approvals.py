@@ -47,6 +47,10 @@ def requiring(*users: str, **terms: Any) -> dict[str, Any]:
     return manifest("Policy", "people", {"rules": {"calls": [rule]}})
 
 
+def lets_alice_start(team: Kubectl) -> None:
+    give(team, "alice", (GROUP, "workflowruns", ["create"], None), (GROUP, "workflows", ["invoke"], None))
+
+
 def start(team: Kubectl, name: str = "pay", **values: Any) -> str:
     """Start a run in the name of alice."""
     spec = {"workflow": name, "input": values, "requestedBy": "alice"}
@@ -87,7 +91,7 @@ def test_people_decide_and_nobody_else(administrator: Kubectl, chart: Fairlead) 
     with scene(administrator, *objects) as team:
         account = f"system:serviceaccount:{team.namespace}:{ACCOUNT}"
         declare(team, requiring("alice", "bob", "dora", account))
-        give(team, "alice", (GROUP, "workflowruns", ["create"], None), (GROUP, "workflows", ["invoke"], None))
+        lets_alice_start(team)
         for name in ("pay", "ask"):
             becomes(team, "workflow", name, "Authorized")
         becomes(team, "tool", "ledger", "Reachable")
@@ -153,7 +157,7 @@ def test_people_are_told_once_also_by_an_engine_that_is_killed(administrator: Ku
     sign = {"message": "Go on?", "from": {"users": ["bob"]}, "notify": notify}
     tell = workflow("tell", {"name": "sign", "approval": sign})
     with scene(administrator, engine(), ledger_tool(), policy("worker", "append"), tell) as team:
-        give(team, "alice", (GROUP, "workflowruns", ["create"], None), (GROUP, "workflows", ["invoke"], None))
+        lets_alice_start(team)
         becomes(team, "workflow", "tell", "Authorized")
         becomes(team, "tool", "ledger", "Reachable")
         run = start(team, "tell")
@@ -179,7 +183,7 @@ def test_people_are_told_of_a_container_that_a_rule_gives_to_them_and_see_its_pr
     asks["spec"]["rules"]["calls"][0]["when"] = "call.kind == 'container'"
     objects = (engine(security={"imageTags": "Allowed"}), ledger_tool(), scripted_model(), may, asks, pack)
     with scene(administrator, *objects) as team:
-        give(team, "alice", (GROUP, "workflowruns", ["create"], None), (GROUP, "workflows", ["invoke"], None))
+        lets_alice_start(team)
         becomes(team, "workflow", "pack", "Authorized")
         becomes(team, "tool", "ledger", "Reachable")
         run = start(team, "pack")
@@ -199,7 +203,7 @@ def test_without_the_admission_policy_nobody_s_word_counts(administrator: Kubect
     binding = ("validatingadmissionpolicybinding", "fairlead-approvals")
     ask = workflow("ask", {"name": "sign", "approval": {"message": "Go on?", "from": {"users": ["bob"]}}})
     with scene(administrator, engine(), policy("worker"), ask) as team:
-        give(team, "alice", (GROUP, "workflowruns", ["create"], None), (GROUP, "workflows", ["invoke"], None))
+        lets_alice_start(team)
         becomes(team, "workflow", "ask", "Authorized")
         administrator("delete", *binding)
         try:

@@ -17,6 +17,7 @@ from fairlead.api.meta import (
     CelRule,
     Conditions,
     Digest,
+    ImageName,
     JsonObject,
     Kind,
     ObjectName,
@@ -84,7 +85,7 @@ class ApprovalCall(ApiModel):
     """The call that is asked for."""
 
     kind: Annotated[Literal["Chat", "Embed", "Tool", "Workflow", "Container"], Field(description="What is called.")]
-    target: Annotated[str, Field(max_length=512, description="The Model, Tool or Workflow, or the image.")]
+    target: Annotated[ImageName, Field(description="The Model, Tool or Workflow, or the image.")]
     function: Annotated[str | None, Field(max_length=64, description="The Tool's function.")] = None
     effect: Annotated[Literal["Read", "Reversible", "Irreversible"], Field(description="What the call does at worst.")]
     arguments: Annotated[JsonObject, Field(description="All that is sent; known secrets are left out.")]

@@ -6,14 +6,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from fairlead.api.meta import ATOMIC, ApiModel, CelRule, FunctionName, ObjectName, Quantity, list_map
+from fairlead.api.meta import ATOMIC, ApiModel, CelRule, FunctionName, ImageName, ObjectName, Quantity, list_map
 from fairlead.api.server import EnvVar
 from fairlead.api.steps import SchemaObject
 
-IMAGE = r"^[a-z0-9]([a-z0-9._:/-]*[a-z0-9])?(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$"
 IMAGE_PATTERN = r"^[a-z0-9]([a-z0-9._:/-]*[a-z0-9])?(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:(\*|[0-9a-f]{64}))?$"
 
-Image = Annotated[str, Field(min_length=1, max_length=512, pattern=IMAGE)]
 ImagePattern = Annotated[str, Field(min_length=1, max_length=512, pattern=IMAGE_PATTERN)]
 Words = Annotated[
     list[Annotated[str, Field(max_length=4096)]], Field(min_length=1, max_length=100, json_schema_extra=ATOMIC)
@@ -63,7 +61,7 @@ class ContainerStep(ApiModel):
 
     cel: ClassVar = (CelRule("!(has(self.command) && has(self.script))", "say command or script, not both", ".script"),)
     image: Annotated[
-        Image,
+        ImageName,
         Field(
             description="The image, by digest. A Policy must grant it to the Workflow's account. Without a digest the "
             "Engine must say `imageTags: Allowed`."

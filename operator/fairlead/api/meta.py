@@ -36,6 +36,14 @@ ObjectName = Annotated[str, Field(pattern=LABEL, min_length=1, max_length=40)]
 AccountName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)]
 Identifier = Annotated[str, Field(pattern=IDENTIFIER, min_length=1, max_length=40)]
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$", min_length=1, max_length=64)]
+ImageName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"^[a-z0-9]([a-z0-9._:/-]*[a-z0-9])?(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$",
+    ),
+]
 Expression = Annotated[str, Field(min_length=1, max_length=4096)]
 Template = Annotated[str, Field(max_length=65536)]
 Quantity = Annotated[str, Field(pattern=QUANTITY, max_length=32)]

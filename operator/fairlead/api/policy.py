@@ -1,6 +1,7 @@
 """Policy: grants that become RBAC, and rules that hold at every call.
 
-Whoever may write Policies with grants hands out AI permissions; rules only take away.
+Whoever may write Policies with grants hands out AI permissions. Rules only take away, but for `notify`, a call that
+runs then make: whoever writes either needs `grant` on the Policy.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ class Snapshots:
         """Return everything that stages 4 to 10 look at."""
         target = self.target(call)
         used = log.state.usage
-        labels, frozen = self._labels(log), log.state.accepted.labels if log.state.accepted is not None else {}
-        policies = binding(self._resources.policies.values(), labels, frozen=frozen)
-        scope = _scope(log, call, target, {**(labels or {}), **frozen}) if policies else {}
+        frozen = log.state.accepted.labels if log.state.accepted is not None else {}
+        policies = binding(self._resources.policies.values(), self._labels(log), frozen=frozen)
+        scope = self._scope(log, call) if policies else {}
         itself = 1 if recorded_call(log, call) is not None else 0  # a resumed call is in the counts already
         accepted = log.state.accepted
         label = call.label if accepted is not None and accepted.label is not None else WORST
@@ -173,10 +173,9 @@ class Snapshots:
         return found
 
     def _notice(self, log: RunLog, call: Call, approval: str, notify: ToolCall) -> dict[str, Any]:
-        live, accepted = self._labels(log), log.state.accepted
-        scope = _scope(log, call, self.target(call), {**(live or {}), **(accepted.labels if accepted else {})})
+        scope = self._scope(log, call) | {"approval": {"name": approval}}
         return {
-            "notice": render(notify.arguments, scope | {"approval": {"name": approval}}),
+            "notice": render(notify.arguments, scope),
             "tells": {"tool": notify.tool, "function": notify.function},
         }
 
@@ -208,6 +207,14 @@ class Snapshots:
         if call.kind is not CallKind.CONTAINER:  # of which people see the program too
             asked = asked.get("arguments", asked.get("input", asked))
         return scrub(dict(asked), known_secrets(self._resources))
+
+    def _scope(self, log: RunLog, call: Call) -> dict[str, Any]:
+        """Return what the expressions of rules read about a call. Labels that the run was accepted with go before."""
+        target, accepted = self.target(call), log.state.accepted
+        effect = effect_and_key(target, log, call)[0] if target is not None else ""
+        model = target if isinstance(target, Model) else None
+        labels = {**(self._labels(log) or {}), **(accepted.labels if accepted is not None else {})}
+        return scope_of(call, log.state, account=log.account, effect=effect, model=model, labels=labels)
 
     def _labels(self, log: RunLog) -> Mapping[str, str] | None:
         """Return the labels of the run's Workflow as it stands now, None if it is gone."""
@@ -269,12 +276,6 @@ def _loops(log: RunLog, call: Call) -> list[Loop]:
             found.append(Loop(step.path, step.bounds, step.used or Usage()))
         at = path.find("[", at + 1)
     return found
-
-
-def _scope(log: RunLog, call: Call, target: Target | None, labels: Mapping[str, str] | None) -> dict[str, Any]:
-    effect = effect_and_key(target, log, call)[0] if target is not None else ""
-    model = target if isinstance(target, Model) else None
-    return scope_of(call, log.state, account=log.account, effect=effect, model=model, labels=labels)
 
 
 def _made(log: RunLog, call: Call, itself: int) -> Mapping[str, int]:

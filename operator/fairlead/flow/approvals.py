@@ -183,9 +183,10 @@ def fold_decision(state: RunState, entry: Entry) -> None:
 
 def go_on(step: StepState, now_ms: int) -> None:
     """Let the time of a step go on that stood still, once people have decided and nothing tells them of it any more."""
+    if not step.held_since or undecided(step.approvals.values()):
+        return
     alone = any(approval.index == "" for approval in step.approvals.values())  # an approval step calls nothing else
-    telling = any((call.is_notice or alone) and not call.settled for call in step.calls.values())
-    if step.held_since and not telling and not undecided(step.approvals.values()):
+    if not any((call.is_notice or alone) and not call.settled for call in step.calls.values()):
         step.deadline += now_ms - step.held_since if step.deadline else 0
         step.held_since = 0
 

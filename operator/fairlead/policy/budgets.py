@@ -75,7 +75,9 @@ class Bound:
 
 
 def bounds(call: Call, snapshot: Snapshot) -> Iterator[Bound]:
-    """Yield everything that the call uses up: the Workflow's own limits first."""
+    """Yield everything that the call uses up: the Workflow's own limits first. A notice of a rule uses up nothing."""
+    if call.id.index.notice:
+        return
     limits, usage, need = snapshot.limits, snapshot.usage, snapshot.need
     run = Usage(
         model_calls=usage.model_calls,

@@ -72,10 +72,10 @@ def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
         egress_rules(snapshot.host, snapshot.policies),
         container_rules(call, snapshot.policies),
         flow_breaches(snapshot.label, called_function(call, snapshot.tool), snapshot.policies),
-        () if call.id.index.notice else call_limits(call, snapshot.made, snapshot.policies),
+        call_limits(call, snapshot.made, snapshot.policies),
         rate_rules(call, snapshot.rates, snapshot.policies),
         unpriced(call, snapshot),
-        () if call.id.index.notice else run_budgets(call, snapshot),
+        run_budgets(call, snapshot),
     )
     return [breach for breach in found if not breach.enforced]
 
@@ -144,8 +144,7 @@ def data_flow(call: Call, snapshot: Snapshot) -> Decision | None:
 def limits(call: Call, snapshot: Snapshot) -> Decision | None:
     """Stage 8: an agent does not make the very same call again and again, no Policy's limit is used up, no rate is.
 
-    Who comes too early for a rate waits; who is the same call again, or one too many, does not. A notice of a rule uses
-    up nothing that is the run's: there is one for each approval.
+    Who comes too early for a rate waits; who is the same call again, or one too many, does not.
     """
     if call.kind not in MODEL_API and snapshot.repeats >= IDENTICAL_CALLS - 1:
         name = f"{call.target}.{call.function}" if call.function else call.target
@@ -154,7 +153,7 @@ def limits(call: Call, snapshot: Snapshot) -> Decision | None:
     if call.pod is not None and snapshot.others >= call.pod.most:
         most = f"container.maxCalls: {call.pod.most} calls were made"
         return _deny(Stage.LIMITS, DecisionReason.BUDGET_EXCEEDED, most)
-    broken = _enforced(() if call.id.index.notice else call_limits(call, snapshot.made, snapshot.policies))
+    broken = _enforced(call_limits(call, snapshot.made, snapshot.policies))
     if broken is not None:
         return _broken(Stage.LIMITS, DecisionReason.POLICY_DENIED, broken)
     model = snapshot.model
@@ -178,8 +177,6 @@ def budget(call: Call, snapshot: Snapshot) -> Decision | None:
     no_price = _enforced(unpriced(call, snapshot))
     if no_price is not None:
         return _broken(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, no_price)
-    if call.id.index.notice:
-        return None
     tight = [bound for bound in bounds(call, snapshot) if bound.enforced and bound.room != "Enough"]
     for bound in tight:
         if bound.room == "Never":

@@ -102,8 +102,12 @@ def call_approvals(call: Call, scope: Mapping[str, Any], policies: Iterable[Poli
 
 
 def call_limits(call: Call, made: Mapping[str, int], policies: Iterable[Policy]) -> Iterator[Breach]:
-    """Yield the `rules.limits` without room for one more call; `made` counts the run's calls by `tool.function`."""
-    for policy in policies if call.kind is CallKind.TOOL else ():
+    """Yield the `rules.limits` without room for one more call; `made` counts the run's calls by `tool.function`.
+
+    A notice of a rule is none of the run's.
+    """
+    counts = call.kind is CallKind.TOOL and not call.id.index.notice
+    for policy in policies if counts else ():
         rules = policy.spec.rules
         for index, limit in enumerate(rules.limits if rules else ()):
             if limit.tool != call.target or limit.function not in (None, call.function) or limit.calls_per_run is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.unit.engine.childworld import MODEL
 from tests.unit.engine.fakes import FakeAuthorizer, workflow
 from tests.unit.engine.runworld import World, run_object, uid_of
 
@@ -67,6 +68,7 @@ class Asked(World):
         super().__init__(path, workflow(*steps))
         self.desk = self.people = Desk()
         self.sent: list[Call] = []
+        self.answers: Callable[[Call, float], Outcome] = lambda call, seconds: Outcome(result={"text": call.function})
         self.gate = Gate(
             self.resources,
             FakeAuthorizer(),
@@ -76,9 +78,28 @@ class Asked(World):
             creator=self,  # type: ignore[arg-type]
         )
 
-    async def call(self, name: str, target: Any, call: Call, *_: Any, **__: Any) -> Outcome:
+    async def call(
+        self, name: str, target: Any, call: Call, *_: Any, timeout_seconds: float = 0.0, **__: Any
+    ) -> Outcome:
         self.sent.append(call)
-        return Outcome(result={"text": call.function})
+        return self.answers(call, timeout_seconds)
+
+    def asks_for(self, *arguments: str) -> list[str]:
+        """Have an agent call `send` with each of these in one turn; what it hears is in the list, once it has ended."""
+        heard: list[str] = []
+        asks = [{"id": str(n), "name": "desk__send", "arguments": one} for n, one in enumerate(arguments)]
+
+        def answer(call: Call, seconds: float) -> Outcome:
+            if call.function:
+                return Outcome(result={"text": call.function})
+            heard[:] = [message["content"] for message in call.request["messages"] if message["role"] == "tool"]
+            return Outcome(result={"content": "done", "toolCalls": [] if heard else asks})
+
+        self.answers = answer
+        self.resources.models["m"] = MODEL
+        agent = {"name": "after", "agent": {"model": "m", "prompt": "Send it.", "tools": [{"tool": "desk"}]}}
+        self.resources.workflows["w"] = workflow(agent)
+        return heard
 
     async def asks(self, engine: WorkflowEngine, many: int = 1) -> list[str]:
         """Wait until so many approvals were made; from then on the engine hears of decisions."""

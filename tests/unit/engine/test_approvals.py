@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.unit.engine.approvalworld import RULE, SIGN, Asked, parked, reason_of, requested, ruled
-from tests.unit.engine.childworld import MODEL
 from tests.unit.engine.fakes import tool_step, workflow
 from tests.unit.engine.runworld import uid_of
 
 from fairlead.engine.gate import SHOWN_BYTES
 from fairlead.errors import Unreachable
 from fairlead.flow.approvals import undecided
-from fairlead.flow.calls import Call, Outcome
 from fairlead.flow.journal import EntryKind
 
 
@@ -315,20 +312,7 @@ async def test_a_decision_is_believed_once_whoever_repeats_it(rule: Asked) -> No
 
 @pytest.mark.parametrize(("decision", "told"), [("Approve", '{"text":"send"}'), ("Deny", "not permitted: too dear")])
 async def test_a_model_learns_a_person_s_reason_and_nothing_else(rule: Asked, decision: str, told: str) -> None:
-    heard: list[str] = []
-
-    async def answer(name: str, target: Any, call: Call, *_: Any, **__: Any) -> Outcome:
-        rule.sent.append(call)
-        if call.function:
-            return Outcome(result={"text": call.function})
-        heard[:] = [message["content"] for message in call.request["messages"] if message["role"] == "tool"]
-        asks = [{"id": "1", "name": "desk__send", "arguments": "{}"}]
-        return Outcome(result={"content": "done", "toolCalls": [] if heard else asks})
-
-    rule.call = answer  # type: ignore[method-assign]
-    rule.resources.models["m"] = MODEL
-    agent = {"name": "after", "agent": {"model": "m", "prompt": "Send it.", "tools": [{"tool": "desk"}]}}
-    rule.resources.workflows["w"] = workflow(agent)
+    heard = rule.asks_for("{}")
     async with rule.engine() as engine:
         ended = engine.submit(requested())
         (name,) = await rule.asks(engine)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tests.unit.engine.approvalworld import RULE, Asked, parked, reason_of, requested, ruled
-from tests.unit.engine.childworld import MODEL
 from tests.unit.engine.fakes import tool_step, workflow
 from tests.unit.engine.runworld import uid_of
 
@@ -87,13 +87,12 @@ async def test_a_notice_of_which_nobody_knows_whether_it_was_sent_is_not_sent_ag
     world.resources.workflows["w"] = workflow({"name": "after", "tool": {"tool": "desk", "function": "put"}})
     world.resources.policies = ruled(notifying("send", text="x", when="call.function == 'put'"))
 
-    async def unknown(name: str, target: Any, call: Call, *_: Any, **__: Any) -> Outcome:
-        world.sent.append(call)
+    def unknown(call: Call, seconds: float) -> Outcome:
         if call.function == "send":
             raise RuntimeError("the connection is gone")
         return Outcome(result={"text": call.function})
 
-    world.call = unknown  # type: ignore[method-assign]
+    world.answers = unknown
     raw = requested()
     async with world.engine() as engine:
         engine.submit(raw)
@@ -146,12 +145,11 @@ async def test_a_notice_uses_up_none_of_the_run_s_limits(world: Asked, bound: st
 async def test_a_notice_has_a_time_of_its_own_and_it_is_short(world: Asked) -> None:
     seconds: dict[str, float] = {}
 
-    async def answer(name: str, target: Any, call: Call, *_: Any, timeout_seconds: float, **__: Any) -> Outcome:
-        world.sent.append(call)
+    def answer(call: Call, timeout_seconds: float) -> Outcome:
         seconds[call.function] = timeout_seconds
         return Outcome(result={"text": call.function})
 
-    world.call = answer  # type: ignore[method-assign]
+    world.answers = answer
     desk = world.resources.tools["desk"]
     patient = desk.spec.model_copy(update={"limits": ToolLimits.model_validate({"timeoutSeconds": 3000})})
     world.resources.tools["desk"] = desk.model_copy(update={"spec": patient})
@@ -168,33 +166,22 @@ async def test_a_notice_has_a_time_of_its_own_and_it_is_short(world: Asked) -> N
 
 async def test_an_agent_s_calls_each_tell_people_and_no_notice_is_a_loop_or_seen_by_the_model(world: Asked) -> None:
     """Four calls of a turn, four notices that say the same: the third of an agent's own would be a loop."""
-    heard: list[str] = []
-
-    async def answer(name: str, target: Any, call: Call, *_: Any, **__: Any) -> Outcome:
-        world.sent.append(call)
-        if call.function:
-            return Outcome(result={"text": call.function})
-        heard[:] = [message["content"] for message in call.request["messages"] if message["role"] == "tool"]
-        asks = [{"id": str(n), "name": "desk__send", "arguments": f'{{"to": "{n}"}}'} for n in range(4)]
-        return Outcome(result={"content": "done", "toolCalls": [] if heard else asks})
-
-    world.call = answer  # type: ignore[method-assign]
-    world.resources.models["m"] = MODEL
-    agent = {"name": "after", "agent": {"model": "m", "prompt": "Send it.", "tools": [{"tool": "desk"}]}}
-    world.resources.workflows["w"] = workflow(agent)
+    heard = world.asks_for(*(f'{{"to": "{n}"}}' for n in range(4)))
     world.resources.policies = ruled(notifying(text="somebody is needed"))
     async with world.engine() as engine:
         ended = engine.submit(requested())
-        for name in await world.asks(engine, 4):
+        names = await world.asks(engine, 4)
+        await world.until(lambda: len(texts(world)) == 4)
+        for name in names:
             world.people.decide(name)
         assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
     assert names_of(world).count("send") == 4
-    assert set(texts(world)) <= {"somebody is needed"}
+    assert texts(world) == ["somebody is needed"] * 4
     assert heard == ['{"text":"send"}'] * 4
 
 
-def test_people_who_approve_a_container_see_its_program() -> None:
-    """And the API server takes what they are asked: an image is no name of an object."""
+def test_an_approval_may_be_about_an_image_and_not_about_anything() -> None:
+    """The API server takes it, as the CRD comes from the same model."""
     image = "registry.example:5000/python@sha256:" + "0" * 64
     call = {"kind": "Container", "target": image, "effect": "Read", "arguments": {"script": {"source": "print(1)"}}}
     spec = {
@@ -204,3 +191,5 @@ def test_people_who_approve_a_container_see_its_program() -> None:
         **{"expiresAt": "2026-11-30T00:00:00Z", "call": call},
     }
     assert ApprovalSpec.model_validate(spec).call.target == image  # type: ignore[union-attr]
+    with pytest.raises(ValidationError):
+        ApprovalSpec.model_validate(spec | {"call": call | {"target": "No Image"}})
