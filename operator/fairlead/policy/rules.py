@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead.api.approval import ApprovalTerms
 from fairlead.api.model import Model
 from fairlead.api.policy import Policy
+from fairlead.api.toolcall import ToolCall
 from fairlead.errors import StepError
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
@@ -156,22 +156,35 @@ def problems(policy: Policy) -> list[Finding]:
         return []
     found: list[Finding] = []
     for index, rule in enumerate(rules.calls):
-        here = f"spec.rules.calls[{index}]"
-        found += _unreadable_names(f"{here}.when", [rule.when], NAMES)
-        found += _notice_problems(f"{here}.approval", rule.approval)
-    if rules.data_flow is not None:
-        found += _notice_problems("spec.rules.dataFlow.approval", rules.data_flow.approval)
+        found += _unreadable_names(f"spec.rules.calls[{index}].when", [rule.when], NAMES)
+    for path, notify in _notices(policy):
+        found += _notice_problems(f"{path}.arguments", notify)
     return found
 
 
-def _notice_problems(path: str, terms: ApprovalTerms | None) -> list[Finding]:
-    if terms is None or terms.notify is None:
-        return []
-    here = f"{path}.notify.arguments"
+def notices(policies: Iterable[Policy]) -> Iterator[ToolCall]:
+    """Yield the calls that rules make in a run's name to tell people; its account needs their functions."""
+    for policy in policies:
+        if policy.spec.mode != "Audit":
+            yield from (notify for _, notify in _notices(policy))
+
+
+def _notices(policy: Policy) -> Iterator[tuple[str, ToolCall]]:
+    rules = policy.spec.rules
+    if rules is None:
+        return
+    asking = [(f"calls[{index}]", rule.approval) for index, rule in enumerate(rules.calls)]
+    asking.append(("dataFlow", rules.data_flow.approval if rules.data_flow is not None else None))
+    for path, terms in asking:
+        if terms is not None and terms.notify is not None:
+            yield f"spec.rules.{path}.approval.notify", terms.notify
+
+
+def _notice_problems(path: str, notify: ToolCall) -> list[Finding]:
     try:
-        return _unreadable_names(here, expressions_in(terms.notify.arguments), NOTICE_NAMES)
+        return _unreadable_names(path, expressions_in(notify.arguments), NOTICE_NAMES)
     except ExpressionError as error:
-        return [Finding(here, error.message)]
+        return [Finding(path, error.message)]
 
 
 def _unreadable_names(path: str, expressions: Iterable[str], names: Mapping[str, frozenset[str]]) -> list[Finding]:

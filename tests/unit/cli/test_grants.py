@@ -14,8 +14,8 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "support-triage"
 
 def test_the_examples_policy_is_the_least_for_its_workflow() -> None:
     found = manifests.read([EXAMPLE])
-    spec = found.of("Workflow")["support-triage"].spec
-    grants = least_policy("support-triage", [spec], found.of("Tool"))["spec"]["grants"]
+    workflow = found.of("Workflow")["support-triage"]
+    grants = least_policy("support-triage", [workflow], found.of("Tool"))["spec"]["grants"]
     written = yaml.safe_load((EXAMPLE / "policy.yaml").read_text(encoding="utf-8"))["spec"]["grants"]
     assert grants["serviceAccounts"] == written["serviceAccounts"]
     assert set(grants["models"]) == set(written["models"])
@@ -41,8 +41,8 @@ spec:
 """,
         encoding="utf-8",
     )
-    spec = manifests.read([tmp_path]).of("Workflow")["w"].spec
-    assert least_policy("a", [spec], {})["spec"]["grants"] == {
+    workflow = manifests.read([tmp_path]).of("Workflow")["w"]
+    assert least_policy("a", [workflow], {})["spec"]["grants"] == {
         "serviceAccounts": ["a"],
         "models": ["big", "small"],
         "tools": [{"tool": "t"}, {"tool": "u", "functions": ["x", "y"]}],
@@ -52,6 +52,66 @@ spec:
 def test_images_of_container_steps_are_granted_as_they_are_written() -> None:
     example = EXAMPLE.parent / "container"
     found = manifests.read([example])
-    spec = found.of("Workflow")["word-count"].spec
+    workflow = found.of("Workflow")["word-count"]
     written = yaml.safe_load((example / "policy.yaml").read_text(encoding="utf-8"))["spec"]["grants"]
-    assert least_policy("word-count", [spec], {})["spec"]["grants"] == written
+    assert least_policy("word-count", [workflow], {})["spec"]["grants"] == written
+
+
+RULES = """
+apiVersion: fairlead.dev/v1alpha1
+kind: Workflow
+metadata: {name: w, labels: {tier: prod}}
+spec:
+  steps:
+  - {name: a, tool: {tool: t, function: look}}
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Policy
+metadata: {name: asks}
+spec:
+  rules:
+    calls:
+    - name: writes
+      when: "call.effect != 'Read'"
+      then: RequireApproval
+      approval: {from: {groups: [ops]}, notify: {tool: pager, function: page}}
+    dataFlow:
+      untrustedToExternal: RequireApproval
+      approval: {from: {groups: [ops]}, notify: {tool: chat, function: post}}
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Policy
+metadata: {name: tries}
+spec:
+  mode: Audit
+  rules:
+    calls:
+    - name: all
+      when: "true"
+      then: RequireApproval
+      approval: {from: {groups: [ops]}, notify: {tool: siren, function: wail}}
+---
+apiVersion: fairlead.dev/v1alpha1
+kind: Policy
+metadata: {name: elsewhere}
+spec:
+  appliesTo: {workflows: {matchLabels: {tier: test}}}
+  rules:
+    calls:
+    - name: all
+      when: "true"
+      then: RequireApproval
+      approval: {from: {groups: [ops]}, notify: {tool: bell, function: ring}}
+"""
+
+
+def test_an_account_needs_what_the_rules_that_bind_it_have_it_call(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(RULES, encoding="utf-8")
+    found = manifests.read([tmp_path])
+    assert found.problems == []
+    least = least_policy("a", found.of("Workflow").values(), {}, found.policies().values())
+    assert least["spec"]["grants"]["tools"] == [
+        {"tool": "chat", "functions": ["post"]},
+        {"tool": "pager", "functions": ["page"]},
+        {"tool": "t", "functions": ["look"]},
+    ]

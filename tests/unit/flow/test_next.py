@@ -285,6 +285,17 @@ def test_a_repeat_is_bounded(on_exhausted: str, phase: str, output: int | None) 
     assert (step(driver.state, "a").phase, step(driver.state, "a").output) == (phase, output)
 
 
+@pytest.mark.requirement("A42")
+def test_two_steps_that_ask_each_other_for_ever_are_called_as_often_as_the_repeat_may() -> None:
+    blocks = [block("pingPong", call("ping"), call("pong"))]
+    steps: list[Step] = [{"name": "a", "block": "pingPong", "repeat": {"until": "false", "maxIterations": 5}}]
+    driver = run_steps(steps, blocks=blocks)
+    assert [made.id.path for made in driver.world.performed] == [
+        f"a#{iteration}/{name}" for iteration in range(1, 6) for name in ("ping", "pong")
+    ]
+    assert ended(driver) == ("RunFailed", "StepFailed")
+
+
 def test_iterations_are_retried_one_by_one_and_the_step_handles_what_is_left() -> None:
     def answer(call: Call) -> Any:
         return error("Unavailable") if call.id.path == "a#2" else {}
