@@ -136,6 +136,7 @@ class TestSuccess:
         assert status["workflow"]["revision"] == team.get("workflow", "greet")["status"]["revision"]
         assert [entry["key"] for entry in ledger(team)].count("ada") == 1
 
+    @pytest.mark.requirement("F35")
     @pytest.mark.requirement("G6")
     def test_a_run_keeps_the_revision_that_it_was_accepted_with(self, team: Kubectl) -> None:
         declare(team, workflow("changing", HELD | {"onError": {"action": "Continue"}}, output="before"))

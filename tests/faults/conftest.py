@@ -57,4 +57,4 @@ def team(fairlead: Fairlead) -> Iterator[Kubectl]:
     declare(team)
     accepts_runs(team)
     yield team
-    fairlead.kubectl("delete", "namespace", name, "--wait=false")
+    fairlead.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

@@ -49,6 +49,7 @@ def _reached(team: Kubectl, goal: int) -> bool:
     )
 
 
+@pytest.mark.requirement("F02")
 @pytest.mark.requirement("F01")
 def test_runs_begin_and_end_without_an_operator(fairlead: Fairlead, team: Kubectl) -> None:
     system = fairlead.kubectl.within(SYSTEM)

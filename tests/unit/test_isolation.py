@@ -36,12 +36,14 @@ def test_the_server_starts_when_the_way_out_has_closed() -> None:
     assert list(way) == [], "and not before"
 
 
+@pytest.mark.requirement("F43")
 def test_one_lost_attempt_is_no_closed_way_out() -> None:
     way = iter([False] * (ENOUGH - 1) + [True] + [False] * ENOUGH)
     assert seen(way)[0] is True
     assert list(way) == []
 
 
+@pytest.mark.requirement("F43")
 @pytest.mark.requirement("A13")
 def test_a_way_out_that_stays_open_keeps_the_server_from_starting() -> None:
     found, seconds = seen(iter(lambda: True, False))

@@ -17,12 +17,10 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-import uvicorn
 
 from fairlead.engine.authorizer import KubeAuthorizer
 from fairlead.engine.clock import steady_clock
@@ -42,12 +40,12 @@ from fairlead.engine.pods import PodRunner
 from fairlead.engine.pods.build import Beside, EngineAddress
 from fairlead.engine.pods.calling import CallingPods
 from fairlead.engine.policies import PolicyReports
+from fairlead.engine.ports import HOOKS_PORT, HTTP_PORT, HTTPS_PORT, STEPS_PORT, Ports
 from fairlead.engine.reachable import Reachability
 from fairlead.engine.recent import RecentCalls
 from fairlead.engine.status import StatusWriter, Written
 from fairlead.engine.store import Place
 from fairlead.engine.store.postgres import Address, Postgres, database_url
-from fairlead.engine.tls import Identity, identity
 from fairlead.engine.tokens import Issuer, Tokens
 from fairlead.engine.tools import Discovery, ToolCaller
 from fairlead.errors import KubeError, StoreError, StoreLocked, Unreachable
@@ -59,10 +57,6 @@ from fairlead.telemetry.export import SpanExporter
 from fairlead.telemetry.metrics import EngineMetrics
 
 CA_CONFIG_MAP = "fairlead-engine-ca"
-HTTPS_PORT = 8443
-HOOKS_PORT = 8444
-STEPS_PORT = 8445
-HTTP_PORT = 8080
 LONGEST_LAG_SECONDS = 10.0
 LAG_SECONDS = 1.0
 CA_RETRY_SECONDS = 5.0
@@ -117,6 +111,10 @@ class App:
         self._settings = settings
         self._clock = steady_clock()
         self._recent = RecentCalls(self._clock)
+        names = tuple(
+            f"fairlead-engine{domain}" for domain in (f".{settings.namespace}.svc", f".{settings.namespace}", "")
+        )
+        self._ports = Ports(settings.data / "tls", names)
         self._dialer = Dialer()
         self._exporter = SpanExporter.from_environment(on_dropped=self.metrics.spans_dropped.inc)
         self._resources = ClusterResources(kube, settings.namespace, on_change=self._on_change, on_run=self._on_run)
@@ -145,7 +143,6 @@ class App:
         self._engine: WorkflowEngine | None = None
         self._waiting: StoreError | None = None
         self._stopping = asyncio.Event()
-        self._own: Identity | None = None
         self._beat = time.monotonic()
 
     async def run(self) -> None:
@@ -199,6 +196,7 @@ class App:
                 self._serve_hooks(),
                 self._serve_steps(),
                 self._publish_ca(),
+                self._ports.renew(),
             )
         ]
         parts.append(group.create_task(self._forget_pods(engine)))
@@ -222,7 +220,7 @@ class App:
             found = await asyncio.get_running_loop().getaddrinfo(host, STEPS_PORT, type=socket.SOCK_STREAM)
         except OSError as error:
             raise Unreachable(0, f"{host} cannot be looked up: {error.strerror}") from error
-        return EngineAddress(host, str(found[0][4][0]), STEPS_PORT, self._identity().ca_pem)
+        return EngineAddress(host, str(found[0][4][0]), STEPS_PORT, self._ports.ca_pem)
 
     async def _open(self) -> WorkflowEngine:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
@@ -353,7 +351,7 @@ class App:
 
     async def _serve_readers(self, engine: WorkflowEngine) -> None:
         application = readers(engine.store, Tokens(self._issuer, self._settings.namespace), self._discover)
-        await _server(application, HTTPS_PORT, self._identity()).serve()
+        await self._ports.serve(application, HTTPS_PORT)
 
     async def _serve_hooks(self) -> None:
         hooks = Hooks(
@@ -362,13 +360,13 @@ class App:
             callers=Tokens(self._issuer, self._settings.namespace, use="hooks"),
             user_may=self._authorizer.user_may,
         )
-        await _server(hooks.application(), HOOKS_PORT, self._identity()).serve()
+        await self._ports.serve(hooks.application(), HOOKS_PORT)
 
     async def _serve_steps(self) -> None:
         assert self._gate is not None
         identities = Tokens(self._issuer, self._settings.namespace, use="")
         gateway = Gateway(self._calling, identities, self._resources, self._gate.call)
-        await _server(gateway.application(), STEPS_PORT, self._identity()).serve()
+        await self._ports.serve(gateway.application(), STEPS_PORT)
 
     async def _discover(self, name: str) -> Discovery | None:
         tool = self._resources.tools.get(name)
@@ -380,7 +378,7 @@ class App:
             ready=self._ready,
             metrics=self.metrics.expose,
         )
-        await _server(application, HTTP_PORT, None).serve()
+        await self._ports.serve_plain(application, HTTP_PORT)
 
     async def _issuer(self) -> Issuer:
         configuration = await self._kube.request("GET", "/.well-known/openid-configuration")
@@ -389,8 +387,8 @@ class App:
 
     async def _publish_ca(self) -> None:
         """Put the public part of the CA where readers look; the operator makes the ConfigMap, perhaps later."""
-        body = {"data": {"ca.crt": self._identity().ca_pem}}
         while True:
+            body = {"data": {"ca.crt": self._ports.ca_pem}}
             try:
                 await self._kube.patch(CONFIG_MAPS, CA_CONFIG_MAP, self._settings.namespace, body)
                 await asyncio.sleep(CA_SECONDS)
@@ -398,41 +396,10 @@ class App:
                 _log.warning("the CA is not published yet: %s", error)
                 await asyncio.sleep(CA_RETRY_SECONDS)
 
-    def _identity(self) -> Identity:
-        if self._own is None:
-            namespace = self._settings.namespace
-            names = tuple(f"fairlead-engine{domain}" for domain in (f".{namespace}.svc", f".{namespace}", ""))
-            self._own = identity(self._settings.data / "tls", names=names)  # some milliseconds, once
-        return self._own
-
     async def _measure_lag(self) -> None:
         while True:
             self._beat = time.monotonic()
             await asyncio.sleep(LAG_SECONDS)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that leaves signals to the process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
-
-
-def _server(application: Any, port: int, own: Identity | None) -> _Server:
-    options: dict[str, Any] = {"ssl_certfile": own.certificate, "ssl_keyfile": own.key} if own is not None else {}
-    return _Server(
-        uvicorn.Config(
-            application,
-            host="0.0.0.0",
-            port=port,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            **options,
-        )
-    )
 
 
 async def _nothing() -> None:

@@ -1,6 +1,7 @@
 """The engine's own TLS: a CA in its volume, and a server certificate that the process makes at each start.
 
-The CA's public part goes into the ConfigMap `fairlead-engine-ca`; its key never leaves the volume.
+The CA's public part goes into the ConfigMap `fairlead-engine-ca`; its key never leaves the volume. Each certificate is
+renewed when half of its time is over, the CA's with the same key, so that who trusts the old one trusts what it signs.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ SERVER_DAYS = 90
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The files that the server needs, and the CA as PEM text for whoever verifies it."""
+    """The files that the server needs, the CA as PEM text for who verifies it, and when half of the time is over."""
 
     certificate: Path
     key: Path
     ca_pem: str
+    renew_at: datetime
+
+    def due(self, now: datetime | None = None) -> bool:
+        """Tell whether it is time for a new one."""
+        return (now or datetime.now(UTC)) >= self.renew_at
 
 
 def identity(directory: Path, *, names: tuple[str, ...], now: datetime | None = None) -> Identity:
-    """Return the engine's TLS identity; make the CA on first use and a fresh server certificate each time.
+    """Return the engine's TLS identity: a fresh server certificate each time; the CA is made or renewed if need be.
 
     Args:
         directory: where the files live, on the engine's volume; made if absent, readable by us only.
@@ -40,10 +46,13 @@ def identity(directory: Path, *, names: tuple[str, ...], now: datetime | None = 
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_file, ca_key_file = directory / "ca.crt", directory / "ca.key"
     if not ca_file.exists() or not ca_key_file.exists():
-        _make_ca(ca_file, ca_key_file, since)
-    ca = x509.load_pem_x509_certificate(ca_file.read_bytes())
+        _write(ca_key_file, _private(ec.generate_private_key(ec.SECP256R1())))
+        ca_file.unlink(missing_ok=True)
     ca_key = serialization.load_pem_private_key(ca_key_file.read_bytes(), password=None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    if not ca_file.exists() or since >= _half(x509.load_pem_x509_certificate(ca_file.read_bytes())):
+        _make_ca(ca_file, ca_key, since)
+    ca = x509.load_pem_x509_certificate(ca_file.read_bytes())
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         _builder(names[0], ca.subject, key, since, SERVER_DAYS)
@@ -52,22 +61,26 @@ def identity(directory: Path, *, names: tuple[str, ...], now: datetime | None = 
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    found = Identity(directory / "tls.crt", directory / "tls.key", ca_file.read_text(encoding="ascii"))
+    found = Identity(directory / "tls.crt", directory / "tls.key", ca_file.read_text("ascii"), _half(certificate))
     _write(found.key, _private(key))
     _write(found.certificate, certificate.public_bytes(serialization.Encoding.PEM))
     return found
 
 
-def _make_ca(ca_file: Path, key_file: Path, since: datetime) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
+def _make_ca(ca_file: Path, key: ec.EllipticCurvePrivateKey, since: datetime) -> None:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fairlead-engine-ca")])
     certificate = (
         _builder("fairlead-engine-ca", subject, key, since, CA_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(key_file, _private(key))
     _write(ca_file, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _half(certificate: x509.Certificate) -> datetime:
+    """Return when half of a certificate's time is over."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begin + (end - begin) / 2
 
 
 def _builder(

@@ -83,6 +83,7 @@ async def test_the_core_says_after_every_entry_what_it_said_then(path: Path) -> 
     assert replayed > 200
 
 
+@pytest.mark.requirement("F05")
 @pytest.mark.requirement("G1", "G6")
 async def test_the_open_runs_of_an_earlier_version_go_on_and_do_nothing_twice(
     path: Path,

@@ -125,6 +125,7 @@ async def test_cancelling_reaches_reads_at_once_and_lets_effects_tell_how_they_w
     assert bench.log.state.terminal is not None and bench.log.state.terminal.reason == "Cancelled"
 
 
+@pytest.mark.requirement("F28")
 @pytest.mark.requirement("G4")
 async def test_a_run_ends_at_its_deadline_though_a_call_hangs(store: Store, clock: FakeClock) -> None:
     hanging = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +60,7 @@ def test_places_go_round_the_keys_of_a_workflow() -> None:
     assert drained(queue) == ["x0", "b", "y3", "z4", "x1", "x2"]
 
 
+@pytest.mark.requirement("F44")
 @given(runs)
 def test_no_workflow_waits_for_more_than_one_run_of_each_other(waiting: list[tuple[str, int]]) -> None:
     queue = FairQueue()

@@ -157,6 +157,7 @@ ENDS: dict[str, tuple[dict[str, Any], int, tuple[str, str] | None]] = {
 }
 
 
+@pytest.mark.requirement("F07", "F09")
 @pytest.mark.parametrize(("pod", "age", "expected"), ENDS.values(), ids=ENDS)
 def test_why_a_step_fails_is_told_within_half_a_minute(
     pod: dict[str, Any], age: int, expected: tuple[str, str] | None

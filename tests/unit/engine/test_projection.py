@@ -339,6 +339,7 @@ def test_progress_counts_the_steps_of_the_workflows_own_list(drafts: list[Draft]
     assert project(fold(accepted(), *drafts), PLAN, around())["progress"] == progress
 
 
+@pytest.mark.requirement("F24")
 def test_a_small_output_stands_inline_and_a_large_one_by_reference() -> None:
     small, large = {"answer": "yes"}, {"answer": "x" * 5000}
     inline = project(fold(accepted(), end(EntryKind.RUN_SUCCEEDED, output=small)), PLAN, around())
@@ -378,6 +379,7 @@ def test_usage_denials_and_store_are_those_of_the_journal() -> None:
     assert status["steps"][0]["tokens"] == 12
 
 
+@pytest.mark.requirement("F24")
 @given(
     paths=st.lists(st.text("abcdefghij", min_size=1, max_size=700), max_size=80, unique=True),
     message=st.text(max_size=300).map(lambda text: text * 20),

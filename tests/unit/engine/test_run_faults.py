@@ -70,6 +70,7 @@ async def test_a_finished_object_wins_over_an_open_journal(world: World) -> None
     assert world.gate.dispatched == [] and world.sink.of("run-0") == []
 
 
+@pytest.mark.requirement("F33")
 async def test_a_run_whose_object_is_gone_after_a_restart_is_cancelled(world: World) -> None:
     begun, hang = hanging()
     world.gate = FakeGate(hang)
@@ -143,6 +144,7 @@ async def test_a_store_that_fails_ends_the_engine(world: World, monkeypatch: pyt
     assert world.gate.dispatched == []
 
 
+@pytest.mark.requirement("F13")
 async def test_a_drained_engine_lets_a_recorded_call_finish_and_begins_nothing_more(world: World) -> None:
     begun, release = asyncio.Event(), asyncio.Event()
 

@@ -219,6 +219,7 @@ async def test_a_parked_run_survives_a_restart_and_wakes_in_time(world: World) -
     assert world.gate.dispatched == ["a:read"]
 
 
+@pytest.mark.requirement("F33")
 @pytest.mark.parametrize("how", ["asked", "deleted"])
 async def test_a_run_is_cancelled_when_asked_or_deleted(world: World, how: str) -> None:
     begun, hang = hanging()

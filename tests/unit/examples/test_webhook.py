@@ -15,7 +15,7 @@ from tests.unit.engine.fakes import READY
 from tests.unit.engine.hookworld import World
 
 from fairlead.api.workflow import Workflow
-from fairlead.engine.app import HOOKS_PORT
+from fairlead.engine.ports import HOOKS_PORT
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "webhook"
 STAND_INS = r"""

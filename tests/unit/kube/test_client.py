@@ -62,6 +62,7 @@ async def test_each_status_is_one_of_our_errors(status: int, error: type[KubeErr
     assert (raised.value.status, raised.value.message, raised.value.retryable) == (status, "because", retryable)
 
 
+@pytest.mark.requirement("F16")
 async def test_a_retry_after_is_told_and_slows_every_later_write_down() -> None:
     api = FakeApiServer()
     api.answers(failure(429, headers={"Retry-After": "7"}))

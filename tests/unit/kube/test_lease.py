@@ -101,6 +101,7 @@ async def test_one_leads_the_other_waits_and_follows_when_the_first_gives_it_bac
         assert server.record["spec"]["leaseTransitions"] == 1
 
 
+@pytest.mark.requirement("F04")
 async def test_of_many_candidates_exactly_one_leads() -> None:
     server = LeaseServer()
     async with serving(server.handle) as kube, asyncio.timeout(10):
@@ -142,6 +143,7 @@ async def test_a_holder_that_died_is_followed_after_the_duration_by_ones_own_clo
         await asyncio.wait((task,))
 
 
+@pytest.mark.requirement("F04")
 async def test_who_loses_the_lease_to_another_stops_and_raises() -> None:
     server = LeaseServer()
     async with serving(server.handle) as kube, asyncio.timeout(10):
@@ -155,6 +157,7 @@ async def test_who_loses_the_lease_to_another_stops_and_raises() -> None:
         assert (work.cancelled, one.leading, server.holder) == (True, False, "b")
 
 
+@pytest.mark.requirement("F04")
 async def test_who_cannot_renew_in_time_stops_before_another_may_lead() -> None:
     server = LeaseServer()
     async with serving(server.handle) as kube, asyncio.timeout(10):

@@ -38,6 +38,7 @@ def test_nobody_passes_while_the_server_wants_a_pause() -> None:
     assert bucket.reserve() == 0
 
 
+@pytest.mark.requirement("F16")
 @given(st.lists(st.floats(0, 10), max_size=50), st.floats(1, 100), st.integers(1, 20))
 def test_no_window_has_more_than_the_burst_and_the_rate(gaps: list[float], rate: float, burst: int) -> None:
     clock = Clock()
@@ -62,5 +63,6 @@ def test_waits_grow_to_a_bound_differ_and_start_small_after_a_success() -> None:
     assert backoff.next_seconds() <= 1
 
 
+@pytest.mark.requirement("F16")
 def test_a_wait_is_no_shorter_than_the_server_asked_for() -> None:
     assert Backoff(first_seconds=1, longest_seconds=8).next_seconds(20) == 20

@@ -103,6 +103,7 @@ async def test_a_stream_asks_for_bookmarks_and_goes_on_where_the_last_one_stood(
 EXPIRED = event("ERROR", {"kind": "Status", "code": 410, "message": "too old resource version"})
 
 
+@pytest.mark.requirement("F20")
 @pytest.mark.parametrize("gone", [failure(410), stream(EXPIRED)], ids=["status", "event"])
 async def test_deletions_missed_by_an_expired_watch_are_made_up_for(gone: Any) -> None:
     api = FakeApiServer()
@@ -121,6 +122,7 @@ async def test_deletions_missed_by_an_expired_watch_are_made_up_for(gone: Any) -
     assert watches(api) == ["5", "9"]
 
 
+@pytest.mark.requirement("F19")
 async def test_a_silent_stream_is_given_up_and_everything_is_listed_again() -> None:
     api = FakeApiServer()
     api.answers(page([config_map("a", 1)], "5"), stream(then="hang"), page([], "9"), stream())
@@ -142,6 +144,7 @@ async def test_a_dropped_stream_goes_on_where_it_stopped_without_a_list() -> Non
     assert (watches(api), lists(api)) == (["5", "6"], 1)
 
 
+@pytest.mark.requirement("F16")
 async def test_a_stream_that_ends_at_once_is_not_asked_for_in_a_hot_loop() -> None:
     api = FakeApiServer()
     api.answers(page([], "5"), stream(then="end"))
