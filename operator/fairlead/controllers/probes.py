@@ -42,9 +42,11 @@ def probe_application(*, trouble: Callable[[], str], metrics: OperatorMetrics) -
     async def show_metrics(request: Request) -> Response:
         return Response(metrics.expose(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return Starlette(
+    application = Starlette(
         routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show_metrics)],
     )
+    application.router.redirect_slashes = False  # a redirect would say the caller's own Host back
+    return application
 
 
 def probe_server(application: Starlette, *, port: int) -> ProbeServer:

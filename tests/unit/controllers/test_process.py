@@ -65,6 +65,7 @@ async def test_the_process_says_whether_it_is_well_and_shows_its_metrics(trouble
         assert (health.status_code, health.text) == ((503, trouble) if trouble else (200, "ok"))
         assert (await client.get("/readyz")).status_code == 200
         assert "fairlead_leader 1.0" in (await client.get("/metrics")).text
+        assert (await client.get("/healthz/")).status_code == 404
 
 
 class Cluster(FakeCluster):
