@@ -277,7 +277,11 @@ def test_a_model_without_tools_replies_in_constrained_json() -> None:
     assert step(driver.state, "a").output == {"text": "done"}
 
 
-@pytest.mark.parametrize("reply", ["hello", "[]", "{}", '{"call": 1}'])
+@pytest.mark.requirement("A28")
+@pytest.mark.parametrize(
+    "reply",
+    ["hello", "[]", "{}", '{"call": 1}', f'{{"call": "{FIND}", "arguments": {{"to": "safe", "to": "evil"}}}}'],
+)
 def test_a_constrained_reply_of_another_form_is_repaired(reply: str) -> None:
     driver = run_agent([chat(reply), chat('{"final": {"text": "done"}}')], native=False, maxTurns=1)
     assert "Reply again" in chats(driver)[1]["messages"][-1]["content"]

@@ -66,6 +66,7 @@ def test_an_answer_with_a_schema_is_parsed(content: str) -> None:
     assert step(driver.state, "a").output == {"n": 1}
 
 
+@pytest.mark.requirement("A28")
 @pytest.mark.parametrize(
     ("content", "finding"),
     [
@@ -73,6 +74,9 @@ def test_an_answer_with_a_schema_is_parsed(content: str) -> None:
         ("", "not JSON"),
         ('{"n": NaN}', "not JSON"),
         ('{"n": 1', "not JSON"),
+        ('{"n": 2, "n": 3}', "not JSON"),
+        ('{"n": 18446744073709551616}', "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ('{"n": "x"}', "/n"),
         ("{}", "n"),
         ('{"n": 1}', "too small"),
@@ -130,7 +134,9 @@ def test_a_judge_is_not_asked_about_what_the_rules_refuse() -> None:
     assert len(run_generate(chat("x"), output=contract).world.performed) == 1
 
 
-@pytest.mark.parametrize("judgement", [chat("fine!"), score(101), score("90")])
+@pytest.mark.parametrize(
+    "judgement", [chat("fine!"), score(101), score("90"), chat('{"score": 1, "score": 90, "reason": ""}')]
+)
 def test_a_judge_that_gives_no_score_fails_the_step(judgement: dict[str, Any]) -> None:
     assert failure(run_generate(chat("x"), judgement, output={"judge": JUDGE}))[:2] == ("ModelError", "JudgeFailed")
 

@@ -68,6 +68,7 @@ def test_vectors_that_do_not_match_the_texts_fail_the_step() -> None:
         ('{"choice": "other"}', None, "other"),
         ('{"choice": "none"}', "other", "other"),
         ('{"choice": []}', "other", "other"),
+        ('{"choice": "billing", "choice": "technical"}', "other", "other"),
         ("other", None, "NoChoice"),
     ],
 )

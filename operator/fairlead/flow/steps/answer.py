@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from fairlead.api.canonical import canonical_json
+from fairlead.api.canonical import canonical_json, strict_json
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.workflow import Judge, OutputContract, OutputRule, Parameters
 from fairlead.flow.calls import CallIndex, CallKind
@@ -142,10 +140,10 @@ def parse_json(content: str) -> Any:
     """Return the JSON value that a text is, or that its one code fence holds.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or one that not every parser reads alike.
     """
     fenced = _FENCE.match(content)
-    return orjson.loads(fenced.group(1) if fenced else content)
+    return strict_json(fenced.group(1) if fenced else content)
 
 
 def message(role: str, content: str) -> dict[str, Any]:
