@@ -19,6 +19,19 @@ from fairlead.errors import EgressDenied
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_METADATA = [
+    ipaddress.ip_network(network)
+    for network in (
+        "169.254.169.254",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.0/24",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+    )
+]
+"""Where clouds tell their machines' secrets: Azure at a public address, Oracle at one that some versions of Python hold
+for public. Listed whatever those say of the others."""
 
 
 def host_port(url: URL) -> str:
@@ -84,6 +97,8 @@ def refusal(address: Address) -> str:
             return "an IPv4-mapped address"
         if (inner := _embedded(address)) is not None:
             return refusal(inner)
+    if any(address in network for network in _METADATA):
+        return "an address at which clouds tell their machines' secrets"
     for kind in ("loopback", "link_local", "multicast", "unspecified", "private", "reserved"):
         if getattr(address, f"is_{kind}"):
             return f"a {kind.replace('_', '-')} address"

@@ -125,6 +125,14 @@ SPELLINGS = [
     "http://[fd00::1]/",
     "http://[ff02::1]/",
     "http://169.254.169.254/latest/meta-data",
+    "http://168.63.129.16/machine?comp=goalstate",
+    "http://[64:ff9b::a83f:8110]/",
+    "http://[2002:a83f:8110::1]/",
+    "http://192.0.0.192/opc/v2/",
+    "http://192.0.0.10/",
+    "http://100.100.100.200/latest/meta-data",
+    "http://[fd00:ec2::254]/latest/meta-data",
+    "http://[fd20:ce::254]/computeMetadata/v1",
     "http://10.96.0.1/",
     "http://172.16.0.1/",
     "http://192.168.1.1/",
@@ -164,7 +172,9 @@ async def test_no_spelling_of_a_private_address_is_dialled(spelling: str) -> Non
 
 
 @pytest.mark.requirement("A35")
-@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["::1"], [PUBLIC, "10.0.0.1"], ["::ffff:127.0.0.1"]])
+@pytest.mark.parametrize(
+    "addresses", [["127.0.0.1"], ["::1"], [PUBLIC, "10.0.0.1"], ["::ffff:127.0.0.1"], ["168.63.129.16"]]
+)
 async def test_a_name_that_leads_to_a_private_address_is_not_dialled(addresses: list[str]) -> None:
     async with listening() as listener, dialing(Names(addresses)) as dialer:
         with pytest.raises(EgressDenied):
@@ -190,7 +200,7 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(monkeypatch:
 
 
 @pytest.mark.requirement("A35")
-@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "168.63.129.16", "192.0.0.192"])
 def test_no_socket_is_made_for_a_private_address(address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with pytest.raises(EgressDenied):
