@@ -115,5 +115,15 @@ def condition(obj: Mapping[str, Any], type_: str) -> dict[str, Any]:
 def ledger(kubectl: Kubectl, service: str = "fairlead-tool-ledger", port: int = 8080) -> list[dict[str, Any]]:
     """Return what the ledger server of a namespace has really done."""
     path = f"/api/v1/namespaces/{kubectl.namespace}/services/{service}:{port}/proxy/ledger"
-    answer = json.loads(kubectl("get", "--raw", path))
+
+    def answer_of() -> Any:
+        """Return the answer; None while the API server knows of no endpoint, as right after its own start."""
+        try:
+            return json.loads(kubectl("get", "--raw", path))
+        except CommandFailed as failed:
+            if "no endpoints available" not in str(failed):
+                raise
+            return None
+
+    answer = until(f"{service} answers", answer_of, timeout_seconds=30)
     return list(answer["entries"] if isinstance(answer, dict) else answer)

@@ -275,7 +275,7 @@ class Gate:
             data |= {"key": key} if key is not None else {}
             data |= {"wouldDeny": [str(breach) for breach in decision.audited]} if decision.audited else {}
             if isinstance(target, Workflow):
-                data["child"] = {"name": key, "spec": child_spec(log.plan, log.state, call, now_ms=self._clock())}
+                data["child"] = {"name": key, "spec": child_spec(self._snapshots.limits(log), log.state, call, now_ms=self._clock())}
             log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
         if log.state.seq == before and (decision.holds or not resent):
             return None  # a log that takes nothing more (the engine ends) leaves no record: no record, no action

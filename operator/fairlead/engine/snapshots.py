@@ -11,7 +11,7 @@ from fairlead.api.policy import Policy
 from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.api.tool import Tool
 from fairlead.api.toolcall import ToolCall
-from fairlead.api.workflow import Workflow
+from fairlead.api.workflow import Limits, Workflow
 from fairlead.engine.credentials import destination, known_secrets, scrub
 from fairlead.engine.egress import declared_host
 from fairlead.engine.metering import most
@@ -28,7 +28,7 @@ from fairlead.flow.runstate import ApprovalState, Usage
 from fairlead.flow.spending import NOTHING, Spend, Window
 from fairlead.flow.state import CallState, repeats_of
 from fairlead.flow.template import render
-from fairlead.policy.budgets import windows_of
+from fairlead.policy.budgets import limits_within, windows_of
 from fairlead.policy.decide import find_function, requirements
 from fairlead.policy.decision import (
     Authorization,
@@ -37,6 +37,7 @@ from fairlead.policy.decision import (
     Loop,
     Obstacle,
     Requirement,
+    RuleKey,
     RunUsage,
     Snapshot,
 )
@@ -77,8 +78,7 @@ class Snapshots:
         """Return everything that stages 4 to 10 look at."""
         target = self.target(call)
         used = log.state.usage
-        frozen = log.state.accepted.labels if log.state.accepted is not None else {}
-        policies = binding(self._resources.policies.values(), self._labels(log), frozen=frozen)
+        policies = self._binding(log)
         scope = self._scope(log, call) if policies else {}
         itself = 1 if recorded_call(log, call) is not None else 0  # a resumed call is in the counts already
         accepted = log.state.accepted
@@ -123,6 +123,14 @@ class Snapshots:
             made=_made(log, call, itself),
         )
         return replace(snapshot, approvals=self._approvals(log, call, snapshot))
+
+    def limits(self, log: RunLog) -> Limits:
+        """Return what the run may use, by itself and by the Policies that bind it."""
+        return limits_within(log.plan.limits, self._binding(log))
+
+    def _binding(self, log: RunLog) -> tuple[Policy, ...]:
+        frozen = log.state.accepted.labels if log.state.accepted is not None else {}
+        return binding(self._resources.policies.values(), self._labels(log), frozen=frozen)
 
     def brought(self, log: RunLog, call: Call) -> Label:
         """Return the label of what a call brings: of a Tool's function what the contract says, also of its errors."""
@@ -179,7 +187,7 @@ class Snapshots:
             "tells": {"tool": notify.tool, "function": notify.function},
         }
 
-    def _approvals(self, log: RunLog, call: Call, snapshot: Snapshot) -> dict[tuple[str, str], ApprovalState]:
+    def _approvals(self, log: RunLog, call: Call, snapshot: Snapshot) -> dict[RuleKey, ApprovalState]:
         """Return what people were asked about this very call: the digests of requests tell."""
         step = log.state.steps.get(call.id.path)
         if step is None or not step.approvals or self.target(call) is None:

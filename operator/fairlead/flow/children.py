@@ -12,9 +12,10 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
+from fairlead.api.policy import RunBudget
 from fairlead.api.reasons import ErrorClass, RunReason
 from fairlead.api.run import ParentLimits
-from fairlead.api.workflow import Step, WorkflowSpec
+from fairlead.api.workflow import Limits, Step, WorkflowSpec
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import Draft, EntryKind, Path, RunUid
 from fairlead.flow.labels import TRUSTED, Label, written
@@ -65,14 +66,14 @@ def child_name(run_uid: RunUid, call: Call) -> str:
     return f"{call.target}-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
 
 
-def child_spec(plan: Plan, state: RunState, call: Call, *, now_ms: int) -> dict[str, Any]:
-    """Return the spec of the WorkflowRun that a call starts; its bounds are what the parent has left now.
+def child_spec(limits: Limits, state: RunState, call: Call, *, now_ms: int) -> dict[str, Any]:
+    """Return the spec of the WorkflowRun that a call starts; its bounds are what the parent has left of its limits now.
 
     Children that run at the same time each get what is left at their start; what they used counts when they end.
     """
     accepted = state.accepted
     assert accepted is not None
-    limits, used = plan.limits, state.usage
+    used = state.usage
     deadline_ms = min(accepted.deadline, call.deadline_ms or accepted.deadline)
     left: dict[str, Any] = {
         "timeoutSeconds": max(1, (deadline_ms - now_ms) // 1000),
@@ -100,13 +101,15 @@ def bounded(plan: Plan, parent: Mapping[str, Any] | None) -> Plan:
     """Return the plan within what the parent (as it was frozen at acceptance) had left; without one as it is."""
     if parent is None:
         return plan
-    left = ParentLimits.model_validate(parent["limits"])
-    mine = plan.limits
-    counts = [name for name in ParentLimits.model_fields if name != COST]
-    narrowed = {name: min(getattr(mine, name), getattr(left, name)) for name in counts}
-    costs = [limit for limit in (mine.cost_usd, left.cost_usd) if limit is not None]
-    narrowed[COST] = min(costs, key=parse_usd, default=None)
-    return replace(plan, limits=plan.limits.model_copy(update=narrowed))
+    return replace(plan, limits=narrowed(plan.limits, ParentLimits.model_validate(parent["limits"])))
+
+
+def narrowed(limits: Limits, bound: ParentLimits | RunBudget) -> Limits:
+    """Return limits within others, of which some may be open."""
+    both = {name: (getattr(limits, name), getattr(bound, name)) for name in type(bound).model_fields}
+    costs = [str(cost) for cost in both.pop(COST) if cost is not None]
+    counts = {name: min(mine, other) for name, (mine, other) in both.items() if other is not None}
+    return limits.model_copy(update=counts | {COST: min(costs, key=parse_usd, default=None)})
 
 
 def awaited(state: RunState) -> frozenset[str]:

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from fairlead.api.conditions import timestamp
 from fairlead.api.policy import Budgets, Policy
+from fairlead.api.workflow import Limits
 from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.children import narrowed
 from fairlead.flow.foreach import limit_named
 from fairlead.flow.runstate import Usage
 from fairlead.flow.spending import Spend, Window, format_usd, parse_usd, window_at
@@ -97,6 +99,16 @@ def bounds(call: Call, snapshot: Snapshot) -> Iterator[Bound]:
         if budgets is not None:
             for bound in _ruled(call, policy, budgets, run, snapshot):
                 yield _about(bound, policy=policy.metadata.name, enforced=policy.spec.mode != "Audit")
+
+
+def limits_within(limits: Limits, policies: Iterable[Policy]) -> Limits:
+    """Return what a run may use of all that is bounded: its own limits within the budgets of Policies that bind it."""
+    for policy in policies:
+        budgets = policy.spec.rules.budgets if policy.spec.rules and policy.spec.mode != "Audit" else None
+        if budgets is not None and budgets.run is not None:
+            free = {"cost_usd": None} if budgets.unknown_price == "Free" else {}
+            limits = narrowed(limits, budgets.run.model_copy(update=free))
+    return limits
 
 
 def windows_of(policies: Iterable[Policy], now_ms: int) -> list[Window]:

@@ -90,17 +90,22 @@ class Breach:
         return f"{spoken(self.policy)}, rule {self.rule}{said}"
 
 
+RuleKey = tuple[str, str, str]
+"""A Policy, where in its rules, and the name there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """A rule of a Policy that lets a call happen only when people approve it."""
 
     policy: str
     rule: CallRule
+    where: Literal["calls", "dataFlow"] = "calls"
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> RuleKey:
         """Return what the rule is known by."""
-        return self.policy, self.rule.name
+        return self.policy, self.where, self.rule.name
 
     def __str__(self) -> str:
         said = f": {self.rule.message}" if self.rule.message else ""
@@ -168,7 +173,7 @@ class Snapshot:
     policies_known: bool = True
     scope: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
-    approvals: Mapping[tuple[str, str], ApprovalState] = field(default_factory=dict)
+    approvals: Mapping[RuleKey, ApprovalState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

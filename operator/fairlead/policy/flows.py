@@ -48,7 +48,7 @@ def flow_approvals(label: Label, function: Function | None, policies: Iterable[P
         if flow is not None and flow.approval is not None and policy.spec.mode != "Audit":
             words = _words(label, function)
             rule = CallRule(name=RULE, when="true", then="RequireApproval", approval=flow.approval, message=words)
-            yield Requirement(policy.metadata.name, rule)
+            yield Requirement(policy.metadata.name, rule, where="dataFlow")
 
 
 def _words(label: Label, function: Function | None) -> str:

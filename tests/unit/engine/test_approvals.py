@@ -11,10 +11,26 @@ from tests.unit.engine.approvalworld import RULE, SIGN, Asked, parked, reason_of
 from tests.unit.engine.fakes import tool_step, workflow
 from tests.unit.engine.runworld import uid_of
 
+from fairlead.api.tool import Tool
 from fairlead.engine.gate import SHOWN_BYTES
 from fairlead.errors import Unreachable
 from fairlead.flow.approvals import undecided
 from fairlead.flow.journal import EntryKind
+
+
+READS = {"name": "after", "tool": {"tool": "desk", "function": "send", "arguments": {"t": "$( steps.first.output )"}}}
+CONFIDENTIAL = Tool.model_validate(
+    {
+        "metadata": {"name": "desk", "namespace": "team"},
+        "spec": {
+            "mcp": {"url": "http://desk.example/mcp"},
+            "functions": [
+                {"name": "read", "effect": "Read", "returns": {"trust": "Untrusted", "sensitivity": "Confidential"}},
+                {"name": "send", "effect": "Irreversible"},
+            ],
+        },
+    }
+)
 
 
 @pytest.fixture
@@ -284,6 +300,24 @@ async def test_several_rules_ask_each_for_itself(rule: Asked) -> None:
         assert not ended.done()
         rule.people.decide(by_rule["legal"], by="dora")
         assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
+
+
+@pytest.mark.requirement("A46")
+async def test_a_rule_about_calls_that_is_named_as_the_one_about_data_flow_asks_for_itself(rule: Asked) -> None:
+    named = RULE | {"name": "dataFlow", "approval": {"from": {"users": ["dora"]}}}
+    flow = {"untrustedToExternal": "RequireApproval", "approval": {"from": {"users": ["alice"]}}}
+    rule.resources.workflows["w"] = workflow(tool_step("first", "read"), READS)
+    rule.resources.tools["desk"] = CONFIDENTIAL
+    rule.resources.policies = ruled(named, dataFlow=flow)
+    async with rule.engine() as engine:
+        ended = engine.submit(requested())
+        names = await rule.asks(engine, 2)
+        asked = {rule.people.objects[name]["spec"]["from"]["users"][0]: name for name in names}
+        rule.people.decide(asked["dora"], "Deny", by="dora")
+        rule.people.decide(asked["alice"], by="alice")
+        state = await asyncio.wait_for(ended, 20)
+    assert reason_of(state) == "Denied"
+    assert [call.function for call in rule.sent] == ["read"]
 
 
 async def test_in_audit_mode_nobody_is_asked_and_it_is_recorded(rule: Asked) -> None:

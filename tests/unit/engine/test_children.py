@@ -11,6 +11,7 @@ import pytest
 from tests.unit.engine.childworld import INVOKE, ChildWorld, child_step, entries, hang_once, held, run_object, uid_of
 from tests.unit.engine.fakes import READY, tool_step
 
+from fairlead.api.policy import Policy
 from fairlead.engine.store import Store
 from fairlead.errors import KubeError, Unreachable
 from fairlead.flow.calls import Call, CallError, CallKind, Outcome
@@ -202,6 +203,20 @@ async def test_a_child_never_outlives_the_limits_of_its_parent(world: ChildWorld
     state = await end_of(world)
     assert reason(state) == "BudgetExceeded"
     assert world.servers.functions() == ["before:read", "a:read"]
+
+
+@pytest.mark.parametrize("mode", ["Enforce", "Audit"])
+async def test_a_child_never_outlives_the_budget_that_a_policy_gives_its_parent(world: ChildWorld, mode: str) -> None:
+    world.declare(tool_step("before"), child_step("ask"))
+    metadata = world.resources.workflows["w"].metadata.model_copy(update={"labels": {"tier": "prod"}})
+    world.resources.workflows["w"] = world.resources.workflows["w"].model_copy(update={"metadata": metadata})
+    world.declare(tool_step("a"), tool_step("b"), name="c")
+    budgeted = {"mode": mode, "rules": {"budgets": {"run": {"toolCalls": 3}}}}
+    bound = budgeted | {"appliesTo": {"workflows": {"matchLabels": {"tier": "prod"}}}}
+    world.resources.policies = {"p": Policy.model_validate({"metadata": {"name": "p"}, "spec": bound})}
+    state = await end_of(world)
+    over, made = ("BudgetExceeded", ["before:read", "a:read"]), world.servers.functions()
+    assert (reason(state), made) == (over if mode == "Enforce" else ("Completed", [*over[1], "b:read"]))
 
 
 async def test_what_children_used_counts_in_the_status_of_their_parent(world: ChildWorld) -> None:

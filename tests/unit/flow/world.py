@@ -262,7 +262,7 @@ class Driver:
         effect, keyed = self.world.effect(call)
         data = named | {"effect": effect} | ({"key": call.idempotency_key(UID)} if keyed else {})
         if call.kind is CallKind.WORKFLOW:
-            spec = child_spec(self.plan, self.state, call, now_ms=self.journal.now_ms)
+            spec = child_spec(self.plan.limits, self.state, call, now_ms=self.journal.now_ms)
             data["child"] = {"name": child_name(UID, call), "spec": spec}
         self.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
 

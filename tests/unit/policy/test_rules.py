@@ -229,12 +229,12 @@ def test_a_rule_that_asks_people_holds_a_call_until_they_have_decided() -> None:
     asks = policy(calls=[ASKS | {"approval": TERMS}])
     waiting = decided(SEARCH, asks)
     assert (waiting.verdict, waiting.stage, waiting.reason) == ("Wait", Stage.APPROVAL, "ApprovalPending")
-    assert [needed.key for needed in waiting.needs] == [("p", "people")]
+    assert [needed.key for needed in waiting.needs] == [("p", "calls", "people")]
     assert decided(CHAT, asks).verdict == "Allow"
     known = ApprovalState("a", SEARCH.id.path, 1, "0.0.0", {}, 0, 1)
-    assert decided(SEARCH, asks, approvals={("p", "people"): known}).needs == ()
+    assert decided(SEARCH, asks, approvals={("p", "calls", "people"): known}).needs == ()
     for decision, verdict in (("Approved", "Allow"), ("Denied", "Deny"), ("Expired", "Deny"), ("Withdrawn", "Wait")):
-        approvals = {("p", "people"): replace(known, decision=decision)}
+        approvals = {("p", "calls", "people"): replace(known, decision=decision)}
         assert decided(SEARCH, asks, approvals=approvals).verdict == verdict
 
 
@@ -301,7 +301,7 @@ def test_people_may_let_it_out_by_a_rule_that_asks_them() -> None:
     decision = decided(SEARCH, asks, label=WORST)
     assert (decision.verdict, decision.reason) == ("Wait", "ApprovalPending")
     (needed,) = decision.needs
-    assert needed.key == ("p", "dataFlow")
+    assert needed.key == ("p", "dataFlow", "dataFlow")
     assert "Untrusted/Confidential" in needed.rule.message
     assert decided(SEARCH, asks, label=CONFIDENTIAL).verdict == "Allow"
     assert decided(SEARCH, asks, DENY_FLOW, label=WORST).verdict == "Deny"
