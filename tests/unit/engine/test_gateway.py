@@ -14,6 +14,7 @@ import pytest
 from tests.unit.engine.gatewayworld import ACCOUNT, ADDRESS, HELLO, GatewayWorld, rules, under_way
 
 from fairlead.flow.calls import CallError, Outcome
+from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.labels import TRUSTED
 
 CREATED = Outcome({"id": 7})
@@ -55,12 +56,29 @@ class TestWhoMaySpeak:
 
     @pytest.mark.requirement("A09")
     async def test_a_pod_that_ends_or_has_ended_is_stale(self, world: GatewayWorld) -> None:
-        world.the_pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        world.the_pod["metadata"]["deletionTimestamp"] = "2126-01-01T00:00:00Z"
         assert (await world.send("/v1/chat/completions", HELLO)).status_code == 403
         del world.the_pod["metadata"]["deletionTimestamp"]
         await world.end()
         assert (await world.send("/v1/chat/completions", HELLO)).status_code == 403
         assert world.dispatched == []
+
+    @pytest.mark.requirement("F11")
+    async def test_a_pod_that_goes_on_where_nobody_sees_it_is_stale_and_the_next_attempts_is_not(
+        self, world: GatewayWorld
+    ) -> None:
+        world.the_pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        assert world.running is not None
+        await world.running
+        assert world.log.last()["error"]["reason"] == "NodeLost"
+        world.log.append(Draft(EntryKind.STEP_STARTED, world.container.id.path, 2))
+        world.container = replace(world.container, id=replace(world.container.id, attempt=2))
+        world.cluster.pods.clear()
+        await world.start(pods=2)
+        answer = await world.send("/v1/chat/completions", HELLO, token=f"Bearer {ACCOUNT} pod-1")
+        assert (answer.status_code, answer.text) == (403, '{"error":"StaleAttempt"}')
+        assert world.dispatched == []
+        assert (await world.send("/v1/chat/completions", HELLO)).status_code == 200
 
     async def test_one_whose_run_is_not_taken_over_yet_is_waited_for(self, world: GatewayWorld) -> None:
         known: list[Any] = [world.log]

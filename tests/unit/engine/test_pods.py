@@ -17,7 +17,7 @@ from fairlead.api.policy import Policy
 from fairlead.api.workflow import Workflow
 from fairlead.engine.authorized import Authorizations
 from fairlead.engine.pods.build import Owner, build, pod_name, too_large
-from fairlead.engine.pods.reading import PATIENCE_SECONDS, ended, failure, succeeded
+from fairlead.engine.pods.reading import LOST_SECONDS, PATIENCE_SECONDS, ended, failure, succeeded
 from fairlead.errors import KubeError, Unreachable
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
 from fairlead.flow.journal import RunUid
@@ -163,6 +163,59 @@ def test_why_a_step_fails_is_told_within_half_a_minute(
     pod: dict[str, Any], age: int, expected: tuple[str, str] | None
 ) -> None:
     assert PATIENCE_SECONDS < 30
+    error = failure(pod, NOW + timedelta(seconds=age))
+    assert (None if error is None else (error.error_class, error.reason)) == expected
+
+
+def taken(pod: dict[str, Any], *, by: str = "") -> dict[str, Any]:
+    """Return the pod as one that had to end a minute after NOW; `by` is what the condition about it says."""
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
+    disruption = {"type": "DisruptionTarget", "status": "True", "reason": by, "message": ""}
+    pod["status"] |= {"conditions": [disruption]} if by else {}
+    return pod
+
+
+RUNS: dict[str, Any] = {"running": {}}
+TAKEN: dict[str, tuple[dict[str, Any], int, tuple[str, str] | None]] = {
+    "its time to end": (taken(status(RUNS), by="DeletionByTaintManager"), 60 + LOST_SECONDS - 1, None),
+    "its node is lost": (taken(status(RUNS)), 60 + LOST_SECONDS, ("Unavailable", "NodeLost")),
+    "its node was given up": (
+        taken(status(RUNS, phase="Running"), by="DeletionByTaintManager"),
+        60 + LOST_SECONDS,
+        ("Unavailable", "DeletionByTaintManager"),
+    ),
+    "it never began": (taken(status(phase="Pending")), 60 + LOST_SECONDS, ("Unavailable", "NodeLost")),
+    "its output is on a lost node": (taken(status(exited(0))), 60 + LOST_SECONDS, ("Unavailable", "NodeLost")),
+    "it ended well before": (taken(status(exited(0), phase="Succeeded")), 3600, None),
+    "drained": (
+        taken(status(exited(143), phase="Failed"), by="EvictionByEvictionAPI"),
+        1,
+        ("Unavailable", "EvictionByEvictionAPI"),
+    ),
+    "drained before its helpers had ended": (
+        taken(status(exited(143), phase="Running"), by="PreemptionByScheduler"),
+        1,
+        ("Unavailable", "PreemptionByScheduler"),
+    ),
+    "ended with its node": (
+        taken(status(phase="Failed"), by="TerminationByKubelet"),
+        1,
+        ("Unavailable", "TerminationByKubelet"),
+    ),
+    "deleted by hand": (taken(status(exited(143), phase="Failed")), 1, ("Unavailable", "PodLost")),
+    "more memory than it has": (
+        taken(status(exited(137, reason="OOMKilled"), phase="Failed")),
+        1,
+        ("ToolError", "OOMKilled"),
+    ),
+}
+
+
+@pytest.mark.requirement("F06", "F10")
+@pytest.mark.parametrize(("pod", "age", "expected"), TAKEN.values(), ids=TAKEN)
+def test_a_pod_that_is_taken_from_its_step_is_one_failed_attempt(
+    pod: dict[str, Any], age: int, expected: tuple[str, str] | None
+) -> None:
     error = failure(pod, NOW + timedelta(seconds=age))
     assert (None if error is None else (error.error_class, error.reason)) == expected
 
@@ -363,6 +416,22 @@ async def test_a_pod_that_is_gone_is_lost() -> None:
     world.cluster.pods.clear()
     await running
     assert (world.outcome()["error"]["class"], world.outcome()["error"]["reason"]) == ("Unavailable", "PodLost")
+
+
+@pytest.mark.requirement("F10")
+async def test_nobody_waits_for_a_pod_on_a_lost_node_nor_for_its_log() -> None:
+    world = PodWorld()
+    world.cluster.looks = 10**9
+    running = asyncio.create_task(world.make(asked()))
+    while "PodStarted" not in world.log.kinds():
+        await asyncio.sleep(0.001)
+    (pod,) = world.cluster.pods.values()
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    await running
+    assert (world.outcome()["error"]["class"], world.outcome()["error"]["reason"]) == ("Unavailable", "NodeLost")
+    assert "result" not in world.outcome(), "its log is where it was"
+    await asyncio.sleep(0.01)
+    assert world.cluster.deleted == [pod["metadata"]["name"]]
 
 
 async def test_an_api_server_that_is_away_costs_nothing_but_time() -> None:

@@ -45,7 +45,7 @@ def run(*functions: str, limit: int = 2) -> Driver:
     return drive(plan, World(answer=answer, tools={"t": tool(*EFFECTS)}))
 
 
-@pytest.mark.requirement("G2")
+@pytest.mark.requirement("G2", "F10")
 @pytest.mark.parametrize(
     ("functions", "attempts"), [((), 3), (("look",), 3), (("look", "keyed"), 3), (("look", "send"), 1)]
 )

@@ -139,7 +139,7 @@ class CallingPod:
         )
         task = self._tasks.get(number)
         if task is None or _came_to_nothing(task):
-            call = replace(call, pod=FromPod(self._nth(step, number, call), most))
+            call = replace(call, nth=self._nth(step, number, call), pod=FromPod(most))
             task = self._tasks[number] = asyncio.create_task(gate(self.log, call))
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -192,7 +192,7 @@ class CallingPod:
         taken = {one.key for one in step.calls.values() if not one.settled or one.error is None}
         taken |= {key for at, key in self._keys.items() if at != number and str(CallIndex(at)) not in step.calls}
         nth = 0
-        while (key := replace(call, pod=FromPod(nth, 0)).idempotency_key(self.log.uid)) in taken:
+        while (key := replace(call, nth=nth).idempotency_key(self.log.uid)) in taken:
             nth += 1
         self._keys[number] = key
         return nth

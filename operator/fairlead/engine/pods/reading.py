@@ -13,6 +13,9 @@ from fairlead.flow.calls import CallError
 PATIENCE_SECONDS = 20
 """How long an image may fail to come, or no node have room, before the step fails and says so."""
 
+LOST_SECONDS = 10
+"""How long after it should have ended a pod may still be there: its node may be late, or does not answer any more."""
+
 _PULLING = frozenset(
     ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 )
@@ -35,6 +38,12 @@ def ended(pod: Pod) -> bool:
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
+def lost(pod: Pod, now: datetime) -> bool:
+    """Tell whether a pod that was deleted has not ended in its time: nobody hears of its node, nor waits for it."""
+    ends = pod["metadata"].get("deletionTimestamp")  # with the time that it has to end
+    return bool(ends) and not ended(pod) and _since(ends, now) >= LOST_SECONDS
+
+
 def failure(pod: Pod, now: datetime) -> CallError | None:
     """Return why the step fails; None while it goes on, or when it ended well."""
     status = pod.get("status", {})
@@ -44,12 +53,30 @@ def failure(pod: Pod, now: datetime) -> CallError | None:
         return _error(
             ErrorClass.UNAVAILABLE, status["reason"], status.get("message", "the pod was taken from its node")
         )
+    if lost(pod, now):
+        message = "the pod was deleted, and its node does not say that it has ended"
+        return _disruption(pod) or _error(ErrorClass.UNAVAILABLE, "NodeLost", message)
     at_the_end = _exit(pod)
     if at_the_end is not None:
         return at_the_end
     if ended(pod) and not succeeded(pod):
-        return _error(ErrorClass.UNAVAILABLE, "PodFailed", status.get("message") or "the pod ended before its step did")
+        message = status.get("message") or "the pod ended before its step did"
+        return _taken(pod) or _error(ErrorClass.UNAVAILABLE, "PodFailed", message)
     return _stuck(pod, now)
+
+
+def _taken(pod: Pod) -> CallError | None:
+    """Return why a step had to end before it was done; None when nobody had it end."""
+    deleted = "deletionTimestamp" in pod["metadata"]
+    return _disruption(pod) or (_error(ErrorClass.UNAVAILABLE, "PodLost", "the pod was deleted") if deleted else None)
+
+
+def _disruption(pod: Pod) -> CallError | None:
+    for one in pod.get("status", {}).get("conditions", []):
+        if one.get("type") == "DisruptionTarget" and one.get("status") == "True":
+            message = one.get("message") or "the pod was taken from its node"
+            return _error(ErrorClass.UNAVAILABLE, one.get("reason") or "Evicted", message)
+    return None
 
 
 def _exit(pod: Pod) -> CallError | None:
@@ -60,7 +87,8 @@ def _exit(pod: Pod) -> CallError | None:
         if done.get("reason") == "OOMKilled":
             return _error(ErrorClass.TOOL_ERROR, "OOMKilled", "the container used more than its resources.memory")
         if name == STEP:
-            return _error(ErrorClass.TOOL_ERROR, "ExitCode", f"the container ended with {done.get('exitCode')}")
+            message = f"the container ended with {done.get('exitCode')}"
+            return _taken(pod) or _error(ErrorClass.TOOL_ERROR, "ExitCode", message)
         return _error(ErrorClass.UNAVAILABLE, "NotIsolated", done.get("message", "")[:1000] or f"{name} failed")
     return None
 
@@ -100,7 +128,11 @@ def _state(pod: Pod, name: str) -> Mapping[str, Any]:
 
 def _age_seconds(pod: Pod, now: datetime) -> float:
     created = pod["metadata"].get("creationTimestamp")
-    return (now - datetime.fromisoformat(created)).total_seconds() if created else 0.0
+    return _since(created, now) if created else 0.0
+
+
+def _since(at: str, now: datetime) -> float:
+    return (now - datetime.fromisoformat(at)).total_seconds()
 
 
 def _error(error_class: ErrorClass, reason: str, message: str) -> CallError:

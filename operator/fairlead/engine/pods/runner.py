@@ -22,7 +22,7 @@ from fairlead.api.reasons import ErrorClass, RunReason
 from fairlead.engine.outcomes import failed
 from fairlead.engine.pods.build import CALL, OUTPUT, STEP, Beside, Owner, build, may_call, pod_name, too_large
 from fairlead.engine.pods.calling import CallingPod, CallingPods
-from fairlead.engine.pods.reading import ended, failure, succeeded
+from fairlead.engine.pods.reading import ended, failure, lost, succeeded
 from fairlead.engine.wellformed import problem
 from fairlead.errors import Conflict, KubeError, NotFound
 from fairlead.flow.calls import Call, Outcome
@@ -159,7 +159,10 @@ class PodRunner:
                 return failed(ErrorClass.UNAVAILABLE, f"pod {name} was replaced", reason="PodLost")
             if calling is not None:
                 calling.pod = pod
-            error = failure(pod, datetime.now(UTC))
+            now = datetime.now(UTC)
+            error = failure(pod, now)
+            if error is not None and lost(pod, now):
+                return Outcome(error=error)  # nobody can be asked for its log
             if error is not None or ended(pod):
                 outcome = await self._read(log.namespace, name, whole=succeeded(pod) and error is None)
                 return replace(outcome, error=error) if error is not None else outcome
