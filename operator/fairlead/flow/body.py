@@ -21,7 +21,7 @@ from fairlead.errors import StepError
 from fairlead.flow import foreach, fork, repeat
 from fairlead.flow.approvals import undecided
 from fairlead.flow.backoff import backoff_ms, jitter_key
-from fairlead.flow.calls import Call, CallError
+from fairlead.flow.calls import Call, CallError, CallKind
 from fairlead.flow.evaluation import PlaceEvaluator
 from fairlead.flow.journal import Draft, EntryKind, Path
 from fairlead.flow.labels import TRUSTED, Label, endorsed, endorses, written
@@ -29,7 +29,7 @@ from fairlead.flow.paths import is_turn
 from fairlead.flow.plan import CALLED, Body, Plan, StepPlan
 from fairlead.flow.reuse import taken_over
 from fairlead.flow.scope import Frame
-from fairlead.flow.state import BodyState, RunState, StepState, first_failure
+from fairlead.flow.state import BodyState, CallState, RunState, StepState, first_failure
 from fairlead.flow.steps import kinds
 from fairlead.flow.steps.attempt import Attempt, Enter, Failed, Fork, ResourceView, Result, Setting, Succeeded, failed
 from fairlead.flow.walking import (
@@ -350,16 +350,21 @@ def _may_retry(plan: StepPlan, step: StepState, error: CallError) -> bool:
 
 
 def _for_good(plan: StepPlan, step: StepState, error: CallError) -> CallError:
-    """Return what an attempt failed with: if a container has done what may not be repeated, nobody may try it again.
+    """Return what an attempt failed with: if an agent or a container has done what may not be repeated, for good.
 
-    Neither the step itself nor a block around it: nobody knows what it would do the next time.
+    Neither the step itself nor a block around it is tried again: nobody knows what it would do the next time.
     """
-    made = [call for call in step.calls.values() if not call.is_notice]
-    done = [f"{call.target}.{call.function}" for call in made if not call.repeatable]
-    if plan.kind != "container" or not done or error.error_class in NEVER_RETRIED:
+    done = [f"{call.target}.{call.function}".rstrip(".") for call in step.calls.values() if not _again(call)]
+    if plan.kind not in ("agent", "container") or not done or error.error_class in NEVER_RETRIED:
         return error
     message = f"{error.message}; it is not tried again, because {', '.join(dict.fromkeys(done))} may not be repeated"
     return CallError(ErrorClass.OUTCOME_UNKNOWN.value, error.reason, message)
+
+
+def _again(call: CallState) -> bool:
+    """Tell whether another attempt may do the same again. A child run of another attempt is another run."""
+    made_another = call.kind is CallKind.WORKFLOW and call.denied is None
+    return call.is_notice or (call.repeatable and not made_another)
 
 
 def _label_of(plan: StepPlan, step: StepState, output: Any) -> Label:

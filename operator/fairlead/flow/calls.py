@@ -56,14 +56,8 @@ class CallId:
 
 @dataclass(frozen=True, slots=True)
 class FromPod:
-    """That a call is made by a step's container, not by the step's own text.
+    """That a call is made by a step's container, not by the step's own text; `most` are allowed to an attempt."""
 
-    Attributes:
-        nth: how many calls with the same digest its attempt made before it.
-        most: how many calls the step allows an attempt.
-    """
-
-    nth: int
     most: int
 
 
@@ -83,6 +77,7 @@ class Call:
         offered: False when a model asked for something that its step does not offer: the gate denies it.
         deadline_ms: Unix ms after which the call is a Timeout; 0 for none of its own.
         label: of everything that led to it. No part of what is asked.
+        nth: of what an agent or a container asks for: how many calls with the same digest its attempt made before it.
         pod: set of what a container asks for. Its index is (number, 0, 0), numbers from 1; (0, 0, 0) is its own.
         tells: that it only tells people of an approval. Nothing depends on what it brings, nor waits long for it.
     """
@@ -95,6 +90,7 @@ class Call:
     offered: bool = True
     deadline_ms: int = 0
     label: Label = TRUSTED
+    nth: int | None = None
     pod: FromPod | None = None
     tells: bool = False
 
@@ -106,10 +102,10 @@ class Call:
     def idempotency_key(self, run_uid: RunUid) -> str:
         """Return the key that the tool gets: of run, path and index, without the attempt.
 
-        A container may ask in another order in its next attempt: there the request stands for the index. Another
-        attempt asks people anew: what tells them of it is another effect.
+        An agent or a container may ask for something else, or in another order, in its next attempt: there the request
+        stands for the index. Another attempt asks people anew: what tells them of it is another effect.
         """
-        which = str(self.id.index) if self.pod is None else f"{self.digest}|{self.pod.nth}"
+        which = str(self.id.index) if self.nth is None else f"{self.digest}|{self.nth}"
         which += f"|{self.id.attempt}" if self.tells else ""
         return hashlib.sha256(f"{run_uid}|{self.id.path}|{which}".encode()).hexdigest()[:32]
 

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.flow.world import Driver, World, chat, drive, error, model, plan_of, step, tool
 
 from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.journal import RunUid
 from fairlead.flow.schema import findings
 
 SEARCH = {
@@ -316,3 +317,52 @@ def test_a_new_attempt_begins_the_conversation_anew_with_the_same_offer() -> Non
     first, second = chats(driver)
     assert first == second
     assert step(driver.state, "a").attempt == 2
+
+
+SEND = {"name": "send", "effect": "Irreversible"}
+KEYED = SEND | {"idempotency": {"header": "Idempotency-Key"}}
+
+
+def broken_off(function: dict[str, Any], *asked: dict[str, Any]) -> Driver:
+    """Drive an agent whose model is away once after the first call that it asked for, and may be tried again."""
+    first, *others = [chat("", ("t__send", json.dumps(arguments))) for arguments in asked]
+    replies = iter([first, error("Unavailable"), *others, chat("done")])
+
+    def answer(call: Call) -> Any:
+        return {"text": "sent"} if call.kind is CallKind.TOOL else next(replies)
+
+    world = World(answer=answer, models={"m": model("Tools")}, tools={"t": tool(function)})
+    definition = {"model": "m", "prompt": "Do it.", "tools": [{"tool": "t"}]}
+    return drive(plan_of([{"name": "a", "agent": definition, "retry": {"limit": 1}}]), world)
+
+
+@pytest.mark.requirement("G2", "G3")
+def test_an_agent_that_did_what_may_not_be_repeated_is_not_tried_again() -> None:
+    driver = broken_off(SEND, {"to": "alice"}, {"to": "alice"})
+    assert [call.request["arguments"] for call in driver.world.performed if call.kind is CallKind.TOOL] == [
+        {"to": "alice"}
+    ]
+    assert failure(driver) == ("OutcomeUnknown", "Unavailable")
+
+
+@pytest.mark.requirement("G2")
+@pytest.mark.parametrize(("again", "same"), [({"to": "alice"}, True), ({"to": "bob"}, False)])
+def test_what_an_agent_asks_for_again_has_the_key_of_the_first_time_and_nothing_else_has(
+    again: dict[str, Any], same: bool
+) -> None:
+    driver = broken_off(KEYED, {"to": "alice"}, again)
+    keys = [call.idempotency_key(RunUid("u")) for call in driver.world.performed if call.kind is CallKind.TOOL]
+    assert step(driver.state, "a").phase == "Succeeded"
+    assert (len(keys), len(set(keys))) == (2, 1 if same else 2)
+
+
+def test_two_equal_calls_of_one_turn_are_two_effects() -> None:
+    twice = ("t__send", json.dumps({"to": "alice"}))
+    replies = iter([chat("", twice, twice), chat("done")])
+
+    def answer(call: Call) -> Any:
+        return {"text": "sent"} if call.kind is CallKind.TOOL else next(replies)
+
+    world = World(answer=answer, models={"m": model("Tools")}, tools={"t": tool(KEYED)})
+    drive(plan_of([{"name": "a", "agent": {"model": "m", "prompt": "Do it.", "tools": [{"tool": "t"}]}}]), world)
+    assert len({call.idempotency_key(RunUid("u")) for call in world.performed if call.kind is CallKind.TOOL}) == 2

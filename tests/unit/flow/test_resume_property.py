@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.flow.generated import SIGNAL, plans, world
 from tests.unit.flow.world import Driver, Journal, Stopped, World, accepted
 
-from fairlead.flow.calls import CallKind
+from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.journal import Draft, Entry, EntryKind
 from fairlead.flow.next import CLOSING_GRACE_MS
 from fairlead.flow.plan import Plan
@@ -75,6 +75,7 @@ def test_stopping_and_resuming_changes_neither_state_nor_effects(
 ) -> None:
     whole = uninterrupted(plan, world(seed, errors_percent=errors_percent), n)
     event(whole.state.terminal.reason if whole.state.terminal else "open")
+    _nothing_ran_twice(whole)
     for stop_after in _cuts(whole.journal, data):
         again = world(seed, errors_percent=errors_percent)
         journal = interrupted(plan, again, n, stop_after, late=data.draw(st.booleans(), label="late"))
@@ -137,11 +138,19 @@ def _cuts(journal: Journal, data: st.DataObject) -> list[int]:
     return sorted(data.draw(st.sets(st.integers(1, len(journal.entries)), min_size=1, max_size=6), label="cuts"))
 
 
+def _chosen_and_keyless(driver: Driver, call: Call) -> bool:
+    """Tell whether an agent or a container chose to make a call that may not be made twice."""
+    effect, keyed = driver.world.effect(call)
+    return call.nth is not None and effect != "Read" and not keyed
+
+
 def _nothing_ran_twice(driver: Driver) -> None:
     children = [call.id for call in driver.world.performed if call.kind is CallKind.WORKFLOW]
     assert len(children) == len(set(children))
     keyless = [effect for effect in driver.world.effects() if effect[2] == "t.write"]
     assert len(keyless) == len(set(keyless))
+    asked = {(call.id.path, call.id.attempt) for call in driver.world.performed if _chosen_and_keyless(driver, call)}
+    assert len(asked) == len({path for path, _ in asked}), "an agent or container went on after what it may not repeat"
     succeeded: set[str] = set()
     for entry in driver.journal.entries:
         assert not (entry.kind is EntryKind.STEP_STARTED and entry.path in succeeded)

@@ -216,7 +216,8 @@ class Driver:
                 {"arguments": {"q": number, "heard": heard}},
                 deadline_ms=own.deadline_ms,
                 label=step.context,
-                pod=FromPod(0, len(names)),
+                nth=0,
+                pod=FromPod(len(names)),
             )
             if self.open(asked) != "settled":
                 return asked

@@ -7,10 +7,11 @@ answer; `revisions` of the answer; three repairs of replies that cannot be under
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
-from fairlead.api.canonical import canonical_json
+from fairlead.api.canonical import canonical_json, digest
 from fairlead.api.reasons import DecisionReason, ErrorClass
 from fairlead.api.workflow import Agent
 from fairlead.flow.calls import CallError, CallIndex, CallKind
@@ -76,6 +77,7 @@ class _Loop:
         turns: counted model calls, this one included.
         revisions: answers that were rejected.
         repairs: replies that could not be understood.
+        alike: how often each call was asked for that has not failed: who asks again after that means the same.
     """
 
     definition: Agent
@@ -84,6 +86,7 @@ class _Loop:
     turns: int = 1
     revisions: int = 0
     repairs: int = 0
+    alike: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> Result | None:
         """Return the result, or None while calls are open."""
@@ -168,7 +171,12 @@ class _Loop:
         if "workflow" in function:
             request = {"input": asked.arguments or {}}
             return self.attempt.ask(CallKind.WORKFLOW, function["workflow"], request, index=index)
-        return self.attempt.ask(CallKind.TOOL, function["tool"], request, index=index, function=function["function"])
+        tool, name = function["tool"], function["function"]
+        alike = digest([tool, name, request])
+        nth = self.alike[alike]
+        call = self.attempt.ask(CallKind.TOOL, tool, request, index=index, function=name, nth=nth)
+        self.alike[alike] += call is None or call.error is None
+        return call
 
     def _problems(self, asked: Asked, index: CallIndex) -> list[str]:
         """Return why a call cannot be made as it is asked for. What was made once had none."""

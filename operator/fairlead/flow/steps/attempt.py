@@ -184,6 +184,7 @@ class Attempt:
         offered: bool = True,
         label: Label | None = None,
         tells: ApprovalState | None = None,
+        nth: int | None = None,
     ) -> CallState | None:
         """Return the settled call, or None after asking for it. `label` is what led to it, if not all of the step.
 
@@ -203,6 +204,7 @@ class Attempt:
             deadline_ms=tells.expires_at if tells is not None else self.deadline_ms,
             label=label if label is not None else self.state.context,
             tells=tells is not None,
+            nth=nth,
         )
         known = self.recorded(index)
         if known is not None and known.digest and known.digest != call.digest:
