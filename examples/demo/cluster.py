@@ -63,7 +63,7 @@ def _use_endpoint(cluster: Cluster) -> None:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "model"},
-        "stringData": {"apiKey": key, "allowed-hosts": where},
+        "stringData": {"apiKey": key, "allowed-hosts": f"{target.scheme}://{where}"},
     }
     engine = {
         "apiVersion": api,

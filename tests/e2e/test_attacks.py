@@ -82,7 +82,7 @@ def team(administrator: Kubectl, outside: Outside) -> Iterator[Kubectl]:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "key"},
-        "stringData": {"token": CANARY, "allowed-hosts": outside.honest.authority},
+        "stringData": {"token": CANARY, "allowed-hosts": f"http://{outside.honest.authority}"},
     }
     objects = (
         secret,

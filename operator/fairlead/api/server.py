@@ -10,7 +10,10 @@ from fairlead.api.meta import ATOMIC, ApiModel, CelRule, Quantity, list_map
 
 
 class SecretKeyRef(ApiModel):
-    """A key of a Secret in the same namespace. The Secret's key `allowed-hosts` says where the value may go."""
+    """A key of a Secret in the same namespace. The Secret's key `allowed-hosts` says where the value may go.
+
+    Of its lines, `host:port` means https, and `http://host:port` clear text.
+    """
 
     name: Annotated[
         str,

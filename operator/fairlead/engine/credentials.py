@@ -1,8 +1,9 @@
 """Where a call goes and with which secret: the destination of a Model or Tool, checked before the call's intent.
 
-A Secret says itself where its value may go: the key `allowed-hosts` lists `host:port`, one a line; for a server that
-Fairlead runs `tool:<name>@<image digest>` or `model:<name>@<image digest>`. Whoever edits a Tool's URL can therefore
-not carry the secret elsewhere. Values stand in a header and nowhere else, and never in a result (`scrub`).
+A Secret says itself where its value may go: the key `allowed-hosts` lists `host:port`, one a line, which means https,
+or `http://host:port`; for a server that Fairlead runs `tool:<name>@<image digest>` or `model:<name>@<image digest>`.
+Whoever edits a Tool's URL can therefore not carry the secret elsewhere, nor have it sent in clear text. Values stand in
+a header and nowhere else, and never in a result (`scrub`).
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def destination(resources: Resources, target: Tool | Model) -> Destination:
     if credential is None:
         return Destination(url, private)
     value = _value(resources, credential)
-    _check_allowed(resources, credential, _own_entry(kind, name, _server(target)) if own else host_port(url))
+    _check_allowed(resources, credential, _own_entry(kind, name, _server(target)) if own else _entry(url))
     header = f"{credential.scheme} {value}" if credential.scheme else value
     return Destination(url, private, {credential.header: header})
 
@@ -168,8 +169,13 @@ def _value(resources: Resources, credential: Credential) -> str:
 def _check_allowed(resources: Resources, credential: Credential, entry: str) -> None:
     secret = credential.secret_ref.name
     lines = (resources.credential(secret, ALLOWED_HOSTS) or "").splitlines()
-    if entry not in {line.strip().lower() for line in lines}:
-        raise EgressDenied(f"the key {ALLOWED_HOSTS} of Secret {secret} does not list {entry}")
+    if entry not in {line.strip().lower().removeprefix("https://") for line in lines}:
+        means = "; an entry without http:// means https" if entry.startswith("http://") else ""
+        raise EgressDenied(f"the key {ALLOWED_HOSTS} of Secret {secret} does not list {entry}{means}")
+
+
+def _entry(url: URL) -> str:
+    return host_port(url) if url.scheme == "https" else f"{url.scheme}://{host_port(url)}"
 
 
 def _server(target: Tool | Model) -> Server | None:

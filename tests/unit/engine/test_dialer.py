@@ -286,6 +286,26 @@ async def test_no_more_is_read_than_was_asked_for() -> None:
             await get(dialer, f"http://127.0.0.1:{listener.port}/", private=True, max_bytes=1000)
 
 
+@pytest.mark.requirement("A34")
+@pytest.mark.parametrize("host", ["mcp..example.com", ".example.com", "a" * 64 + ".example.com", "a" * 64])
+async def test_a_host_that_no_name_service_takes_is_a_failed_exchange(host: str) -> None:
+    with pytest.raises(EgressDenied, match="label"):
+        check_url(f"https://{host}/mcp")
+    async with dialing() as dialer:
+        with pytest.raises(DialError) as failure:
+            await get(dialer, f"https://{host}/mcp", private=True)
+    assert failure.value.reached is Reached.NOTHING
+
+
+async def test_what_the_reader_of_an_answer_raises_stays_what_it_is() -> None:
+    async with listening() as listener, dialing() as dialer:
+        with pytest.raises(ValueError, match="no JSON"):
+            async with dialer.exchange(
+                "GET", URL(f"http://127.0.0.1:{listener.port}/"), private=True, headers={}, timeout_seconds=5
+            ):
+                raise ValueError("no JSON")
+
+
 # Destinations: allowed private hosts, and where a Secret lets its value go
 
 
@@ -321,7 +341,13 @@ HOSTS = [
     ("https://API.Example.com/mcp", "other.example.com:1\n api.example.com:443 \n", True),
     ("https://api.example.com/mcp", "API.EXAMPLE.COM:443", True),
     ("https://api.example.com:8443/mcp", "api.example.com:443", False),
+    ("https://api.example.com/mcp", "https://api.example.com:443", True),
     ("http://api.example.com/mcp", "api.example.com:443", False),
+    ("http://api.example.com:443/mcp", "api.example.com:443", False),
+    ("http://api.example.com:443/mcp", "https://api.example.com:443", False),
+    ("http://api.example.com/mcp", "http://api.example.com:80", True),
+    ("http://API.example.com:8080/mcp", "HTTP://api.example.com:8080", True),
+    ("https://api.example.com:80/mcp", "http://api.example.com:80", False),
     ("https://api.example.com.evil.com/mcp", "api.example.com:443", False),
     ("https://evil.com/mcp", "api.example.com:443", False),
     ("https://api.example.com./mcp", "api.example.com:443", False),
@@ -344,6 +370,13 @@ def test_a_secret_goes_only_where_it_says_itself(url: str, hosts: str, allowed: 
     else:
         with pytest.raises(EgressDenied):
             destination(resources, resources.tools["ledger"])
+
+
+def test_who_lists_a_host_of_clear_text_is_told_how() -> None:
+    resources = Declared(tool("http://api.example.com:443/mcp", credential=CREDENTIAL))
+    resources.secrets = {("tickets", "token"): TOKEN, ("tickets", "allowed-hosts"): "api.example.com:443"}
+    with pytest.raises(EgressDenied, match="an entry without http:// means https"):
+        destination(resources, resources.tools["ledger"])
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ async def test_the_credential_goes_into_its_header_and_nowhere_else() -> None:
         host = url.removeprefix("http://")
         async with calling(f"{url}/v1", credential=credential) as (caller, resources):
             resources._own, resources.engine = False, Declared(private=(host,)).engine
-            resources.secrets = {("openai", "apiKey"): TOKEN, ("openai", "allowed-hosts"): host}
+            resources.secrets = {("openai", "apiKey"): TOKEN, ("openai", "allowed-hosts"): url}
             outcome = await caller.call("small", resources.models["small"], chat(), 5)
     assert outcome.error is None and outcome.input_tokens == 0, "usage may be missing"
     assert seen["headers"].pop("authorization") == f"Bearer {TOKEN}"

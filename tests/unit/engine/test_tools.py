@@ -181,7 +181,7 @@ async def test_a_tool_gets_its_own_credential_and_the_trace(tmp_path: File) -> N
     async with ledger_tool(tmp_path, credential=credential) as (caller, url, _):
         host = url.removeprefix("http://")
         caller.resources._own, caller.resources.engine = False, Declared(private=(host,)).engine
-        caller.resources.secrets = {("tickets", "token"): "tok-0123456789", ("tickets", "allowed-hosts"): host}
+        caller.resources.secrets = {("tickets", "token"): "tok-0123456789", ("tickets", "allowed-hosts"): url}
         headers = (await caller.call("echo_headers")).result["headers"]
         assert headers["authorization"] == "Bearer tok-0123456789"
 
