@@ -46,7 +46,8 @@ def logs(
     found = [one for one in container_logs(entries) if step in ("", one.path)]
     if not found:
         of = f"no container step {step}" if step else "no container steps"
-        raise CommandFailed(Exit.NOT_FOUND, f"the run {run} has {of}, or none has begun")
+        earlier = "".join(f"; see the logs of {name}, which did it" for name in earlier_runs(entries, step))
+        raise CommandFailed(Exit.NOT_FOUND, f"the run {run} has {of}, or none has begun{earlier}")
     for one in found:
         if len(found) > 1 or not step:
             print(f"==> {one.path}, attempt {one.attempt}")
@@ -54,6 +55,12 @@ def logs(
             print(plain(one.text or ""), end="" if (one.text or "").endswith("\n") else "\n")
         else:
             print(f"it still runs: kubectl logs --namespace {where} {one.pod} --container step --follow")
+
+
+def earlier_runs(entries: Iterable[Entry], step: str) -> list[str]:
+    """Return the runs that did a step, or steps, that this one took over: their logs stand there."""
+    taken = (entry.data["reusedFrom"] for entry in entries if "reusedFrom" in entry.data and step in ("", entry.path))
+    return list(dict.fromkeys(taken))
 
 
 def container_logs(entries: Iterable[Entry]) -> Iterator[ContainerLog]:

@@ -1,9 +1,10 @@
 """Going on from an ended run (`retryFrom`): what it had finished is not done again where nothing has changed.
 
-Only steps that reach outside are taken over: a call that was made, a time or a signal that was waited for, the way a
-route went. Everything around them - blocks, loops, branches, transforms, checks - is walked anew, so that a value that
-differs now reaches every step that depends on it. A step is the same when its definition and its evaluated inputs are.
-An approval is for one run and is asked again; what handles errors and `finally` run again too.
+Only steps that reach outside are taken over: a call that was made, a container that ran with all that it called, a time
+or a signal that was waited for, the way a route went. Everything around them - blocks, loops, branches, transforms,
+checks - is walked anew, so that a value that differs now reaches every step that depends on it. A step is the same when
+its definition and its evaluated inputs are. An approval is for one run and is asked again; what handles errors and
+`finally` run again too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fairlead.flow.plan import CALLED, Past, Plan, StepPlan
 from fairlead.flow.state import StepState
 from fairlead.flow.steps.attempt import Evaluator
 
-REUSED = frozenset({"agent", "generate", "route", "tool", "wait", "workflow"})
+REUSED = frozenset({"agent", "container", "generate", "route", "tool", "wait", "workflow"})
 """The kinds of steps that are taken over."""
 
 
@@ -76,8 +77,8 @@ def taken_over(plan: Plan, at: StepPlan, step: StepState, evaluator: Evaluator) 
     if past.choice is not None:
         data: dict[str, Any] = {"purpose": "Choice", "value": past.choice}
         return Draft(EntryKind.EVALUATED, step.path, step.attempt, data)
-    contract = getattr(at.definition, "output", None)  # its rules may look at more than the inputs
-    if contract is not None and evaluator.broken_rules(contract.rules or [], past.output):
+    rules = getattr(getattr(at.definition, "output", None), "rules", None)  # they may look at more than the inputs
+    if rules and evaluator.broken_rules(rules, past.output):
         return None
     here = step.control if at.kind in CALLED else step.context
     data = {"output": past.output, "reusedFrom": past.run} | written(here.join(past.label))

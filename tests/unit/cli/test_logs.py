@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairlead.cli.logs import ContainerLog, container_logs
+from fairlead.cli.logs import ContainerLog, container_logs, earlier_runs
 from fairlead.flow.journal import Entry, EntryKind, Path, RunUid
 
 
@@ -28,3 +28,9 @@ def test_each_attempt_of_a_container_has_its_log_and_what_is_no_container_has_no
         ContainerLog("report", 1, "fairlead-step-1", "no\n", ended=True),
         ContainerLog("report", 2, "fairlead-step-2"),
     ]
+
+
+def test_what_an_earlier_run_did_has_its_logs_there() -> None:
+    entries = [entry(EntryKind.STEP_SUCCEEDED, reusedFrom="first"), entry(EntryKind.STEP_SUCCEEDED, "other")]
+    assert earlier_runs(entries, "") == earlier_runs(entries, "report") == ["first"]
+    assert earlier_runs(entries, "other") == []

@@ -122,7 +122,7 @@ class FakeSink:
         return [status for its_kind, its_name, status in self.written if (its_kind, its_name) == (kind, name)]
 
 
-EFFECTS = {"read": "Read", "send": "Irreversible", "put": "Reversible"}
+EFFECTS = {"read": "Read", "send": "Irreversible", "put": "Reversible", "": "Read"}  # a container has no function
 Answer = Callable[[Call], Awaitable[dict[str, Any]]]
 
 

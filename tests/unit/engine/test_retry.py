@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.unit.engine.fakes import FakeGate, at_once, tool_step, workflow
+from tests.unit.engine.fakes import READY, FakeGate, at_once, tool_step, workflow
 from tests.unit.engine.runworld import World, hanging, killed, open_engine, run_object, uid_of
 
+from fairlead.api.policy import Policy
 from fairlead.engine.engine import WorkflowEngine
-from fairlead.flow.calls import Call
+from fairlead.flow.calls import Call, CallKind
 
 STEPS = (tool_step("a"), tool_step("b", "send"), tool_step("c", "send"))
 
@@ -56,6 +57,30 @@ async def test_it_has_the_input_and_the_finished_steps_of_the_run_that_it_names(
     assert (end.reason, end.output, done) == ("Completed", [1, {"text": "send"}], ["c:send"])
     rows = {row["path"]: row.get("message") for row in world.sink.of("run-1")[-1]["steps"]}
     assert rows == {"a": "done by run run-0", "b": "done by run run-0", "c": None}
+
+
+async def test_it_has_what_a_container_of_the_run_that_it_names_left(world: World) -> None:
+    image = "i@sha256:" + "0" * 64
+    grant = {"grants": {"serviceAccounts": ["clerk"], "images": [image]}}
+    ready = {"metadata": {"name": "images"}, "spec": grant, "status": {"conditions": [READY]}}
+    world.resources.policies["images"] = Policy.model_validate(ready)
+    work = {"name": "work", "container": {"image": image, "input": "$( input.n )"}}
+    world.resources.workflows["w"] = workflow(work, tool_step("c", "send"), output="$( steps.work.output )")
+    left: list[int] = []
+
+    async def answer(call: Call) -> dict[str, Any]:
+        if call.kind is CallKind.CONTAINER:
+            left.append(7)
+            return {"result": {"output": 7, "logs": ""}}
+        return await (failing("c") if len(world.gate.dispatched) < 3 else FakeGate()).answer(call)
+
+    world.gate.answer = answer
+    async with world.engine() as engine:
+        await asyncio.wait_for(engine.submit(run_object(input={"n": 1})), 20)
+        state = await asyncio.wait_for(engine.submit(run_object(1, retryFrom=retry())), 20)
+    assert state.terminal is not None
+    assert (state.terminal.reason, state.terminal.output, left) == ("Completed", 7, [7])
+    assert world.sink.of("run-1")[-1]["steps"][0]["message"] == "done by run run-0"
 
 
 async def test_it_may_have_an_input_of_its_own_and_a_step_to_begin_at(world: World) -> None:

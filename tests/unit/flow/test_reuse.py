@@ -9,15 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.flow.generated import plans, world
-from tests.unit.flow.world import Driver, Journal, Stopped, World, accepted, chat, error, model, plan_of, step
+from tests.unit.flow.world import Driver, Journal, Stopped, World, accepted, chat, error, model, plan_of, step, tool
 
 from fairlead.api.canonical import digest
 from fairlead.api.reasons import DecidedReason
-from fairlead.flow.calls import Call
+from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.journal import EntryKind
 from fairlead.flow.labels import WORST
 from fairlead.flow.plan import Plan
 from fairlead.flow.reuse import REUSED, going_on, past_of
+from fairlead.flow.steps import kinds
 
 Step = dict[str, Any]
 
@@ -168,6 +169,48 @@ def test_a_block_that_a_route_ran_is_that_of_the_way_it_went() -> None:
     assert done(retried(plan_of([route], blocks=[other]), before, answering())) == ["way/x", "way/y"]
 
 
+IMAGE = "i@sha256:" + "0" * 64
+
+
+def container(image: str = IMAGE, **more: Any) -> Step:
+    tools = [{"tool": "t", "functions": ["look"]}]
+    return {"name": "work", "container": {"image": image, "input": "$( input )", "tools": tools, **more}}
+
+
+def working(*broken: str) -> World:
+    """Return a world in which a container leaves 7, what it calls says something, and these functions fail."""
+
+    def answer(asked: Call) -> Any:
+        if asked.kind is CallKind.CONTAINER:
+            return {"output": 7, "logs": "hello"}
+        return error("ToolError") if asked.function in broken else {"n": 1}
+
+    look = {"name": "look", "effect": "Read", "returns": {"trust": "Untrusted", "sensitivity": "Internal"}}
+    return World(answer=answer, tools={"t": tool(look, {"name": "b", "effect": "Irreversible"})})
+
+
+@pytest.mark.requirement("A37")
+def test_a_container_is_taken_over_with_what_it_called_and_the_label_that_it_has_from_there() -> None:
+    plan = plan_of([container(), call("b", "$( steps.work.output )")])
+    before = Driver(plan, working("b"), accepted(plan, 1, inputLabel="Trusted/Public"))
+    before.run()
+    assert done(before) == ["work", "work", "b"]
+    again = retried(plan, before, working(), 1)
+    assert (reason(again), done(again), reused(again)) == ("Completed", ["b"], ["work"])
+    assert str(step(again.state, "work").label) == str(step(before.state, "work").label) == "Untrusted/Internal"
+    assert str(again.world.performed[0].label) == "Untrusted/Internal"
+
+
+@pytest.mark.parametrize(
+    ("changed", "given"),
+    [(container("j@sha256:" + "0" * 64), 1), (container(script={"source": "x"}), 1), (container(), 2)],
+    ids=["another image", "another program", "another input"],
+)
+def test_a_container_that_is_another_one_runs(changed: Step, given: Any) -> None:
+    before = ran(plan_of([container(), call("b")]), working("b"), 1)
+    assert done(retried(plan_of([changed, call("b")]), before, working(), given)) == ["work", "work", "b"]
+
+
 def test_an_approval_is_asked_again() -> None:
     terms = {"from": {"users": ["bob"]}, "requester": "Allowed"}
     plan = plan_of([{"name": "ok", "approval": {"message": "?", **terms}}, call("a")])
@@ -264,5 +307,5 @@ def _unknown(data: Any) -> bool:
     return bool(data.get("error", {}).get("reason") == "OutcomeUnknown")
 
 
-def test_only_kinds_that_reach_outside_are_taken_over() -> None:
-    assert REUSED.isdisjoint({"approval", "block", "parallel", "transform", "validate"})
+def test_all_kinds_that_reach_outside_are_taken_over_but_what_people_said() -> None:
+    assert set(kinds._KINDS) - REUSED == {"approval", "block", "parallel", "transform", "validate"}
