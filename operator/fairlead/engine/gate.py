@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,9 @@ from fairlead.flow.calls import Call, CallError, Outcome
 from fairlead.flow.children import child_spec
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.labels import written
-from fairlead.flow.spending import NOTHING, Spend, Window
+from fairlead.flow.recover import outcome_unknown
+from fairlead.flow.runstate import CallState
+from fairlead.flow.spending import NOTHING
 from fairlead.policy.decide import called_function, decide, required_permissions, would_deny
 from fairlead.policy.decision import Authorization, Decision, Definitions
 from fairlead.policy.images import Image
@@ -223,6 +225,10 @@ class Gate:
             return  # nothing is added to what has ended
         if decision.policy:
             self._on_rule(decision.policy, Did.DENIED)
+        recorded = recorded_call(log, call)
+        if recorded is not None and recorded.digest == call.digest and _may_have_happened(recorded):
+            log.append(outcome_unknown(call.id.path, call.id.attempt, recorded, why=decision.message))
+            return
         loop = {"forEach": decision.loop[0], "limit": decision.loop[1]} if decision.loop[0] else {}
         data = (
             _named(call)
@@ -264,7 +270,11 @@ class Gate:
         if target is None:
             return None
         effect, key = effect_and_key(target, log, call)
-        resent, before = recorded_call(log, call) is not None, log.state.seq
+        recorded, before = recorded_call(log, call), log.state.seq
+        resent = recorded is not None
+        if recorded is not None and effect != "Read" and key is None:  # it was repeatable when it was begun
+            log.append(outcome_unknown(call.id.path, call.id.attempt, recorded, why="its contract has changed since"))
+            return None
         noted = self._recent.note(call, decision.holds.tokens) if decision.holds or not resent else None
         admitted = _Admitted(target=target, effect=effect, key=key, waited_ms=waited_ms, noted=noted)
         data = _named(call) | {"digest": call.digest, "effect": effect} | _held(decision)
@@ -275,24 +285,15 @@ class Gate:
             data |= {"key": key} if key is not None else {}
             data |= {"wouldDeny": [str(breach) for breach in decision.audited]} if decision.audited else {}
             if isinstance(target, Workflow):
-                data["child"] = {"name": key, "spec": child_spec(self._snapshots.limits(log), log.state, call, now_ms=self._clock())}
+                limits = self._snapshots.limits(log)
+                data["child"] = {"name": key, "spec": child_spec(limits, log.state, call, now_ms=self._clock())}
             log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
         if log.state.seq == before and (decision.holds or not resent):
             return None  # a log that takes nothing more (the engine ends) leaves no record: no record, no action
         log.spend(decision.windows, decision.holds)
-        for window in decision.windows:
-            self._snapshots.in_flight[window] = self._snapshots.in_flight.get(window, NOTHING) + decision.holds
-        held.callback(self._landed, decision.windows, decision.holds)
+        self._snapshots.under_way(decision.windows, decision.holds)
+        held.callback(self._snapshots.landed, decision.windows, decision.holds)
         return admitted
-
-    def _landed(self, windows: Iterable[Window], spend: Spend) -> None:
-        """Take note that a call is under way no more: what it holds now, it has used."""
-        for window in windows:
-            left = self._snapshots.in_flight[window] - spend
-            if left:
-                self._snapshots.in_flight[window] = left
-            else:
-                del self._snapshots.in_flight[window]
 
     # Stages 11 to 13
 
@@ -424,6 +425,11 @@ class Gate:
         if call.deadline_ms:
             ends.append(call.deadline_ms + waited_ms)
         return min(ends) - now
+
+
+def _may_have_happened(recorded: CallState) -> bool:
+    """Tell whether a call that was begun before a restart may have had an effect. What a child did, its run tells."""
+    return recorded.child is None and recorded.effect not in ("", "Read")
 
 
 def _named(call: Call) -> dict[str, Any]:

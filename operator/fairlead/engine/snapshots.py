@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ Target = Tool | Model | Workflow | Image
 
 
 class Snapshots:
-    """Reads them. `in_flight` is what the calls that this process has under way hold in each window."""
+    """Reads them, and knows what the calls that this process has under way hold in each window."""
 
     def __init__(
         self, resources: Resources, recent: RecentCalls, clock: Callable[[], int], *, has_pods: bool = False
@@ -60,7 +60,7 @@ class Snapshots:
         self._recent = recent
         self._clock = clock
         self._has_pods = has_pods
-        self.in_flight: dict[Window, Spend] = {}
+        self._in_flight: dict[Window, Spend] = {}
 
     def target(self, call: Call) -> Target | None:
         """Return what is called, None if there is none of that name."""
@@ -123,6 +123,18 @@ class Snapshots:
             made=_made(log, call, itself),
         )
         return replace(snapshot, approvals=self._approvals(log, call, snapshot))
+
+    def under_way(self, windows: Iterable[Window], spend: Spend) -> None:
+        """Take note of what a call holds while it is under way."""
+        for window in windows:
+            self._in_flight[window] = self._in_flight.get(window, NOTHING) + spend
+
+    def landed(self, windows: Iterable[Window], spend: Spend) -> None:
+        """Take note that it is not any more: what it holds now, it has used."""
+        for window in windows:
+            left = self._in_flight.pop(window) - spend
+            if left:
+                self._in_flight[window] = left
 
     def limits(self, log: RunLog) -> Limits:
         """Return what the run may use, by itself and by the Policies that bind it."""
@@ -203,7 +215,7 @@ class Snapshots:
         """Return what was used in the windows of now; what is held by calls that are under way stands apart."""
         found = {}
         for window in windows_of(policies, self._clock()):
-            row, held = log.spent(window), self.in_flight.get(window, NOTHING)
+            row, held = log.spent(window), self._in_flight.get(window, NOTHING)
             settled = Usage(input_tokens=row.tokens - held.tokens, cost=row.cost - held.cost)
             settled.hold(held)
             found[window] = settled

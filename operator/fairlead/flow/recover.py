@@ -40,10 +40,11 @@ def abandoned(path: Path, attempt: int, call: CallState) -> Draft:
     return _failed(path, attempt, call, ErrorClass.CANCELLED, "its container ended before there was an answer")
 
 
-def outcome_unknown(path: Path, attempt: int, call: CallState) -> Draft:
-    """Return the outcome of a call of which nobody knows whether it took effect."""
+def outcome_unknown(path: Path, attempt: int, call: CallState, *, why: str = "") -> Draft:
+    """Return the outcome of a call of which nobody knows whether it took effect, and why nobody asks again."""
     name = f"{call.target}.{call.function}" if call.function else call.target
-    return _failed(path, attempt, call, ErrorClass.OUTCOME_UNKNOWN, f"it is unknown whether {name} took effect")
+    message = f"it is unknown whether {name} took effect" + (f"; it is not made again: {why}" if why else "")
+    return _failed(path, attempt, call, ErrorClass.OUTCOME_UNKNOWN, message)
 
 
 def _failed(path: Path, attempt: int, call: CallState, error_class: ErrorClass, message: str) -> Draft:

@@ -19,6 +19,7 @@ from tests.unit.engine.gateworld import (
     World,
     chat_call,
     deny,
+    make_tool,
     need_secret,
     tool_call,
 )
