@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fairlead.api.meta import (
     ATOMIC,
@@ -23,6 +24,16 @@ from fairlead.api.meta import (
 )
 from fairlead.api.server import Credential, Server
 
+
+def _resolvable(url: str) -> str:
+    """Refuse a host that no name service can be asked for."""
+    try:
+        (urlsplit(url).hostname or "").encode("idna")
+    except ValueError:
+        raise ValueError("a host is labels of 1 to 63 characters with single dots between them") from None
+    return url
+
+
 _NO_USER_INFO = CelRule(
     "!self.matches('^[a-z]+://[^/]*@')", "a URL holds no user or password: name a Secret in `credential` instead"
 )
@@ -33,6 +44,7 @@ HttpUrl = Annotated[
         pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$",
         json_schema_extra={"x-kubernetes-validations": [_NO_USER_INFO.as_schema()]},
     ),
+    AfterValidator(_resolvable),
 ]
 UrlPath = Annotated[str, Field(max_length=256, pattern=r"^/[^\s?#]*$")]
 

@@ -156,6 +156,11 @@ class Dialer:
                 yield Answer(response)
         except TimeoutError as error:
             raise DialError("no answer in time", reached=progress.reached, timed_out=True) from error
+        except ValueError as error:
+            if progress.reached is Reached.ANSWERED:
+                raise  # of the block that reads the answer
+            message = "this host, or a header, is nothing that can be sent"
+            raise DialError(message, reached=progress.reached) from error
         except (aiohttp.ClientError, OSError) as error:
             raise DialError(_WORDS[progress.reached], reached=progress.reached) from error
 

@@ -62,8 +62,9 @@ def check_url(text: str, *, own: bool = False, allowed_private: Iterable[str] = 
         url = URL(text)
         host = url.raw_host
         port = url.port
+        (host or "").encode("idna")  # as those do who resolve it
     except ValueError:
-        raise EgressDenied("not a URL") from None
+        raise EgressDenied("not a URL, or its host has a label that is empty or longer than 63 characters") from None
     if url.scheme not in ("http", "https") or not host or not port:
         raise EgressDenied("only http and https URLs with a host can be called")
     if url.raw_user is not None or url.raw_password is not None:

@@ -7,6 +7,7 @@ once a minute, each by a task of its own, so that one that hangs delays nobody.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ _OF_ERROR: Mapping[type[Exception], tuple[bool | None, ReachableReason]] = {
 
 
 _CONDITIONS = ("Reachable", "Pinned")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,9 @@ class Reachability:
             return Finding(False, ReachableReason.NO_ANSWER, str(error))
         except TimeoutError:
             return Finding(False, ReachableReason.NO_ANSWER, "no answer in time")
+        except Exception:  # the boundary around one object: the others are asked whatever is wrong with this one
+            _log.exception("%s %s cannot be asked", type(target).__name__, target.metadata.name)
+            return Finding(False, ReachableReason.NO_ANSWER, "it cannot be asked; see the engine's log")
 
     async def _models_endpoint(self, model: Model) -> None:
         """Ask for `/models`. Any answer but a server error will do: not every server has it."""

@@ -13,6 +13,7 @@ from fairlead.errors import InvalidSpec
 
 READY = Verdict(True, ReadyReason.READY, "can run")
 STALLED = Verdict(False, ReadyReason.INVALID_SPEC, "spec.steps: wrong", stalled=True)
+ENDPOINT = {"api": "OpenAIChat", "model": "m"}
 BEFORE, AFTER = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
 
 
@@ -86,6 +87,8 @@ def test_garbage_in_the_status_is_replaced(garbage: Object) -> None:
         ("Workflow", {"spec.steps.0.route.minScorePercent": 101}, "spec.steps[0].route.minScorePercent"),
         ("Workflow", {"spec.surprise": 1}, "spec.surprise"),
         ("Model", {"spec.server.port": "many"}, "spec.server.port"),
+        ("Model", {"spec.endpoint": ENDPOINT | {"url": "https://models..example.com/v1"}}, "spec.endpoint.url"),
+        ("Model", {"spec.endpoint": ENDPOINT | {"url": f"https://{'m' * 64}.example.com"}}, "spec.endpoint.url"),
     ],
 )
 def test_a_malformed_object_is_told_where(kind: str, changes: dict[str, object], path: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from tests.unit.engine.fakes import FakeResources, FakeSink
 
 from fairlead.api.canonical import digest
 from fairlead.api.model import Model
 from fairlead.api.reasons import ReachableReason
 from fairlead.api.tool import Tool
-from fairlead.engine.reachable import Finding, pinned_state, server_status
+from fairlead.engine.reachable import Finding, Reachability, pinned_state, server_status
+from fairlead.engine.status import StatusWriter
 from fairlead.engine.tools import Discovery
 
 META = {"name": "handbook", "namespace": "team", "uid": "u", "generation": 3}
@@ -82,3 +85,44 @@ def test_the_transition_time_moves_only_with_the_status(second: bool, since: str
     found = Finding(second, ReachableReason.ANSWERED if second else ReachableReason.NO_ANSWER)
     again = server_status(MODEL, found, previous=first, now=LATER)
     assert again["conditions"][0]["lastTransitionTime"] == since
+
+
+class Asked:
+    """Answers of every Tool but one, which nobody can even ask."""
+
+    async def discover(self, name: str, tool: Tool) -> Discovery:
+        if name == "poison":
+            raise UnicodeError("label empty or too long")
+        return DISCOVERY
+
+
+@pytest.mark.requirement("A34")
+async def test_a_tool_that_cannot_be_asked_is_told_and_the_others_are_asked() -> None:
+    resources, sink = FakeResources(), FakeSink()
+    for name in ("poison", "handbook"):
+        resources.tools[name] = TOOL.model_copy(
+            update={"metadata": TOOL.metadata.model_copy(update={"name": name, "uid": name})}
+        )
+
+    async def at_once() -> None:
+        pass
+
+    callers: Any = Asked()
+    statuses = StatusWriter("Tool", sink, durable=at_once)
+    reachability = Reachability(
+        resources, tools=callers, dialer=callers, tool_statuses=statuses, model_statuses=statuses, clock=lambda: 0
+    )
+    serving = asyncio.gather(statuses.run(), reachability.run())
+    for name in ("poison", "handbook"):
+        reachability.changed("Tool", name)
+    async with asyncio.timeout(10):
+        while len(sink.written) < 2:
+            await asyncio.sleep(0)
+    assert not serving.done()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    said = {name: {c["type"]: c["status"] for c in status["conditions"]} for _, name, status in sink.written}
+    assert {name: conditions["Reachable"] for name, conditions in said.items()} == {
+        "poison": "False",
+        "handbook": "True",
+    }
