@@ -117,6 +117,42 @@ async def test_a_resumed_call_whose_grant_is_gone_is_denied() -> None:
     assert world.dispatched == [] and world.log.kinds() == ["CallIntent", "CallDenied"]
 
 
+def begun(world: World, function: str, effect: str, **more: str) -> Call:
+    """Have a call's intent on record, as an engine finds it that starts."""
+    call = tool_call(function)
+    intent = {"index": "0.1.0", "kind": "Tool", "target": "tickets", "function": function, "effect": effect} | more
+    world.log.append(Draft(EntryKind.CALL_INTENT, STEP, 1, intent | {"digest": call.digest}))
+    return call
+
+
+@pytest.mark.requirement("G3")
+async def test_a_resumed_effect_that_may_not_be_made_any_more_may_have_happened_before() -> None:
+    world = World()
+    call = begun(world, "create", "Reversible", key="k")
+    deny(world)
+    await world.make(call)
+    assert world.dispatched == [] and world.log.kinds() == ["CallIntent", "CallOutcome"]
+    failed = world.log.last()["error"]
+    assert failed["class"] == "OutcomeUnknown"
+    assert failed["message"].startswith("it is unknown whether tickets.create took effect; it is not made again: ")
+
+
+@pytest.mark.requirement("G2")
+@pytest.mark.parametrize(("effect", "more"), [("Read", {}), ("Irreversible", {"key": "k"})])
+async def test_what_its_contract_no_longer_lets_repeat_is_not_resumed(effect: str, more: dict[str, str]) -> None:
+    world = World()
+    call = begun(world, "create", effect, **more)
+    world.tools["tickets"] = make_tool(functions=[{"name": "create", "effect": "Irreversible"}])
+    await world.make(call)
+    assert world.dispatched == [] and world.log.last()["error"]["class"] == "OutcomeUnknown"
+
+
+async def test_a_resumed_call_keeps_the_key_that_it_was_begun_with() -> None:
+    world = World()
+    await world.make(begun(world, "create", "Reversible", key="k"))
+    assert world.arguments["idempotency_key"] == "k"
+
+
 async def test_a_settled_call_is_left_alone() -> None:
     world = World()
     await world.make(tool_call())
