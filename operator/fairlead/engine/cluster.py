@@ -1,8 +1,8 @@
 """The engine's namespace as the cluster has it: informers that become typed resources, and statuses that go back.
 
 Implements `seams.Resources` and `seams.StatusSink`. An object that is not understood is not callable; of Policies and
-the Engine the last good one is kept, so that a mistake there neither opens nor closes anything. A Policy with rules of
-which none was ever understood denies everything: rules that nobody can read are not rules that nobody broke.
+the Engine the last good one is kept, so that a mistake there neither opens nor closes anything. A Policy with rules to
+enforce of which it never enforced any denies everything: rules that nobody can read are not rules that nobody broke.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fairlead.kube.types import (
 )
 from fairlead.kube.watch import Informer
 from fairlead.policy.clusterwide import PREFIX, from_copy
-from fairlead.policy.rules import unreadable
+from fairlead.policy.rules import still_holds
 
 MANAGER = "fairlead-engine"
 SECRETS = Path("/var/run/fairlead/secrets")
@@ -115,7 +115,7 @@ class ClusterResources:
             informer(WORKFLOWS, self._taker(workflows, Workflow)),
             informer(TOOLS, self._taker(tools, Tool)),
             informer(MODELS, self._taker(models, Model)),
-            informer(POLICIES, self._taker(policies, Policy, stand_in=unreadable)),
+            informer(POLICIES, self._taker(policies, Policy, otherwise=still_holds)),
             informer(ENGINES, self._take_engine),
             self.runs,
             self.approvals,
@@ -175,19 +175,30 @@ class ClusterResources:
         return f"http://fairlead-{component}-{name}.{self.namespace}.svc:{port}{path}"
 
     def _taker(
-        self, known: dict[str, T], model: type[T], *, stand_in: Callable[[Object], T | None] | None = None
+        self,
+        known: dict[str, T],
+        model: type[T],
+        *,
+        otherwise: Callable[[Object, T | None], T | None] = lambda obj, last: None,
     ) -> Callable[[Object | None, Object | None], None]:
-        """Return what keeps `known` as the cluster is; with `stand_in` also the last good object, or that if none."""
+        """Return what keeps `known` as the cluster is.
+
+        `otherwise` takes an object that is not understood and the last one that was; it returns what is known instead.
+        """
+        good: dict[str, T] = {}
 
         def take(old: Object | None, new: Object | None) -> None:
             name = (new or old or {})["metadata"]["name"]
-            parsed = _parsed(model, new) if new is not None else None
-            if parsed is not None:
-                known[name] = parsed
-            elif new is None or stand_in is None:
+            last, found = good.pop(name, None), None
+            if new is not None:
+                parsed = _parsed(model, new)
+                found = parsed or otherwise(new, last)
+                if (kept := parsed or last) is not None:
+                    good[name] = kept
+            if found is not None:
+                known[name] = found
+            else:
                 known.pop(name, None)
-            elif name not in known and (instead := stand_in(new)) is not None:
-                known[name] = instead
             self._on_change(model.crd.kind, name)
 
         return take

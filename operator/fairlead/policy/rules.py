@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlead.api.model import Model
-from fairlead.api.policy import Policy
+from fairlead.api.policy import Policy, Rules
 from fairlead.api.toolcall import ToolCall
 from fairlead.errors import StepError
 from fairlead.flow.calls import Call, CallKind
@@ -220,6 +220,20 @@ def unreadable(obj: Mapping[str, Any]) -> Policy | None:
         return None
     rule = {"name": UNREADABLE, "when": "true", "message": "this version of Fairlead does not understand the Policy"}
     return Policy.model_validate({"metadata": obj["metadata"], "spec": {"rules": {"calls": [rule]}}})
+
+
+def still_holds(obj: Mapping[str, Any], last: Policy | None) -> Policy | None:
+    """Return what holds of a Policy that this version does not understand: the last one that it did, if it did.
+
+    A mistake neither opens nor closes anything, but rules that nobody can read are not none: where the last one
+    enforces none, and the new one is to, every call is denied. What was granted stays.
+    """
+    stand_in = unreadable(obj)
+    if last is None or stand_in is None:
+        return stand_in if last is None else last
+    if last.spec.rules not in (None, Rules()) and last.spec.mode != "Audit":
+        return last
+    return stand_in.model_copy(update={"spec": stand_in.spec.model_copy(update={"grants": last.spec.grants})})
 
 
 def _selects(policy: Policy, labels: Mapping[str, str] | None) -> bool:

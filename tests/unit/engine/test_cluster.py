@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from fairlead.engine.cluster import SECRET_SECONDS, ClusterResources, ClusterSink
+from fairlead.engine.policies import policy_status
 from fairlead.errors import Conflict, CredentialPending, NotFound
 from fairlead.kube.types import WORKFLOW_RUNS, ResourceType
+from fairlead.policy.rules import is_stand_in
 
 
 class FakeKube:
@@ -156,6 +158,23 @@ def test_rules_that_are_not_understood_deny_everything_until_they_are_or_go(clus
     assert cluster.resources.policies["p"].spec.rules == bounds, "the last good ones"
     cluster.tell("Policy", rules(futureRule=[]), None)
     assert cluster.resources.policies == {}
+
+
+@pytest.mark.requirement("F36")
+@pytest.mark.parametrize("last", [policy(), rules("Audit")], ids=["grants alone", "in Audit mode"])
+def test_rules_to_enforce_that_are_not_understood_deny_where_none_were_enforced(
+    cluster: Cluster, last: dict[str, Any]
+) -> None:
+    unread = {"metadata": {"name": "p", "generation": 2}, "spec": {**policy()["spec"], **rules(futureRule=[])["spec"]}}
+    cluster.tell("Policy", None, last)
+    cluster.tell("Policy", last, unread)
+    held = cluster.resources.policies["p"]
+    assert is_stand_in(held) and held.spec.mode is None and held.metadata.generation == 2
+    assert (held.spec.grants is not None) == ("grants" in last["spec"]), "what was granted stays"
+    (condition,) = policy_status(held, {}, spent={}, previous={}, now="2026-01-01T00:00:00Z")["conditions"]
+    assert (condition["status"], condition["reason"], condition["observedGeneration"]) == ("False", "NotUnderstood", 2)
+    cluster.tell("Policy", unread, last | {"spec": last["spec"] | {"futureField": 1}})
+    assert cluster.resources.policies["p"].spec.model_dump(by_alias=True, exclude_unset=True) == last["spec"]
 
 
 @pytest.mark.parametrize("unread", [rules("Audit", futureRule=[]), policy(futureGrant={})])
