@@ -40,6 +40,9 @@ from fairlead.policy.permission import Permission, workflow_permission
 
 TRIGGER_LABEL = "fairlead.dev/trigger"
 TOKEN_HEADER = "x-fairlead-token"
+MOST_SIGNATURES = 10
+"""A sender that changes its key signs with the old and the new one: `v1=...,v1=...`."""
+
 AT_ONCE = 64
 """Requests that are answered at the same time; who comes on top of that is told to come again."""
 
@@ -137,15 +140,17 @@ class Hooks:
         return user
 
     def _signed(self, auth: HmacAuth, request: Request, body: bytes, place: str) -> bool:
-        """Tell whether the body is signed with the key; one that is not there yet, or not for this, signs nothing."""
+        """Tell whether one of the signatures is the body's; a key that is not there yet, or not for this, signs nothing."""
         try:
             key = trigger_key(self._resources, auth.secret_ref)
         except (CredentialMissing, CredentialPending) as error:
             _log.warning("trigger %s cannot be used: %s", place, error)
             return False
         expected = auth.prefix + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
-        given = request.headers.getlist(auth.header)
-        return len(given) == 1 and hmac.compare_digest(expected.encode(), given[0].strip().encode("latin-1"))
+        headers = request.headers.getlist(auth.header)
+        given = headers[0].split(",", MOST_SIGNATURES) if len(headers) == 1 else []
+        right = [hmac.compare_digest(expected.encode(), one.strip().encode("latin-1")) for one in given]
+        return len(given) <= MOST_SIGNATURES and any(right)
 
     async def _start(self, workflow: Workflow, trigger: HttpTrigger, scope: Mapping[str, Any], user: str) -> Response:
         name = trigger.name

@@ -77,6 +77,10 @@ NOBODY: dict[str, dict[str, Any]] = {
     "no such trigger": {"trigger": "other"},
     "no such workflow": {"workflow": "other"},
     "no such workflow, no JSON": {"workflow": "other", "body": b"{"},
+    "several, none right": {"X_Signature": ",".join([signed(b"{}"), signed(json.dumps(BODY).encode(), "another")])},
+    "a right one among parts of others": {"X_Signature": signed(json.dumps(BODY).encode()).replace("=", "=,")},
+    "more signatures than are looked at": {"X_Signature": ",".join([signed(json.dumps(BODY).encode())] * 11)},
+    "nothing between commas": {"X_Signature": ",,"},
     "unsigned, no JSON": {"body": b"{", "X_Signature": "v1=0"},
     "unsigned, another type": {"Content_Type": "text/plain", "X_Signature": "v1=0"},
     "no token": {"trigger": "called"},
@@ -101,8 +105,16 @@ async def test_nobody_learns_anything(world: World, request_: dict[str, Any]) ->
     assert world.cluster.objects == {}
 
 
+@pytest.mark.parametrize("place", range(10))
+async def test_one_right_signature_among_several_counts(world: World, place: int) -> None:
+    raw = json.dumps(BODY).encode()
+    given = [signed(raw, f"another {n}") for n in range(9)]
+    given.insert(place, signed(raw))
+    assert (await world.post("incident", raw, X_Signature=", ".join(given))).status_code == 202
+
+
 @pytest.mark.requirement("A06")
-async def test_two_signatures_are_none(world: World) -> None:
+async def test_two_headers_with_signatures_are_none(world: World) -> None:
     raw = json.dumps(BODY).encode()
     headers = [("Content-Type", "application/json"), ("X-Signature", signed(raw)), ("X-Signature", signed(raw))]
     assert (await world.client.post("/hooks/w/incident", content=raw, headers=headers)).status_code == 401
