@@ -64,6 +64,32 @@ def allowed(kubectl: Kubectl, account: str, resource: str, name: str) -> bool:
     return bool(answer["status"]["allowed"])
 
 
+def looks_at(namespace: str) -> dict[str, Any]:
+    """Return a pod that says again and again which ports of a namespace's engine it can reach."""
+    program = f"""
+import socket, time
+def reaches(port):
+    try:
+        socket.create_connection(("fairlead-engine.{namespace}.svc.cluster.local", port), 1).close()
+    except OSError:
+        return False
+    return True
+while True:
+    print(*filter(reaches, (8443, 8080)), flush=True)
+    time.sleep(1)
+"""
+    container = {
+        "name": "main",
+        "image": IMAGE,
+        "command": ["python3", "-c", program],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    security = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec = {"containers": [container], "securityContext": security, "automountServiceAccountToken": False}
+    spec["terminationGracePeriodSeconds"] = 0
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "scraper"}, "spec": spec}
+
+
 class TestGrants:
     def test_a_policys_grants_are_permissions_until_it_goes(self, team: Kubectl) -> None:
         team.create(policy("triage", models=["small"], tools=[{"tool": "tickets", "functions": ["search"]}]))
@@ -208,6 +234,32 @@ class TestEngines:
         assert team.get("engine", "default")["metadata"]["uid"] != first
         until("its pod is back", lambda: "fairlead-engine-0" in team("get", "pods", "--output=name"))
         assert team.get("pvc", "data-fairlead-engine-0")["metadata"]["uid"] == before
+
+    @pytest.mark.requirement("A52")
+    def test_metrics_are_for_namespaces_that_may_scrape(self, administrator: Kubectl, team: Kubectl) -> None:
+        """The engine becomes ready meanwhile: probes get through."""
+        team.create(specimen("Policy") | {"spec": {}})
+        team.create(looks_at(team.namespace))
+        team("wait", "--for=condition=Ready", "engine/default", "--timeout=120s", timeout_seconds=130)
+
+        def answered() -> list[str]:
+            return team("logs", "scraper", "--tail=1").split()
+
+        until("it is shut", lambda: answered() == ["8443"], timeout_seconds=60)
+        administrator("label", "namespace", team.namespace, "fairlead.dev/scrapes=Allowed")
+        until("it is open", lambda: answered() == ["8443", "8080"], timeout_seconds=60)
+
+    @pytest.mark.requirement("A58")
+    def test_what_somebody_adds_to_a_network_policy_of_ours_is_taken_back(self, team: Kubectl) -> None:
+        team.create(specimen("Policy") | {"spec": {}})
+        until("it is there", lambda: "fairlead-step" in team("get", "networkpolicies", "--output=name"))
+        planned = team.get("networkpolicy", "fairlead-step")["spec"]
+        # Admission refuses it to people; one whom it lets through gets no further.
+        somebody = ("--as=system:kube-controller-manager", "--as-group=system:masters")
+        opened = json.dumps({"spec": {"egress": [{}]}})
+        team("patch", "networkpolicy", "fairlead-step", "--type=merge", "-p", opened, *somebody)
+        until("it is as planned", lambda: team.get("networkpolicy", "fairlead-step")["spec"] == planned)
+        until("it is told", lambda: "somebody added egress" in team("get", "events"))
 
     def test_a_second_engine_is_refused_by_name(self, team: Kubectl) -> None:
         second = changed(specimen("Engine"), {"metadata.name": "second", "spec": {}})

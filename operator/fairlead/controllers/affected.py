@@ -50,7 +50,8 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
         return _owner(obj, namespace)
     if rt in (DEPLOYMENTS, NETWORK_POLICIES):  # the Engine tells how far its pods are locked in
         has_engine = observed.get(ENGINES, namespace, ENGINE) is not None
-        return _owner(obj, namespace) | ({Key(ENGINES.plural, namespace, ENGINE)} if has_engine else set())
+        owners = _owner(obj, namespace) | _owner(before or obj, namespace)  # labels may go with the change
+        return owners | ({Key(ENGINES.plural, namespace, ENGINE)} if has_engine else set())
     if rt == ENGINES:
         changed = _declaration(before) != _declaration(after)
         return (

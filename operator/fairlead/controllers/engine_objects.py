@@ -46,6 +46,7 @@ HOOKS_PORT = 8444
 STEPS_PORT = 8445
 HTTP_PORT = 8080
 _CALLING_STEPS = {"matchLabels": {COMPONENT: STEP_COMPONENT, "fairlead.dev/calls": "Allowed"}}
+_SCRAPERS = {"matchLabels": {"fairlead.dev/scrapes": "Allowed"}}
 _GRACE_SECONDS = 45
 _SECRET_VOLUME = "secret-"
 
@@ -71,15 +72,22 @@ def engine_objects(
     return (
         *accounts,
         (ROLE_BINDINGS, binding),
-        (NETWORK_POLICIES, {"metadata": head(ENGINE_NAME), "spec": _network_policy()}),
-        (NETWORK_POLICIES, {"metadata": head(STEP_NETWORK), "spec": _closed(STEP_COMPONENT)}),
-        (NETWORK_POLICIES, {"metadata": head(STEP_CALLS_NETWORK), "spec": _to_the_engine()}),
+        *((NETWORK_POLICIES, {"metadata": head(name), "spec": spec}) for name, spec in networks().items()),
         (SERVICES, {"metadata": head(ENGINE_NAME), "spec": _service(_owner(engine, spec))}),
         (
             STATEFUL_SETS,
             {"metadata": head(ENGINE_NAME), "spec": _stateful_set(namespace, spec, image, sorted(set(secrets)))},
         ),
     )
+
+
+def networks() -> dict[str, Object]:
+    """Return the specs of a namespace's own NetworkPolicies, by name; each server has another one."""
+    return {
+        ENGINE_NAME: _network_policy(),
+        STEP_NETWORK: _closed(STEP_COMPONENT),
+        STEP_CALLS_NETWORK: _to_the_engine(),
+    }
 
 
 def ca_config_map(engine: Object) -> Typed:
@@ -250,11 +258,16 @@ def _to_the_engine() -> Object:
 
 
 def _network_policy() -> Object:
+    """Return what lets everybody to the ports that ask who it is, and to metrics only namespaces that may scrape.
+
+    Probes come from the pod's own node, which no NetworkPolicy keeps out.
+    """
     return {
         "podSelector": {"matchLabels": selector(ENGINE_COMPONENT, ENGINE)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {"ports": [{"protocol": "TCP", "port": port} for port in (HTTPS_PORT, HOOKS_PORT, HTTP_PORT)]},
+            {"ports": [{"protocol": "TCP", "port": port} for port in (HTTPS_PORT, HOOKS_PORT)]},
+            {"from": [{"namespaceSelector": _SCRAPERS}], "ports": [{"protocol": "TCP", "port": HTTP_PORT}]},
             {"from": [{"podSelector": _CALLING_STEPS}], "ports": [{"protocol": "TCP", "port": STEPS_PORT}]},
         ],
         "egress": [{}],

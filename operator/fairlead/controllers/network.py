@@ -2,7 +2,8 @@
 
 Two things may be wrong. The network may not enforce NetworkPolicies at all: then the container that runs first in each
 of our pods (`isolation.py`) finds the way out open, and the pod does not start. Or somebody else's NetworkPolicy
-selects our pods as well: they add up, so it opens what ours close, also later, for pods that run already.
+selects our pods as well: they add up, so it opens what ours close, also later, for pods that run already. Or somebody
+has changed ours.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ GUARD = "isolation"
 
 
 def isolation(
-    policies: Iterable[Object], deployments: Sequence[Object], pods: Iterable[Object], *, ours: Iterable[str]
+    policies: Iterable[Object], deployments: Sequence[Object], pods: Iterable[Object], *, ours: Mapping[str, Object]
 ) -> Said:
     """Return what is known of the network around a namespace's pods.
 
@@ -28,14 +29,13 @@ def isolation(
         policies: the namespace's NetworkPolicies.
         deployments: those of tools and models.
         pods: of those that are not available.
-        ours: the names of the NetworkPolicies that Fairlead made.
+        ours: the specs of the NetworkPolicies that Fairlead makes, by name; `ports` None of a rule stands for any.
     """
-    names, groups = set(ours), {"steps": STEP_LABELS} | {_title(obj): _labels(obj) for obj in deployments}
+    groups = {"steps": STEP_LABELS} | {_title(obj): _labels(obj) for obj in deployments}
     widened = [
-        f"NetworkPolicy {policy['metadata']['name']} {what} pods of {', '.join(found)}"
-        for policy in policies
-        if policy["metadata"]["name"] not in names and (what := _opens(policy["spec"]))
-        if (found := [name for name, labels in groups.items() if _selects(policy["spec"], labels)])
+        f"NetworkPolicy {name} {what}"
+        for name, spec in ((policy["metadata"]["name"], policy["spec"]) for policy in policies)
+        if (what := _changed(spec, ours[name]) if name in ours else _widens(spec, groups))
     ]
     if widened:
         return Said("NetworkIsolation", False, NetworkReason.WIDENED_BY_POLICY, listed(widened))
@@ -48,6 +48,20 @@ def isolation(
             message = f"the pod of {_title(obj)} started when the network had locked it in"
             return Said("NetworkIsolation", True, NetworkReason.VERIFIED, message)
     return Said("NetworkIsolation", None, NetworkReason.UNTRIED, "no pod has tried its way out yet")
+
+
+def _changed(spec: Object, planned: Object) -> str:
+    return "" if planned in (spec, _at_any_port(spec)) else "is not as Fairlead made it"
+
+
+def _at_any_port(spec: Object) -> Object:
+    return {**spec, "ingress": [{**rule, "ports": None} for rule in spec.get("ingress") or ()]}
+
+
+def _widens(spec: Object, groups: Mapping[str, Mapping[str, str]]) -> str:
+    """Return what somebody else's NetworkPolicy opens for pods of ours, "" if nothing."""
+    what, found = _opens(spec), [name for name, labels in groups.items() if _selects(spec, labels)]
+    return f"{what} pods of {', '.join(found)}" if what and found else ""
 
 
 def _opens(spec: Mapping[str, Any]) -> str:

@@ -11,21 +11,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from fairlead.api.conditions import find_condition
-from fairlead.api.reasons import ReadyReason
+from fairlead.api.reasons import NetworkReason, ReadyReason
 from fairlead.controllers import clusterpolicy, engine, model, policy, tool, workflow
 from fairlead.controllers.children import ENGINE_COMPONENT, selector
 from fairlead.controllers.engine_objects import (
     ENGINE,
     ENGINE_NAME,
-    STEP_CALLS_NETWORK,
-    STEP_NETWORK,
     mounted_secrets,
+    networks,
 )
 from fairlead.controllers.network import isolation
 from fairlead.controllers.observed import Observed, name_of
 from fairlead.controllers.plan import MANAGER, Object, Plan, Said, Verdict, conditions_of, status_of
 from fairlead.controllers.queue import Key
-from fairlead.controllers.server import Component, is_available, server_name
+from fairlead.controllers.server import Component, is_available, is_server, network_of, server_name
 from fairlead.controllers.settings import EngineImage, Settings
 from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.kube.client import Kube
@@ -194,11 +193,11 @@ class Reconciler:
 
     async def _network(self, namespace: str) -> Said:
         """Return whether the pods of the namespace are locked in."""
-        managed = self._observed.of(DEPLOYMENTS, namespace)
-        waiting = [obj for obj in managed if not is_available(obj)]
+        servers = [obj for obj in self._observed.of(DEPLOYMENTS, namespace) if is_server(obj)]
+        waiting = [obj for obj in servers if not is_available(obj)]
         pods = [pod for obj in waiting for pod in await self._pods(namespace, obj["spec"]["selector"]["matchLabels"])]
-        ours = {ENGINE_NAME, STEP_NETWORK, STEP_CALLS_NETWORK, *(obj["metadata"]["name"] for obj in managed)}
-        return isolation(self._observed.of(NETWORK_POLICIES, namespace), managed, pods, ours=ours)
+        ours = networks() | {obj["metadata"]["name"]: network_of(obj) for obj in servers}
+        return isolation(self._observed.of(NETWORK_POLICIES, namespace), servers, pods, ours=ours)
 
     def _guard(self, obj: Object) -> EngineImage | None:
         declared = self._observed.get(ENGINES, obj["metadata"]["namespace"], ENGINE)
@@ -236,10 +235,19 @@ class Reconciler:
                     self._observed.put(rt, made)
         for rt, obj in plan.apply:
             made = await self._kube.apply(rt, obj, manager=MANAGER)
+            if rt == NETWORK_POLICIES and (added := made["spec"].keys() - obj["spec"].keys()):
+                made = await self._take_back(made, sorted(added))
             if rt in WATCHED:
                 before = self._observed.put(rt, made)
                 settled &= before is not None and _generation(before) == _generation(made)
         return settled
+
+    async def _take_back(self, policy: Object, added: list[str]) -> Object:
+        """Remove what somebody added to a NetworkPolicy of ours: an apply leaves alone what it never had."""
+        message = f"somebody added {' and '.join(added)}; it is removed"
+        self._events.emit(policy, reason=NetworkReason.WIDENED_BY_POLICY, message=message, warning=True)
+        namespace, name = name_of(policy)
+        return await self._kube.patch(NETWORK_POLICIES, name, namespace, {"spec": dict.fromkeys(added)})
 
     async def _write_status(self, rt: ResourceType, obj: Object, verdict: Verdict, plan: Plan) -> None:
         """Write the operator's part of the status if it changed, and say so in an Event if people should know."""

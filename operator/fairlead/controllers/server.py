@@ -23,10 +23,10 @@ from fairlead.controllers.children import (
 from fairlead.controllers.plan import Doomed, Object, Plan, Verdict
 from fairlead.controllers.settings import EngineImage
 from fairlead.kube.restricted import NO_NAMES, RESTRICTED_CONTAINER, RESTRICTED_POD, SHORT_TOLERATIONS, unexpanded
-from fairlead.kube.types import DEPLOYMENTS, MODELS, NETWORK_POLICIES, SERVICES, TOOLS
+from fairlead.kube.types import DEPLOYMENTS, MODELS, NETWORK_POLICIES, SERVICES, TOOLS, ResourceType
 
 Component = Literal["tool", "model"]
-_TYPES = {"tool": TOOLS, "model": MODELS}
+_TYPES: Mapping[Component, ResourceType] = {"tool": TOOLS, "model": MODELS}
 
 CPU_REQUEST = "50m"
 """Servers wait most of the time: a node holds more of them than its cores could run at once."""
@@ -81,6 +81,17 @@ def no_server(component: Component, obj: Mapping[str, Any], *, exists: bool) -> 
     """Return what to remove when an object has no server any more."""
     name, namespace = server_name(component, obj["metadata"]["name"]), obj["metadata"]["namespace"]
     return tuple(Doomed(rt, name, namespace) for rt in (DEPLOYMENTS, SERVICES, NETWORK_POLICIES)) if exists else ()
+
+
+def network_of(deployment: Object) -> Object:
+    """Return the spec of the NetworkPolicy around a server's pods, whatever its port: that may just be changing."""
+    return _network_policy(deployment["spec"]["selector"]["matchLabels"], None)
+
+
+def is_server(deployment: Object) -> bool:
+    """Tell whether a Deployment is one that was made here, by the name that admission keeps for us."""
+    name: str = deployment["metadata"]["name"]
+    return name.startswith(tuple(server_name(component, "") for component in _TYPES))
 
 
 def is_available(deployment: Object | None) -> bool:
@@ -166,7 +177,7 @@ def _isolation(image: EngineImage) -> Object:
     }
 
 
-def _network_policy(pods_of: dict[str, str], port: int) -> Object:
+def _network_policy(pods_of: dict[str, str], port: int | None) -> Object:
     """Return a NetworkPolicy that lets nothing out: egress is governed, and no rule of it is there.
 
     An empty list of them would say the same, and be another object for the API server each time that it is applied.
@@ -177,7 +188,7 @@ def _network_policy(pods_of: dict[str, str], port: int) -> Object:
         "ingress": [
             {
                 "from": [{"podSelector": {"matchLabels": {COMPONENT: ENGINE_COMPONENT}}}],
-                "ports": [{"protocol": "TCP", "port": port}],
+                "ports": [{"protocol": "TCP", "port": port}] if port else None,
             }
         ],
     }

@@ -83,6 +83,7 @@ class FakeCluster:
             self.has(NAMESPACES, namespace(name))
         self.changes: list[tuple[str, str, str]] = []
         self.refuse: dict[str, Exception] = {}
+        self._applied: dict[tuple[str, str], set[str]] = {}
         self._versions = itertools.count(100)
 
     def has(self, rt: ResourceType, obj: Object) -> Object:
@@ -114,8 +115,13 @@ class FakeCluster:
         return self._write("create", rt, obj)
 
     async def apply(self, rt: ResourceType, obj: Object, *, manager: str, force: bool = True) -> Object:
+        """Keep what others have in a spec, as the server does: only what was applied before goes."""
         assert manager == "fairlead-operator"
-        return self._write("apply", rt, obj)
+        name, spec = obj["metadata"]["name"], obj.get("spec", {})
+        standing = (self.find(rt, name, obj["metadata"].get("namespace", "")) or {}).get("spec", {})
+        others = {key: value for key, value in standing.items() if key not in self._applied.get((rt.kind, name), spec)}
+        self._applied[rt.kind, name] = {*spec}
+        return self._write("apply", rt, {**obj, "spec": others | spec} if "spec" in obj else obj)
 
     async def apply_status(self, rt: ResourceType, obj: Object, *, manager: str) -> Object:
         standing = self._existing(rt, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
@@ -135,7 +141,9 @@ class FakeCluster:
     async def patch(
         self, rt: ResourceType, name: str, namespace: str | None, body: Object, *, subresource: str | None = None
     ) -> Object:
-        return self._write("patch", rt, {"metadata": {"name": name, "namespace": namespace}, **body})
+        spec = self._existing(rt, namespace or "", name).get("spec", {}) | body["spec"]
+        left = {key: value for key, value in spec.items() if value is not None}
+        return self._write("patch", rt, {"metadata": {"name": name, "namespace": namespace}, "spec": left})
 
     def _existing(self, rt: ResourceType, namespace: str, name: str) -> Object:
         found = self.objects.get((rt.kind, namespace, name))

@@ -228,7 +228,7 @@ def test_triggers_have_a_port_of_their_own_that_is_open() -> None:
     assert {"name": "hooks", "containerPort": 8444, "protocol": "TCP"} in container["ports"]
     ports = named(planned(), "Service")["spec"]["ports"]
     assert {"name": "hooks", "port": 8444, "targetPort": "hooks", "protocol": "TCP"} in ports
-    rule, _ = named(planned(), "NetworkPolicy")["spec"]["ingress"]
+    rule, *_ = named(planned(), "NetworkPolicy")["spec"]["ingress"]
     assert {"protocol": "TCP", "port": 8444} in rule["ports"] and "from" not in rule
 
 
@@ -241,9 +241,17 @@ def test_pods_of_steps_that_call_reach_one_port_of_their_engine_and_nobody_else_
     assert rule["ports"] == [{"protocol": "TCP", "port": 8445}]
     engine = named(planned(), "NetworkPolicy")["spec"]
     assert rule["to"] == [{"podSelector": engine["podSelector"]}]
-    others, mine = engine["ingress"]
+    *others, mine = engine["ingress"]
     assert mine == {"from": [{"podSelector": callers}], "ports": [{"protocol": "TCP", "port": 8445}]}
-    assert {"protocol": "TCP", "port": 8445} not in others["ports"]
+    assert {"protocol": "TCP", "port": 8445} not in [port for rule in others for port in rule["ports"]]
+
+
+@pytest.mark.requirement("A52")
+def test_metrics_are_open_to_namespaces_that_may_scrape_and_to_nobody_else() -> None:
+    rules = named(planned(), "NetworkPolicy")["spec"]["ingress"]
+    (rule,) = [one for one in rules if {"protocol": "TCP", "port": 8080} in one["ports"]]
+    scrapers = {"namespaceSelector": {"matchLabels": {"fairlead.dev/scrapes": "Allowed"}}}
+    assert rule == {"from": [scrapers], "ports": [{"protocol": "TCP", "port": 8080}]}
 
 
 def test_nothing_goes_into_pods_of_steps_and_nothing_out() -> None:

@@ -7,22 +7,30 @@ from typing import Any
 import pytest
 from tests.unit.controllers.declared import Object, available, declared
 
+from fairlead.controllers.engine_objects import networks
 from fairlead.controllers.network import isolation
 from fairlead.controllers.plan import Said
+from fairlead.controllers.server import network_of
 from fairlead.controllers.settings import EngineImage
 from fairlead.controllers.tool import plan
 
-OURS = ("fairlead-engine", "fairlead-step", "fairlead-tool-tickets")
 OPEN = [{}]
 
 
-def deployment(*, guarded: bool = True) -> Object:
+def made(kind: str, *, guarded: bool = True) -> Object:
+    """Return what the operator makes for a Tool with a server."""
     server = {"image": "example.com/tickets@sha256:" + "0" * 64, "port": 8080}
     tool = declared("Tool", "tickets", changes={"spec.mcp": {"server": server}, "spec.credential": None})
     guard = EngineImage("example.com/fairlead:1") if guarded else None
-    made = plan(tool, guard=guard, deployment=None, pods=[])
-    (found,) = [obj for rt, obj in made.apply if rt.kind == "Deployment"]
+    (found,) = [obj for rt, obj in plan(tool, guard=guard, deployment=None, pods=[]).apply if rt.kind == kind]
     return found
+
+
+def deployment(*, guarded: bool = True) -> Object:
+    return made("Deployment", guarded=guarded)
+
+
+OURS = networks() | {"fairlead-tool-tickets": network_of(deployment())}
 
 
 def said(*policies: Object, deployments: list[Object] | None = None, pods: list[Object] | None = None) -> Said:
@@ -55,17 +63,40 @@ NARROW: dict[str, Object] = {
     "nothing is opened": policy(egress=[], ingress=[]),
     "pods of others": policy(selector={"matchLabels": {"app": "shop"}}, egress=OPEN),
     "what is not ours": policy(selector=expression("fairlead.dev/component", "DoesNotExist"), egress=OPEN),
-    "ours": policy("fairlead-engine", egress=OPEN),
+    "the engine's": policy("fairlead-engine") | {"spec": OURS["fairlead-engine"]},
+    "that of steps": policy("fairlead-step") | {"spec": OURS["fairlead-step"]},
+    "that of a server": made("NetworkPolicy"),
+}
+CHANGED: dict[str, Object] = {
+    "a way out of steps": policy("fairlead-step") | {"spec": OURS["fairlead-step"] | {"egress": OPEN}},
+    "a way into steps": policy("fairlead-step") | {"spec": OURS["fairlead-step"] | {"ingress": OPEN}},
+    "another way to the engine": policy("fairlead-step-calls")
+    | {"spec": OURS["fairlead-step-calls"] | {"egress": OPEN}},
+    "a way out of a server": policy("fairlead-tool-tickets")
+    | {"spec": made("NetworkPolicy")["spec"] | {"egress": OPEN}},
+    "a way into a server": policy("fairlead-tool-tickets")
+    | {"spec": made("NetworkPolicy")["spec"] | {"ingress": OPEN}},
+    "the engine's rules for everything": policy("fairlead-engine")
+    | {"spec": OURS["fairlead-engine"] | {"podSelector": {}}},
+    "one direction": policy("fairlead-step") | {"spec": OURS["fairlead-step"] | {"policyTypes": ["Ingress"]}},
 }
 
 
 @pytest.mark.requirement("A58")
 @pytest.mark.parametrize(("other", "words"), WIDE.values(), ids=WIDE)
 def test_a_policy_of_somebody_else_that_opens_our_pods_is_named(other: Object, words: str) -> None:
-    found = said(policy("fairlead-engine", egress=OPEN), other)
+    found = said(NARROW["the engine's"], other)
     assert (found.type, found.value, found.reason) == ("NetworkIsolation", False, "WidenedByPolicy")
     assert words in found.message
     assert other["metadata"]["name"] in found.message
+
+
+@pytest.mark.requirement("A58")
+@pytest.mark.parametrize("ours", CHANGED.values(), ids=CHANGED)
+def test_a_policy_of_ours_that_somebody_changed_is_named(ours: Object) -> None:
+    found = said(ours)
+    assert (found.value, found.reason) == (False, "WidenedByPolicy")
+    assert found.message == f"NetworkPolicy {ours['metadata']['name']} is not as Fairlead made it"
 
 
 @pytest.mark.parametrize("other", NARROW.values(), ids=NARROW)

@@ -17,6 +17,7 @@ from fairlead.kube.types import (
     DEPLOYMENTS,
     ENGINES,
     MODELS,
+    NETWORK_POLICIES,
     POLICIES,
     ROLE_BINDINGS,
     SERVICE_ACCOUNTS,
@@ -250,6 +251,55 @@ async def test_a_namespace_that_has_only_runs_gets_an_engine(operator: Operator)
     operator.queue.add(ENGINE)
     await operator.settle()
     assert operator.cluster.find(ENGINES, "default") is not None
+
+
+SERVER = {"image": "example.com/tickets@sha256:" + "0" * 64, "port": 8080}
+
+
+@pytest.mark.requirement("A58")
+@pytest.mark.parametrize("name", ["fairlead-step", "fairlead-tool-tickets", "fairlead-step-calls"])
+@pytest.mark.parametrize("labels", [True, False], ids=["", "without its labels"])
+async def test_what_somebody_adds_to_a_policy_of_ours_is_taken_back(
+    operator: Operator, name: str, labels: bool
+) -> None:
+    operator.declare(TOOLS, declared("Tool", changes={"spec.mcp": {"server": SERVER}, "spec.credential": None}))
+    await operator.settle()
+    standing = operator.cluster.find(NETWORK_POLICIES, name)
+    assert standing is not None
+    added = {"ingress" if name == "fairlead-step-calls" else "egress": [{}]}
+    metadata = standing["metadata"] if labels else {**standing["metadata"], "labels": {}}
+    operator.see(NETWORK_POLICIES, {**standing, "metadata": metadata, "spec": standing["spec"] | added})
+    await operator.settle()
+    mended = operator.cluster.find(NETWORK_POLICIES, name)
+    assert mended is not None
+    assert mended["spec"] == standing["spec"]
+    assert ("NetworkPolicy", "WidenedByPolicy", True) in operator.events.said
+    operator.cluster.changes.clear()
+    operator.queue.add(ENGINE)
+    operator.queue.add(Key("tools", NAMESPACE, "tickets"))
+    await operator.settle()
+    assert operator.cluster.changes == [], "once it is as planned, nothing is written"
+
+
+async def test_a_policy_of_ours_that_cannot_be_mended_is_named_on_the_engine(operator: Operator) -> None:
+    operator.declare(TOOLS, declared("Tool", changes={"spec.mcp": {"server": SERVER}, "spec.credential": None}))
+    await operator.settle()
+    standing = operator.cluster.find(NETWORK_POLICIES, "fairlead-step")
+    assert standing is not None
+    operator.cluster.refuse["NetworkPolicy"] = KubeError(403, "no")
+    operator.see(NETWORK_POLICIES, {**standing, "spec": standing["spec"] | {"egress": [{}]}})
+    with pytest.raises(KubeError):
+        await operator.settle()
+    condition = operator.condition(ENGINES, "default", "NetworkIsolation")
+    assert condition["message"] == "NetworkPolicy fairlead-step is not as Fairlead made it"
+
+
+async def test_a_deployment_that_only_looks_like_ours_is_none(operator: Operator) -> None:
+    operator.declare(POLICIES, declared("Policy"))
+    head = {"name": "shop", "namespace": NAMESPACE, "uid": "u", "resourceVersion": "1"}
+    operator.declare(DEPLOYMENTS, {"metadata": head, "spec": {"selector": {"matchExpressions": []}}})
+    await operator.settle()
+    assert operator.condition(ENGINES, "default", "NetworkIsolation")["reason"] == "Untried"
 
 
 @pytest.mark.requirement("A34")
