@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fairlead.api.tool import Function
 from fairlead.api.workflow import Validate, Workflow
-from fairlead.flow.textfree import is_text_free
+from fairlead.flow.textfree import room_for_text
 
 SENSITIVITIES = ("Public", "Internal", "Confidential")
 
@@ -71,7 +71,12 @@ def returned(function: Function | None) -> Label:
 
 def endorses(definition: Validate) -> bool:
     """Tell whether what passes a `validate` can be trusted, whoever wrote it: its schema has no room for words."""
-    return definition.schema_ is not None and is_text_free(definition.schema_)
+    return not why_not_endorsed(definition)
+
+
+def why_not_endorsed(definition: Validate) -> str:
+    """Return why what passes a `validate` is not trusted, and what would be right; "" if it is."""
+    return "there is no schema" if definition.schema_ is None else room_for_text(definition.schema_)
 
 
 def endorsed(control: Label, context: Label) -> Label:

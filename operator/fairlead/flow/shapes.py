@@ -11,12 +11,14 @@ from typing import Any, TypeAlias
 
 from fairlead.api.workflow import Block, OutputContract, Step, Validate
 from fairlead.flow.expressions import ExpressionError
-from fairlead.flow.labels import endorses
+from fairlead.flow.labels import why_not_endorsed
 from fairlead.flow.template import Segment, parse
 
 Shape: TypeAlias = Mapping[str, Any]
 
 UNKNOWN: Shape = {}
+_WHY_NOT = "fairlead.dev/why-not"
+"""Of a closed shape: why it lacks members that it might have."""
 _COMBINED = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties")
 
 
@@ -61,7 +63,9 @@ def turn_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] =
     if step.validate_ is not None:
         found: dict[str, Shape] = {"passed": {"type": "boolean"}, "findings": {"type": "array"}}
         checked = step.validate_.schema_ if must_pass(step.validate_) else None
-        return closed(**found, value=checked or UNKNOWN) if endorses(step.validate_) else closed(**found)
+        if not (why := why_not_endorsed(step.validate_)):
+            return closed(**found, value=checked or UNKNOWN)
+        return {**closed(**found), _WHY_NOT: {"value": f"its schema must have no room for text: {why}"}}
     if step.transform is not None:
         return value_shape(step.transform.value)
     if step.approval is not None:
@@ -131,7 +135,9 @@ def missing(shape: Shape, name: str, members: Sequence[str]) -> str | None:
         if below is None and (types := types_of(shape)) and "object" not in types:
             return f"'{name}' is of type {' or '.join(types)} and has no members"
         if below is None:
-            return f"'{name}' has no '{member}'; {did_you_mean(member, _properties(shape), 'it has')}"
+            reasons = shape.get(_WHY_NOT)
+            why = reasons.get(member) if isinstance(reasons, Mapping) else None
+            return f"'{name}' has no '{member}'; {why or did_you_mean(member, _properties(shape), 'it has')}"
         shape, name = below, f"{name}.{member}"
     return None
 

@@ -11,10 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 MOST_VALUES = 64
-"""A list of many numbers is a text in disguise."""
+"""A list of many values is a text in disguise."""
 
 LONGEST_ID = 36
 """As long as a UUID."""
+
+MOST_CHARACTERS = 2 * LONGEST_ID
+"""What the strings and numbers of one value hold together: two ids, or one and four numbers. Many ids are a prompt."""
+
+NUMBER_CHARACTERS = 8
+"""So many letters 64 bits can spell; no number here has more."""
 
 # Literals, digits and classes of characters without space, each perhaps with a quantifier; anchored at both ends.
 _ID_PATTERN = re.compile(r"\^(?:(?:[A-Za-z0-9_:/@-]|\\[d.]|\[[A-Za-z0-9_.:/@-]+\])(?:[+*?]|\{\d+(?:,\d*)?\})?)+\$")
@@ -30,45 +36,101 @@ _OF = {
 }
 
 
+_LOWEST, _HIGHEST = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+
+Room = tuple[int, int]
+"""How many values fit into one at most, and how many characters of text they hold."""
+
+
 def is_text_free(schema: Any) -> bool:
-    """Tell whether no value that fits a schema holds text that its author has not written.
+    """Tell whether no value that fits a schema holds text that its author has not written."""
+    return not room_for_text(schema)
+
+
+def room_for_text(schema: Any) -> str:
+    """Return where a schema has room for text and what would be right; "" if it has none.
 
     Accepted are `enum` and `const`; numbers, booleans and null; strings with an anchored `pattern` of characters
     without space and a `maxLength` of LONGEST_ID at most; closed objects (`additionalProperties: false`) and arrays
-    with `maxItems` of these, of MOST_VALUES values in all. Nothing else: no references, no alternatives.
+    with `maxItems` of these, of MOST_VALUES values and MOST_CHARACTERS characters in all. Nothing else: no references,
+    no alternatives.
     """
-    values = _values(schema)
-    return values is not None and values <= MOST_VALUES
+    try:
+        values, characters = _room(schema, "")
+    except _Text as found:
+        return str(found)
+    if values > MOST_VALUES:
+        return f"{values} values fit in, {MOST_VALUES} are the most: lower maxItems"
+    if characters > MOST_CHARACTERS:
+        return (
+            f"its strings and numbers hold {characters} characters together, {MOST_CHARACTERS} are the most (a string "
+            f"its maxLength, a number {NUMBER_CHARACTERS}, an integer with minimum and maximum their digits): lower "
+            "maxLength and maxItems, bound integers, or use enum"
+        )
+    return ""
 
 
-def _values(schema: Any) -> int | None:
-    """Return how many values fit into one at most, None if there may be text."""
+class _Text(Exception):
+    """There may be text; says where, and what would be right."""
+
+    def __init__(self, at: str, message: str) -> None:
+        super().__init__(f"{at}: {message}" if at else message)
+
+
+def _room(schema: Any, at: str) -> Room:
+    """Return the room of a schema.
+
+    Raises:
+        _Text: nobody knows how much there is.
+    """
     if not isinstance(schema, Mapping):
-        return None
+        raise _Text(at, "anything fits: give it a type or an enum")
     if "enum" in schema or "const" in schema:
-        return 1
+        return 1, 0
     types = schema.get("type")
     names = [types] if isinstance(types, str) else types if isinstance(types, list) else []
-    known = all(isinstance(name, str) and name in _OF for name in names)
-    if not names or not known or not schema.keys() <= _NOTES.union({"type"}, *(_OF[name] for name in names)):
-        return None
-    counts = [_values_of(name, schema) for name in names]
-    return None if None in counts else max(count for count in counts if count is not None)
+    if not names or not all(isinstance(name, str) and name in _OF for name in names):
+        raise _Text(at, f"give it an enum, or a type of {', '.join(_OF)}")
+    if others := schema.keys() - _NOTES.union({"type"}, *(_OF[name] for name in names)):
+        raise _Text(at, f"what fits {', '.join(sorted(others))} is not looked at: say it without, or use enum")
+    rooms = [_room_of(name, schema, at) for name in names]
+    return max(values for values, _ in rooms), max(characters for _, characters in rooms)
 
 
-def _values_of(name: str, schema: Mapping[str, Any]) -> int | None:
+def _room_of(name: str, schema: Mapping[str, Any], at: str) -> Room:
     match name:
         case "string":
             pattern, longest = schema.get("pattern"), schema.get("maxLength")
-            is_short = isinstance(longest, int) and longest <= LONGEST_ID
-            return 1 if is_short and isinstance(pattern, str) and _ID_PATTERN.fullmatch(pattern) else None
+            is_id = isinstance(pattern, str) and _ID_PATTERN.fullmatch(pattern)
+            if not is_id or not isinstance(longest, int) or not 0 <= longest <= LONGEST_ID:
+                raise _Text(
+                    at,
+                    f"a string needs an enum, or a maxLength of {LONGEST_ID} at most and a pattern from ^ to $ of "
+                    "literals and classes without space",
+                )
+            return 1, longest
         case "array":
-            each, most = _values(schema.get("items")), schema.get("maxItems")
-            return each * most if each is not None and isinstance(most, int) else None
+            most = schema.get("maxItems")
+            if not isinstance(most, int) or most < 0:
+                raise _Text(at, "an array needs maxItems")
+            values, characters = _room(schema.get("items"), f"{at}/items")
+            return values * most, characters * most
         case "object":
-            if schema.get("additionalProperties") is not False:
-                return None
-            counts = [_values(one) for one in schema.get("properties", {}).values()]
-            return None if None in counts else sum(count for count in counts if count is not None)
+            properties = schema.get("properties", {})
+            if schema.get("additionalProperties") is not False or not isinstance(properties, Mapping):
+                raise _Text(at, "an object needs its properties and additionalProperties: false")
+            rooms = [_room(one, f"{at}/properties/{key}") for key, one in properties.items()]
+            return sum(values for values, _ in rooms), sum(characters for _, characters in rooms)
+        case "integer":
+            return 1, _digits(schema)
+        case "number":
+            return 1, NUMBER_CHARACTERS
         case _:
-            return 1
+            return 1, 0
+
+
+def _digits(schema: Mapping[str, Any]) -> int:
+    """Return how many characters an integer counts as: the digits between its bounds, as far as it has both."""
+    bounds = [[schema[key] for key in keys if isinstance(schema.get(key), int)] for keys in (_LOWEST, _HIGHEST)]
+    digits = max(len(str(abs(bound))) for side in bounds for bound in side) if all(bounds) else NUMBER_CHARACTERS
+    return min(digits, NUMBER_CHARACTERS)

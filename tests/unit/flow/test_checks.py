@@ -247,6 +247,18 @@ WRONG = {
         "spec.output",
         "'steps.v.output' has no 'ok'; it has passed, findings",
     ),
+    "value of a validate with room for text": (
+        "steps: [{name: v, validate: {value: 1, schema: {type: array, items: {type: number}, maxItems: 10}}}]\n"
+        "output: '$( steps.v.output.value )'",
+        "spec.output",
+        "'steps.v.output' has no 'value'; its schema must have no room for text: its strings and numbers hold 80 char",
+    ),
+    "value of a validate without a schema": (
+        "steps: [{name: v, validate: {value: 1, rules: [{expression: 'true', message: m}]}}]\n"
+        "output: '$( steps.v.output.value )'",
+        "spec.output",
+        "'steps.v.output' has no 'value'; its schema must have no room for text: there is no schema",
+    ),
     "output without a schema": (
         "steps: [{name: g, generate: {model: small, prompt: x}}]\noutput: '$( steps.g.output.txt )'",
         "spec.output",
