@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fairlead.api.reasons import ErrorClass, RunReason
+from fairlead.api.run import WorkflowRunSpec
 from fairlead.engine.outcomes import failed
 from fairlead.engine.owned import owned
 from fairlead.engine.reading import folded
@@ -21,6 +22,7 @@ from fairlead.errors import KubeError
 from fairlead.flow.calls import Outcome
 from fairlead.flow.children import awaited, child_outcome, is_child_of
 from fairlead.flow.journal import TERMINAL, Draft, Entry, EntryKind, RunUid
+from fairlead.flow.paths import FINALLY
 from fairlead.flow.recover import open_calls
 from fairlead.flow.runstate import Child, RunState
 
@@ -114,6 +116,22 @@ class Children:
         """Tell whether a run waits for a child that had ended before the run knew that it exists."""
         children = (call.child for _, call in open_calls(state))
         return any(child is not None and self._store.ended(RunUid(child.uid)) for child in children)
+
+    # A child pauses with its parent
+
+    def asked_of(self, run: Run) -> WorkflowRunSpec | None:
+        """Return what is asked of a run: what its object says, and a pause while its parent pauses or is cancelled.
+
+        What `finally` runs is not paused: a parent that has come so far does not pause itself any more.
+        """
+        spec = run.obj.spec if run.obj is not None else None
+        if spec is None or spec.parent is None or spec.parent.path.startswith(FINALLY):
+            return spec
+        parent = self._roster.get(run.parent)
+        above = self.asked_of(parent) if parent is not None else None
+        if above is None or above.desired_state in (None, "Running") or spec.desired_state == "Cancelled":
+            return spec
+        return spec.model_copy(update={"desired_state": "Paused"})
 
     # A child does not outlive the interest in it
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.engine.wellformed import problem
 from fairlead.flow.calls import Call
-from fairlead.flow.scope import FINALLY
+from fairlead.flow.paths import FINALLY
 from fairlead.flow.state import CallState
 from fairlead.policy.decision import Decision
 

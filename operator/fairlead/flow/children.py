@@ -19,9 +19,9 @@ from fairlead.api.workflow import Limits, Step, WorkflowSpec
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import Draft, EntryKind, Path, RunUid
 from fairlead.flow.labels import TRUSTED, Label, written
+from fairlead.flow.paths import FINALLY
 from fairlead.flow.plan import Plan
 from fairlead.flow.runstate import CallState, RunState
-from fairlead.flow.scope import FINALLY
 from fairlead.flow.spending import format_usd, parse_usd
 
 COST = "cost_usd"

@@ -16,9 +16,10 @@ from fairlead.flow.body import Walk
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, Path
 from fairlead.flow.labels import TRUSTED, written
+from fairlead.flow.paths import FINALLY
 from fairlead.flow.plan import Plan
 from fairlead.flow.recover import given_up, open_calls
-from fairlead.flow.scope import FINALLY, Frame
+from fairlead.flow.scope import Frame
 from fairlead.flow.state import Accepted, CallState, Closing, RunState, StepState
 from fairlead.flow.steps.attempt import Failed, Nondeterminism, ResourceView, Succeeded, failed
 from fairlead.flow.walking import Drain, TooManySteps, Unfinished

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from fairlead.flow.journal import Path
 
+FINALLY = "!/"
+"""What the paths of the steps of the Workflow's `finally` block begin with."""
+
 
 def place_of(path: Path) -> tuple[str, str, int]:
     """Return where a path stands: its body's prefix, its step's name, its iteration (0: the step itself).

@@ -44,6 +44,13 @@ class Accepted:
     label: Label | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def control(self) -> Label:
+        """Return the label of what decided that the run began: of a child, of what led its parent to that."""
+        if self.parent is None or self.label is None:
+            return TRUSTED
+        return Label.parse(self.parent.get("label"))
+
 
 @dataclass(slots=True)
 class Usage:

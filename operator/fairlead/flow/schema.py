@@ -21,6 +21,7 @@ MAX_FINDINGS = 20
 """No more than these are told; the first ones say enough to correct a value."""
 
 _MASK = "the value"
+_ANY = "*"
 _POINTER_LENGTH = 200
 
 
@@ -51,12 +52,13 @@ def check_schema(schema: Any) -> list[str]:
 def findings(schema: Mapping[str, Any], value: Any) -> list[str]:
     """Return where and how a value does not fit a schema that `check_schema` accepts; empty when it fits.
 
-    At most MAX_FINDINGS are returned. The messages hold JSON pointers and the schema's own words, no values.
+    At most MAX_FINDINGS are returned. The messages hold JSON pointers and the schema's own words, no values; a key that
+    the schema does not name is one.
     """
     try:
-        return [
-            _finding(error) for error in islice(_validator(canonical_json(schema)).iter_errors(value), MAX_FINDINGS)
-        ]
+        canonical = canonical_json(schema)
+        errors = islice(_validator(canonical).iter_errors(value), MAX_FINDINGS)
+        return [_finding(error, _names(canonical)) for error in errors]
     except (ValueError, TypeError):  # half a surrogate pair, keys that are no strings, nested too deep
         return ["the value is not JSON, or nested too deep"]
 
@@ -77,12 +79,29 @@ def _meta_validator() -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator({"$ref": DRAFT}, offline=True, mask=_MASK, validate_formats=True)
 
 
-def _finding(error: jsonschema_rs.ValidationError) -> str:
+@lru_cache(maxsize=512)
+def _names(canonical: bytes) -> frozenset[str]:
+    """Return the properties that a schema names, at any depth."""
+    found: set[str] = set()
+    left: list[Any] = [orjson.loads(canonical)]
+    while left:
+        match left.pop():
+            case dict(node):
+                named = node.get("properties")
+                found |= named.keys() if isinstance(named, dict) else set()
+                left += node.values()
+            case list(nodes):
+                left += nodes
+    return frozenset(found)
+
+
+def _finding(error: jsonschema_rs.ValidationError, names: frozenset[str]) -> str:
+    path = [part if isinstance(part, int) or part in names else _ANY for part in error.instance_path]
     if error.kind.name in ("additionalProperties", "unevaluatedProperties"):  # the library would name them
-        return _at(error.instance_path, "has properties that the schema does not have")
+        return _at(path, "has properties that the schema does not have")
     if error.kind.name == "propertyNames":
-        return _at(error.instance_path, "has a property whose name the schema does not allow")
-    return _at(error.instance_path, error.message.removeprefix(_MASK + " "))
+        return _at(path, "has a property whose name the schema does not allow")
+    return _at(path, error.message.removeprefix(_MASK + " "))
 
 
 def _problem(error: jsonschema_rs.ValidationError) -> str:

@@ -13,12 +13,11 @@ from typing import Any
 
 from fairlead.flow.calls import CallError
 from fairlead.flow.journal import Path
+from fairlead.flow.labelling import of_end
 from fairlead.flow.labels import TRUSTED, Label
+from fairlead.flow.paths import FINALLY
 from fairlead.flow.plan import Body
 from fairlead.flow.state import RunState, StepState
-
-FINALLY = "!/"
-"""What the paths of the steps of the Workflow's `finally` block begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +100,16 @@ class VisibleSteps(Mapping[str, Any]):
 
 
 class Scope(Mapping[str, Any]):
-    """What expressions see from a place; reading the input is noted, reading `steps` too."""
+    """What expressions see from a place; reading what has a label of its own is noted, reading `steps` too."""
 
-    def __init__(self, values: Mapping[str, Any], of_input: Label, reads: Reads) -> None:
+    def __init__(self, values: Mapping[str, Any], labels: Mapping[str, Label], reads: Reads) -> None:
         self._values = values
-        self._of_input = of_input
+        self._labels = labels
         self._reads = reads
 
     def __getitem__(self, name: str) -> Any:
-        if name == "input":
-            self._reads.note(self._of_input)
+        if name in self._labels:
+            self._reads.note(self._labels[name])
         return self._values[name]
 
     def __contains__(self, name: object) -> bool:
@@ -126,11 +125,12 @@ class Scope(Mapping[str, Any]):
 def scope_of(state: RunState, frame: Frame, reads: Reads, more: Mapping[str, Any] | None = None) -> Scope:
     """Return what expressions see from a place. The names of loops and `error` are there only where they exist.
 
-    These names have no label of their own: a step has the label of what holds it anyway (labels.py).
+    These names have no label of their own: a step has the label of what holds it anyway (labels.py). Nothing holds
+    those of `finally`, which run whatever happened; but `error` tells them of it.
     """
     accepted = state.accepted
     if accepted is None:
-        return Scope({}, TRUSTED, reads)
+        return Scope({}, {}, reads)
     scope: dict[str, Any] = {
         "input": accepted.input,
         "steps": VisibleSteps(state, frame, reads),
@@ -144,7 +144,11 @@ def scope_of(state: RunState, frame: Frame, reads: Reads, more: Mapping[str, Any
     }
     for place in reversed([*frame.outward()]):
         scope |= place.adds
-    return Scope(scope | dict(more or {}), accepted.label or TRUSTED, reads)
+    labels = {"input": accepted.label or TRUSTED}
+    teller = next((place for place in frame.outward() if "error" in place.adds), None)
+    if teller is not None and teller.prefix == FINALLY:
+        labels["error"] = of_end(state)
+    return Scope(scope | dict(more or {}), labels, reads)
 
 
 def _view(step: StepState | None) -> dict[str, Any]:

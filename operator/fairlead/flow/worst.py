@@ -108,6 +108,7 @@ def worst_of(
     blocks, known = {block.name: block for block in spec.blocks}, known if known is not None else {}
     led = start.join(given or NOTHING)
     walk = _Walk(spec, tools, workflows, led, (*above, workflow.metadata.name), blocks, known)
+    walk.controls[MAIN] = given or NOTHING
     before: object = None
     while before != (before := walk.go_over()):
         pass

@@ -231,6 +231,28 @@ def test_a_run_says_what_its_output_has_also_after_finally() -> None:
         assert driver.state.terminal is not None and driver.state.terminal.label == CRM
 
 
+@pytest.mark.requirement("A37")
+def test_in_finally_the_error_has_the_label_of_all_that_may_have_failed() -> None:
+    def answer(asked: Call) -> Any:
+        return error("ToolError") if asked.function == "fetch" else chat("x")
+
+    close = {"name": "close", "steps": [value("told", "$( error.message )"), value("own", "x")]}
+    driver = ran(CUSTOMER, FETCH, **{"finally": "close"}, blocks=[close], answer=answer)
+    assert [label(driver, path) for path in ("!/told", "!/own")] == [WORST, TRUSTED]
+
+
+@pytest.mark.requirement("A37")
+def test_whether_a_child_runs_is_part_of_what_its_steps_say() -> None:
+    close = {"name": "close", "steps": [value("own", "x")]}
+    plan = plan_of([value("a", "x"), {"name": "b", "block": "close"}], **{"finally": "close"}, blocks=[close])
+    limits = {"timeoutSeconds": 9, "steps": 9, "modelCalls": 9, "toolCalls": 9, "tokens": 9, "depth": 9}
+    parent = {"name": "p", "uid": "u", "path": "ask", "attempt": 1, "index": "0.0.0", "limits": limits}
+    journal = accepted(plan, {}, inputLabel=str(WORST), parent=parent | {"label": str(WORST)})
+    driver = Driver(plan, World(), journal)
+    driver.run()
+    assert [label(driver, path) for path in ("a", "b/own", "!/own")] == [WORST] * 3
+
+
 @pytest.mark.parametrize(
     ("contract", "expected"),
     [

@@ -91,7 +91,14 @@ def test_findings_are_bounded() -> None:
 
 
 def test_a_pointer_escapes_its_parts() -> None:
-    assert findings({"additionalProperties": {"type": "null"}}, {"a/b~c": 1}) == ['/a~1b~0c: is not of type "null"']
+    schema = {"properties": {"a/b~c": {"type": "null"}}}
+    assert findings(schema, {"a/b~c": 1}) == ['/a~1b~0c: is not of type "null"']
+
+
+@pytest.mark.requirement("A37")
+def test_a_key_that_no_schema_names_is_a_value() -> None:
+    schema = {"properties": {"map": {"additionalProperties": {"properties": {"n": {"type": "integer"}}}}}}
+    assert findings(schema, {"map": {"s3cr3t": {"n": "x"}}}) == ['/map/*/n: is not of type "integer"']
 
 
 def test_a_pattern_takes_linear_time() -> None:

@@ -166,6 +166,13 @@ def test_a_child_that_sends_what_it_is_given_leaks_for_its_parent() -> None:
     assert leaks(FETCH, ask, others={"mailer": child}) == []
 
 
+def test_a_child_that_sends_anything_tells_what_decided_that_it_runs() -> None:
+    child = flow(send("hello"), name="mailer", input={"trust": "Trusted"})
+    ask = {"name": "ask", "when": "steps.web.output.text != steps.crm.output.text", "workflow": {"workflow": "mailer"}}
+    assert leaks(FETCH, CUSTOMER, ask, others={"mailer": child}) == [f"step 'ask' {SAYS}"]
+    assert leaks(FETCH, CUSTOMER, ask | {"when": "true"}, others={"mailer": child}) == []
+
+
 def test_what_a_child_brings_counts() -> None:
     child = flow(CUSTOMER, name="looker", output="$( steps.crm.output )")
     ask = {"name": "ask", "workflow": {"workflow": "looker"}}
