@@ -136,7 +136,11 @@ class StatusWriter:
             await self._hold_back(subject)
             await self._sink.turn()
             subject.stale = False
-            status = subject.compose(subject.published)
+            try:
+                status = subject.compose(subject.published)
+            except Exception:  # the boundary around one object: the others are told whatever is wrong with this one
+                _log.exception("%s %s cannot be told its status", self._kind, subject.name, extra={"run": uid})
+                continue
             if status == subject.published:
                 continue
             try:

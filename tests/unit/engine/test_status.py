@@ -161,3 +161,15 @@ async def test_the_next_status_is_composed_from_the_one_that_was_written(desk: D
     desk.mark(final=True)
     await desk.rest()
     assert desk.composed_from == [{"version": 0}, {"version": 1}]
+
+
+@pytest.mark.requirement("A34")
+async def test_a_status_that_cannot_be_composed_stops_no_other(desk: Desk) -> None:
+    def compose(published: Mapping[str, Any]) -> dict[str, Any]:
+        raise ValueError("year 10000 is out of range")
+
+    for final in (False, True):
+        desk.writer.mark("poison", "poison", compose, published={}, final=final)
+        desk.mark(final=final)
+        await desk.rest()
+        assert len(desk.written()) == 1 + final and desk.sink.of("poison") == []

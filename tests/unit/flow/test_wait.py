@@ -62,8 +62,16 @@ def test_a_time_that_has_passed_is_not_waited_for() -> None:
     assert run_steps([wait(until="1970-01-01T00:00:01Z")]).journal.now_ms == START_MS
 
 
-def test_a_time_that_is_none_fails_the_step() -> None:
-    driver = run_steps([wait(until="$( 'tomorrow' )")])
+@pytest.mark.parametrize(
+    "until",
+    [
+        "$( 'tomorrow' )",
+        pytest.param("9999-12-31T23:59:59-12:00", marks=pytest.mark.requirement("A34")),
+        pytest.param("0001-01-01T00:00:00+12:00", marks=pytest.mark.requirement("A34")),
+    ],
+)
+def test_a_time_that_is_none_fails_the_step(until: str) -> None:
+    driver = run_steps([wait(until=until)])
     error = step(driver.state, "pause").error
     assert error is not None
     assert error.error_class == "Invalid"

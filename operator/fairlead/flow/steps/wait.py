@@ -9,13 +9,14 @@ import re
 from datetime import datetime
 from typing import Any
 
+from fairlead.api.conditions import timestamp
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.workflow import AwaitedSignal, Wait
 from fairlead.flow.expressions import ExpressionError
 from fairlead.flow.schema import findings
 from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting, Succeeded, failed
 
-NO_TIME = "until is an RFC 3339 time with its zone, for example 2026-01-31T09:00:00Z"
+NO_TIME = "until is an RFC 3339 time with its zone, for example 2026-01-31T09:00:00Z, before the year 10000 of UTC"
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -52,8 +53,10 @@ def unix_ms(time: Any) -> int:
     """
     try:
         if isinstance(time, str) and _RFC_3339.fullmatch(time):
-            return int(datetime.fromisoformat(time.upper()).timestamp() * 1000)
-    except (ValueError, OverflowError):  # a thirteenth month, the year 0
+            found = int(datetime.fromisoformat(time.upper()).timestamp() * 1000)
+            timestamp(found)  # as it is shown
+            return found
+    except (ValueError, OverflowError):  # a thirteenth month, the year 0, the year 10000
         pass
     raise ExpressionError(NO_TIME)
 
