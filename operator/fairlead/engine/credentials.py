@@ -9,7 +9,7 @@ a header and nowhere else, and never in a result (`scrub`).
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -136,12 +136,21 @@ def scrub(value: Any, secrets: Collection[str]) -> Any:
 
 @lru_cache(maxsize=1024)
 def _spellings(secret: str) -> frozenset[str]:
-    """Return a secret as headers, URLs and JSON write it. A part of one, or another cipher, nobody can know."""
-    encoded = {encode(secret.encode()).decode() for encode in (base64.b64encode, base64.urlsafe_b64encode)}
-    escaped = canonical_json(secret).decode()[1:-1]
-    return frozenset(
-        {secret, escaped, quote(secret, safe=""), quote(secret), *encoded, *(e.rstrip("=") for e in encoded)}
-    )
+    """Return a secret as headers, URLs and JSON write it, and in base64 and hex, also amid what else was encoded.
+
+    A part of one, or another cipher, nobody can know.
+    """
+    data, escaped = secret.encode(), canonical_json(secret).decode()[1:-1]
+    spelled = {secret, escaped, quote(secret, safe=""), quote(secret), data.hex(), data.hex().upper()}
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        whole = encode(data).decode()
+        spelled |= {whole, whole.rstrip("="), *(_amid(encode, data, before) for before in range(3))}
+    return frozenset(spelled)
+
+
+def _amid(encode: Callable[[bytes], bytes], data: bytes, before: int) -> str:
+    """Return the characters of base64 that are the data's alone, after so many other bytes (of a multiple of three)."""
+    return encode(bytes(before) + data)[-(-before * 8 // 6) : (before + len(data)) * 8 // 6].decode()
 
 
 def _scrub(value: Any, secrets: list[str]) -> Any:

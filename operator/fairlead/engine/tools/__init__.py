@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from typing import Any
 
 from fairlead.api.canonical import canonical_json
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.tool import Function, Mcp, Tool, ToolLimits
-from fairlead.engine.credentials import destination
+from fairlead.engine.credentials import destination, known_secrets, scrub
 from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge
 from fairlead.engine.outcomes import failed, refused, retry_after_ms
 from fairlead.engine.seams import Resources
@@ -127,12 +128,15 @@ class ToolCaller:
         if not done.cancelled():
             done.exception()  # so that one nobody waits for any more is not reported as lost
 
+    def _clean(self, listed: Any) -> Any:
+        return scrub(listed, known_secrets(self._resources))
+
     def _server(self, name: str, tool: Tool) -> McpServer:
         """Return the Tool's server; whatever its spec says of it anew makes it another one."""
         to = destination(self._resources, tool)
         mcp, server = self._servers.get(name, (None, None))
         if server is None or (mcp, server.to.url, server.to.private) != (tool.spec.mcp, to.url, to.private):
-            server = McpServer(self._dialer, to)
+            server = McpServer(self._dialer, to, self._clean)
             self._servers[name] = (tool.spec.mcp, server)
         server.to = to  # a rotated credential
         return server

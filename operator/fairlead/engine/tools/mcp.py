@@ -82,9 +82,11 @@ class Connection:
 class McpServer:
     """One MCP endpoint. Connects when it is first needed, and again when the server has forgotten us."""
 
-    def __init__(self, dialer: Dialer, to: Destination) -> None:
+    def __init__(self, dialer: Dialer, to: Destination, clean: Callable[[Any], Any] = lambda listed: listed) -> None:
+        """Take the dialer and the endpoint; `clean` takes secrets out of what the server lists."""
         self.to = to
         self._dialer = dialer
+        self._clean = clean
         self._connection: Connection | None = None
         self._listed: Listed | None = None
         self._changes = 0
@@ -227,7 +229,7 @@ class McpServer:
             tools, cursor = reply.result.get("tools"), reply.result.get("nextCursor")
             if not isinstance(tools, list):
                 raise Unreadable("the answer is no listing")
-            found += filter(is_definition, tools)
+            found += map(self._clean, filter(is_definition, tools))
             if cursor is None:
                 # What changed while it was listed is read again by whoever needs it.
                 self._listed = Listed(connection, asked_at, digests_of(found)) if changes == self._changes else None
