@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fairlead import __version__
 from fairlead.api import GROUP
 from fairlead.api.reasons import PinnedReason
 
@@ -55,22 +56,42 @@ class Finding:
 
 
 def guardrails(policies: Iterable[Object], bindings: Iterable[Object]) -> Iterator[Finding]:
-    """Look for the chart's admission policies, and that each is bound everywhere and denies."""
-    names = {policy["metadata"]["name"] for policy in policies}
+    """Look for the chart's admission policies, and that each is bound everywhere and denies.
+
+    What their expressions say is not looked at: the chart is not here to compare them with.
+    """
+    installed = {policy["metadata"]["name"]: policy for policy in policies}
     denying = {
         binding["spec"].get("policyName")
         for binding in bindings
         if "Deny" in binding["spec"].get("validationActions", ()) and "matchResources" not in binding["spec"]
     }
-    missing = [name for name in GUARDRAILS if name not in names]
-    unbound = [name for name in GUARDRAILS if name in names and name not in denying]
-    for what, found in (("is not installed", missing), ("is installed and does not deny everywhere", unbound)):
-        for name in found:
-            yield Finding(
-                "problem", f"the admission policy {name} {what}", "upgrade the chart with admission.enabled=true"
-            )
-    if not missing and not unbound:
-        yield Finding("ok", f"{len(GUARDRAILS)} admission policies deny")
+    found = [
+        Finding(level, f"the admission policy {name} {what}", "upgrade the chart with admission.enabled=true")
+        for name in GUARDRAILS
+        for level, what in _lacks(installed.get(name), denies=name in denying)
+    ]
+    yield from found or [
+        Finding("ok", f"{len(GUARDRAILS)} admission policies deny; their expressions are not compared")
+    ]
+
+
+def _lacks(policy: Object | None, *, denies: bool) -> Iterator[tuple[Level, str]]:
+    """Yield how an admission policy is less than the chart's of this version."""
+    if policy is None:
+        yield "problem", "is not installed"
+        return
+    spec, version = policy["spec"], (policy["metadata"].get("labels") or {}).get("app.kubernetes.io/version")
+    if not denies:
+        yield "problem", "is installed and does not deny everywhere"
+    if spec.get("failurePolicy", "Fail") != "Fail":
+        yield "problem", f"lets through what it cannot evaluate: its failurePolicy is {spec['failurePolicy']}, not Fail"
+    if not (spec.get("matchConstraints") or {}).get("resourceRules"):
+        yield "problem", "looks at nothing: it has no matchConstraints.resourceRules"
+    if not [one for one in spec.get("validations") or () if one.get("expression", "").strip() != "true"]:
+        yield "problem", "denies nothing: it has no validation that could fail"
+    if version != __version__:
+        yield "warning", f"is of version {version or 'unknown'}, and this is fairlead {__version__}"
 
 
 def wide_grants(
@@ -111,18 +132,32 @@ def _invokes(rule: Mapping[str, Any]) -> bool:
 
 
 def objects(kind: str, found: Sequence[Object], conditions: Sequence[str]) -> Iterator[Finding]:
-    """Look at what objects say of themselves: conditions that are False or not there."""
+    """Look at what objects say of themselves: conditions that are False, or that nobody knows yet."""
     wrong = False
     for obj in found:
         said = {one["type"]: one for one in (obj.get("status") or {}).get("conditions", ())}
         for type_ in conditions:
             condition = said.get(type_)
-            if condition is not None and condition["status"] == "False" and condition["reason"] not in _NO_PROBLEM:
-                wrong = True
-                message = condition.get("message") or condition["reason"]
-                yield Finding("problem", f"{kind} {obj['metadata']['name']}: {type_} is False: {message}")
+            if condition is None or condition["status"] == "True" or condition["reason"] in _NO_PROBLEM:
+                continue
+            wrong, is_false = True, condition["status"] == "False"
+            what = f"{type_} is {'False' if is_false else 'not known yet'}"
+            message = condition.get("message") or condition["reason"]
+            yield Finding("problem" if is_false else "unknown", f"{kind} {obj['metadata']['name']}: {what}: {message}")
     if found and not wrong:
         yield Finding("ok", f"{kind}: {len(found)}, none says that something is wrong")
+
+
+def unisolated(engines: Iterable[Object]) -> Iterator[Finding]:
+    """Look for Engines whose servers and containers start whatever the network does."""
+    for engine in engines:
+        if (engine["spec"].get("security") or {}).get("requireNetworkIsolation") == "NotRequired":
+            yield Finding(
+                "warning",
+                f"Engine {engine['metadata']['name']}: requireNetworkIsolation is NotRequired: nothing waits until the "
+                "network locks pods in",
+                "where the network enforces NetworkPolicies, set spec.security.requireNetworkIsolation to Required",
+            )
 
 
 def pins(tools: Iterable[Object], policies: Iterable[Object]) -> Iterator[Finding]:

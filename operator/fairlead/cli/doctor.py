@@ -40,6 +40,7 @@ async def _look(access: Access) -> list[Finding]:
     cluster_bindings = _of_kind(await all_of(types.CLUSTER_ROLE_BINDINGS), "ClusterRoleBinding")
     bindings = _of_kind(await all_of(types.ROLE_BINDINGS), "RoleBinding")
     tools, policies = await all_of(types.TOOLS), await all_of(types.POLICIES)
+    engines = await all_of(types.ENGINES)
     found = [
         *diagnosis.guardrails(await all_of(types.ADMISSION_POLICIES), await all_of(types.ADMISSION_BINDINGS)),
         *diagnosis.wide_grants(
@@ -48,7 +49,8 @@ async def _look(access: Access) -> list[Finding]:
             await all_of(types.CLUSTER_ROLES),
             [*bindings, *cluster_bindings],
         ),
-        *diagnosis.objects("Engine", await all_of(types.ENGINES), ("Ready", "GuardrailsInstalled", "NetworkIsolation")),
+        *diagnosis.objects("Engine", engines, ("Ready", "GuardrailsInstalled", "NetworkIsolation")),
+        *diagnosis.unisolated(engines),
         *diagnosis.objects("Policy", policies, ("Ready", "Enforced")),
         *diagnosis.objects("Tool", tools, ("Ready", "Reachable", "Pinned")),
         *diagnosis.objects("Model", await all_of(types.MODELS), ("Ready", "Reachable")),

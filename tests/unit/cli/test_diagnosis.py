@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from fairlead.cli.diagnosis import GUARDRAILS, Finding, guardrails, objects, pins, wide_grants
+from fairlead import __version__
+from fairlead.cli.diagnosis import GUARDRAILS, Finding, guardrails, objects, pins, unisolated, wide_grants
 
-ADMISSION = Path(__file__).parents[3] / "charts/fairlead/templates/admission"
+CHART = Path(__file__).parents[3] / "charts/fairlead"
+ADMISSION = CHART / "templates/admission"
 BY_NAME = {"apiGroups": ["fairlead.dev"], "resources": ["tools"], "resourceNames": ["desk"], "verbs": ["invoke"]}
 ALL_TOOLS = {"apiGroups": ["fairlead.dev"], "resources": ["tools"], "verbs": ["invoke"]}
 EVERYTHING = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
@@ -24,7 +27,14 @@ def levels(found: Any) -> list[str]:
 def installed(*left_out: str, actions: tuple[str, ...] = ("Deny",)) -> tuple[list[Any], list[Any]]:
     names = [name for name in GUARDRAILS if name not in left_out]
     bindings = [{"spec": {"policyName": name, "validationActions": list(actions)}} for name in names]
-    return [{"metadata": {"name": name}} for name in names], bindings
+    return [admission_policy(name) for name in names], bindings
+
+
+def admission_policy(name: str, *, version: str = __version__, **spec: Any) -> dict[str, Any]:
+    rules = {"resourceRules": [{"resources": ["pods"]}]}
+    good = {"failurePolicy": "Fail", "matchConstraints": rules, "validations": [{"expression": "object.spec.x > 1"}]}
+    metadata = {"name": name, "labels": {"app.kubernetes.io/version": version}}
+    return {"metadata": metadata, "spec": good | spec}
 
 
 def test_the_guardrails_are_those_of_the_chart() -> None:
@@ -39,6 +49,28 @@ def test_guardrails_that_are_missing_or_do_not_deny_are_problems() -> None:
     (found,) = guardrails(*installed("fairlead-approvals"))
     assert (found.level, found.what) == ("problem", "the admission policy fairlead-approvals is not installed")
     assert levels(guardrails(*installed(actions=("Audit",)))) == ["problem"] * len(GUARDRAILS)
+
+
+@pytest.mark.requirement("F40")
+@pytest.mark.parametrize(
+    ("weak", "level", "words"),
+    [
+        ({"failurePolicy": "Ignore"}, "problem", "failurePolicy is Ignore, not Fail"),
+        ({"validations": []}, "problem", "no validation that could fail"),
+        ({"validations": [{"expression": "true"}]}, "problem", "no validation that could fail"),
+        ({"matchConstraints": {}}, "problem", "no matchConstraints.resourceRules"),
+        ({"version": "0.0.9"}, "warning", f"is of version 0.0.9, and this is fairlead {__version__}"),
+    ],
+)
+def test_guardrails_that_are_less_than_the_charts_are_told(weak: dict[str, Any], level: str, words: str) -> None:
+    policies, bindings = installed()
+    (found,) = guardrails([admission_policy(GUARDRAILS[0], **weak), *policies[1:]], bindings)
+    assert (found.level, f"the admission policy {GUARDRAILS[0]} " in found.what) == (level, True)
+    assert words in found.what
+
+
+def test_the_version_of_the_guardrails_is_the_charts() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"] == __version__
 
 
 def bound(rule: dict[str, Any], *subjects: dict[str, Any]) -> list[Finding]:
@@ -81,6 +113,25 @@ def test_objects_are_believed_when_they_say_that_something_is_wrong() -> None:
     assert levels(objects("Tool", [tool("False")], ("Ready",))) == ["ok"]
     assert levels(objects("Tool", [tool("False", "Unpinned")], ("Pinned",))) == ["ok"]
     assert levels(objects("Tool", [], ("Pinned",))) == []
+
+
+def test_what_nobody_knows_yet_is_not_ok() -> None:
+    condition = {"type": "NetworkIsolation", "status": "Unknown", "reason": "Untried", "message": "no pod has tried"}
+    engine = {"metadata": {"name": "default"}, "spec": {}, "status": {"conditions": [condition]}}
+    (found,) = objects("Engine", [engine], ("Ready", "NetworkIsolation"))
+    assert (found.level, found.what) == (
+        "unknown",
+        "Engine default: NetworkIsolation is not known yet: no pod has tried",
+    )
+
+
+def test_an_engine_that_does_not_wait_for_the_network_is_told() -> None:
+    def engine(required: str) -> dict[str, Any]:
+        return {"metadata": {"name": "default"}, "spec": {"security": {"requireNetworkIsolation": required}}}
+
+    (found,) = unisolated([engine("NotRequired")])
+    assert (found.level, "requireNetworkIsolation is NotRequired" in found.what) == ("warning", True)
+    assert [*unisolated([engine("Required"), {"metadata": {"name": "default"}, "spec": {}}])] == []
 
 
 def test_functions_without_a_pin_are_named_unless_a_policy_demands_pins() -> None:
