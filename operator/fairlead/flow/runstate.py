@@ -229,6 +229,7 @@ class StepState:
         output: of a Succeeded step; else None.
         error: of the last failed attempt.
         handling: its onError block runs.
+        handled: the failure for which that began. Once it has, another attempt of a block around goes on with it.
         wake_at: Unix ms at which the next attempt starts, or the wait is over; None unless such a timer is set.
         waits_for: of a step that is Waiting: the name of the signal, "" for a time alone.
         signal: the index of the signal that was taken.
@@ -265,6 +266,7 @@ class StepState:
     output: Any = None
     error: CallError | None = None
     handling: bool = False
+    handled: CallError | None = None
     wake_at: int | None = None
     waits_for: str = ""
     signal: int | None = None

@@ -123,7 +123,7 @@ def _step_started(state: RunState, entry: Entry) -> None:
         state.steps[Path(prefix + name)].iteration = iteration
     else:
         _body(state, prefix).open[name] = None
-    step.phase, step.attempt, step.tries = "Running", entry.attempt, step.tries + 1
+    step.phase, step.attempt, step.tries, step.handled = "Running", entry.attempt, step.tries + 1, None
     step.deadline, step.wake_at, step.finished_at, step.handling = entry.data.get("deadline", 0), None, None, False
     charge_open(state, step)
     step.calls, step.findings, step.waits_for, step.signal = {}, {}, "", None
@@ -135,19 +135,27 @@ def _step_started(state: RunState, entry: Entry) -> None:
 def _reopen_beneath(state: RunState, step: StepState, at: int) -> None:
     """Make what failed beneath start again with the new attempt; what succeeded there never runs again."""
     for prefix in (f"{step.path}/", f"{step.path}!/", f"{step.path}["):
-        if body := state.bodies.get(prefix):
-            for name in body.failed:
-                del body.settled[name]
-                _reopen(state, body, Path(prefix + name), at)
-            body.failed.clear()
+        _reopen_body(state, prefix, at)
     last = state.steps.get(Path(f"{step.path}#{step.iteration}"))
     if last is not None and last.phase == "Failed":
         _back_off_until(last, at)
 
 
+def _reopen_body(state: RunState, prefix: str, at: int) -> None:
+    if body := state.bodies.get(prefix):
+        for name in body.failed:
+            del body.settled[name]
+            _reopen(state, body, Path(prefix + name), at)
+        body.failed.clear()
+
+
 def _reopen(state: RunState, body: BodyState, path: Path, at: int) -> None:
     step = state.steps[path]
-    if step.attempt:
+    if step.handled is not None:  # what handles it has begun: that goes on, and is done once
+        body.open[place_of(path)[1]] = None
+        step.phase, step.handling, step.error, step.finished_at = "Running", True, step.handled, None
+        _reopen_body(state, f"{path}!/", at)
+    elif step.attempt:
         body.open[place_of(path)[1]] = None
         _back_off_until(step, at)
     else:  # its `when` failed: it is as if it had never been looked at
@@ -220,7 +228,7 @@ def _step_failed(state: RunState, entry: Entry) -> None:
     if entry.data["final"]:
         _settle(state, entry, phase="Failed", ends_body=then != "Continue")
     elif then == "Block":
-        step.handling = True
+        step.handling, step.handled = True, error
         prefix, name, _ = place_of(entry.path)
         _body(state, prefix).open[name] = None
         charge_open(state, step)

@@ -244,6 +244,20 @@ def test_an_error_block_runs_when_the_attempts_are_used_up() -> None:
     assert step(driver.state, "a").output == 3
 
 
+@pytest.mark.requirement("G1")
+def test_a_retried_block_goes_on_with_the_error_block_that_had_begun_and_does_it_once() -> None:
+    inner = block("inner", call("book", onError={"block": "undo"}), call("after"))
+    undo = block("undo", call("cancel"), call("tell"), compute("why", "$( error.reason )"))
+    steps = [{"name": "a", "block": "inner", "retry": {"limit": 1}}]
+    answers = iter([error("ToolError"), {}, error("Unavailable"), {}, {}])
+    driver = run_steps(steps, lambda call: next(answers), blocks=[inner, undo])
+    made = [(made.id.path, made.id.attempt) for made in driver.world.performed]
+    tells = [("a/book!/tell", 1), ("a/book!/tell", 2)]
+    assert made == [("a/book", 1), ("a/book!/cancel", 1), *tells, ("a/after", 1)]
+    assert step(driver.state, "a/book!/why").output == "ToolError"
+    assert ended(driver) == ("RunSucceeded", "Completed")
+
+
 def test_a_when_that_cannot_be_evaluated_is_handled_like_any_error() -> None:
     blocks = [block("help", compute("say", "$( error.reason )"))]
     driver = run_steps([compute("a", 1, when="input.no", onError={"block": "help"})], given={}, blocks=blocks)
