@@ -100,7 +100,8 @@ class Step(ApiModel):
     join: Annotated[
         Literal["All", "Any", "AllDone"] | None,
         Field(
-            description="With needs: All (default) succeeded or skipped, Any one of them, AllDone however they ended."
+            description="With needs: All (default) - all are done; Any - one has succeeded, or all are done; AllDone - "
+            "all are over, also when some failed or never ran: such a step runs even when the list fails."
         ),
     ] = None
     when: Annotated[Expression | None, Field(description="CEL; false skips the step, its output is null.")] = None

@@ -140,6 +140,13 @@ def step_kind(step: Step) -> str:
     return next(kind for kind, definition in _definitions(step).items() if definition is not None)
 
 
+def has_defaults(step: Step) -> bool:
+    """Tell whether the Workflow's default time and retry hold for a step: not for one that runs others."""
+    choices = step.route.choices if step.route is not None else []
+    handles = step.validate_ is not None and step.validate_.on_failure is not None and step.validate_.on_failure.block
+    return not (step_kind(step) in WITHOUT_DEFAULTS or handles or any(choice.block for choice in choices))
+
+
 def _definitions(step: Step) -> dict[str, Any]:
     return {
         "generate": step.generate,
@@ -167,7 +174,7 @@ def _body(name: str, given: WorkflowSpec | Block, defaults: Defaults) -> Body:
 
 def _step(step: Step, needs: tuple[str, ...], defaults: Defaults) -> StepPlan:
     kind = step_kind(step)
-    default = Defaults() if kind in WITHOUT_DEFAULTS else defaults
+    default = defaults if has_defaults(step) else Defaults()
     return StepPlan(
         spec=step,
         kind=kind,

@@ -97,6 +97,27 @@ def test_a_failed_step_under_continue_is_done_with_a_null_output(join: str) -> N
     assert step(driver.state, "b").output == [None, "Failed", "ToolError"]
 
 
+def test_a_step_that_joins_whatever_was_done_runs_after_a_failure_and_the_run_fails() -> None:
+    steps = [
+        call("a"),
+        call("b", needs=["a"]),
+        call("other"),
+        call("cleanup", needs=["a", "b"], join="AllDone", retry={"limit": 1}),
+        call("last", needs=["cleanup", "other"], join="AllDone"),
+        call("never", needs=["cleanup"]),
+    ]
+    away = iter([error("Unavailable"), {}])
+
+    def answer(made: Call) -> Any:
+        return error("ToolError") if made.id.path == "a" else next(away) if made.id.path == "cleanup" else {}
+
+    driver = run_steps(steps, answer, order="Graph")
+    made = [(made.id.path, made.id.attempt) for made in driver.world.performed]
+    assert made == [("a", 1), ("other", 1), ("cleanup", 1), ("cleanup", 2), ("last", 1)]
+    assert ended(driver) == ("RunFailed", "StepFailed")
+    assert "a: ToolError" in str(driver.state.terminal.message if driver.state.terminal else "")
+
+
 def test_a_false_when_skips_the_step() -> None:
     driver = run_steps([compute("a", 1, when="input.go"), compute("b", "$( steps.a.output )")], given={"go": False})
     assert phases(driver) == {"a": "Skipped", "b": "Succeeded"}

@@ -144,6 +144,20 @@ def test_a_wait_without_a_time_ends_with_the_run() -> None:
     assert driver.state.terminal.reason == "Timeout"
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"route": {"value": "x", "choices": [{"name": "only", "when": "true", "block": "later"}]}},
+        {"validate": {"value": 1, "schema": {"type": "string"}, "onFailure": {"block": "later"}}},
+    ],
+    ids=["route", "validate"],
+)
+def test_the_defaults_of_a_step_do_not_cut_the_block_that_it_runs(way: dict[str, Any]) -> None:
+    blocks = [{"name": "later", "steps": [wait(seconds=600)]}]
+    driver = run_steps([{"name": "a", **way}], defaults={"timeoutSeconds": 5, "retry": {"limit": 3}}, blocks=blocks)
+    assert step(driver.state, "a").phase == "Succeeded"
+
+
 def test_the_defaults_do_not_cut_a_wait() -> None:
     driver = run_steps([wait(seconds=600)], defaults={"timeoutSeconds": 5, "retry": {"limit": 3}})
     assert step(driver.state, "pause").phase == "Succeeded"
