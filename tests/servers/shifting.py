@@ -41,6 +41,7 @@ class Shifting:
     Attributes:
         tools: what it lists.
         calls: the parameters of all calls.
+        asked: how many requests it got.
         listings: how often it was asked for its functions.
         told: notifications that it sends before the result of the next call.
         down: whether it answers nothing but 503.
@@ -50,6 +51,7 @@ class Shifting:
     def __init__(self, *, stateless: bool = False) -> None:
         self.tools: list[Json] = [LOOK, SEND]
         self.calls: list[Json] = []
+        self.asked = 0
         self.listings = 0
         self.told: list[str] = []
         self.down = False
@@ -72,6 +74,7 @@ class Shifting:
         self._sessions.clear()
 
     async def _mcp(self, request: Request) -> Response:
+        self.asked += 1
         message = json.loads(await request.body())
         method, number = message["method"], message.get("id")
         if authorization := request.headers.get("authorization"):

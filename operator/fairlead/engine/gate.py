@@ -46,7 +46,7 @@ from fairlead.flow.labels import written
 from fairlead.flow.recover import outcome_unknown
 from fairlead.flow.runstate import CallState
 from fairlead.flow.spending import NOTHING
-from fairlead.policy.decide import called_function, decide, required_permissions, would_deny
+from fairlead.policy.decide import decide, required_permissions, would_deny
 from fairlead.policy.decision import Authorization, Decision, Definitions
 from fairlead.policy.images import Image
 from fairlead.telemetry.ids import trace_id, traceparent
@@ -120,7 +120,7 @@ class Gate:
         self._on_rule = on_rule
         self._recent = recent or RecentCalls(clock)
         self._pods = pods
-        self._snapshots = Snapshots(resources, self._recent, clock, has_pods=pods is not None)
+        self._snapshots = Snapshots(resources, tools, self._recent, clock, has_pods=pods is not None)
         self._slots = Slots()
 
     async def call(self, log: RunLog, call: Call) -> None:
@@ -172,40 +172,40 @@ class Gate:
             return self._intend(log, call, decision, held, waited_ms)
 
     async def _decide(self, log: RunLog, call: Call) -> Decision | None:
-        """Run stages 1 to 10. Return None when the call is settled."""
+        """Run stages 1 to 10. Return None when the call is settled.
+
+        A pinned function's server is asked how it defines it only when stages 1 to 6 let the call pass.
+        """
         try:
-            definitions = await self._definitions(call)
-            started = time.perf_counter()
-            needed = required_permissions(call)
-            authorization = (
-                await self._authorizer.authorize(log.account, needed) if needed else Authorization("Allowed")
-            )
-            self._counts.observe("Authorize", started)
-            started = time.perf_counter()
-            recorded = recorded_call(log, call)
-            if recorded is not None and recorded.settled and (not recorded.digest or recorded.digest == call.digest):
-                return None
-            decision = fence(log, call, self._clock()) or parse(call) or replay(recorded, call)
-            if decision is None:
-                snapshot = self._snapshots.of(log, call, authorization, definitions)
-                decision = decide(call, snapshot)
-                if snapshot.policies and decision.verdict == "Allow":
-                    decision = replace(decision, audited=tuple(would_deny(call, snapshot)))
-            self._counts.observe("Decide", started)
+            decision = await self._judge(log, call)
+            if decision is not None and decision.reason is DecisionReason.DEFINITION_UNKNOWN:
+                decision = await self._judge(log, call, await self._definitions(call))
             return decision
         except Exception:  # the boundary that fails closed: without a decision nothing is allowed
             _log.exception("decision failed", extra=_context(log))
             return Decision("Deny", Stage.CONTRACT, DecisionReason.DECISION_FAILED, "the decision failed; see the log")
 
-    async def _definitions(self, call: Call) -> Definitions:
-        """Return how a pinned function's server defines it now. Nobody is asked about one without a pin."""
-        target = self._snapshots.target(call)
-        tool = target if isinstance(target, Tool) else None
-        function = called_function(call, tool)
-        if tool is None or function is None or function.pin is None:
-            return Definitions()
+    async def _judge(self, log: RunLog, call: Call, definitions: Definitions | None = None) -> Decision | None:
         started = time.perf_counter()
-        definitions = await self._tools.definitions(call.target, tool)
+        needed = required_permissions(call)
+        authorization = await self._authorizer.authorize(log.account, needed) if needed else Authorization("Allowed")
+        self._counts.observe("Authorize", started)
+        started = time.perf_counter()
+        recorded = recorded_call(log, call)
+        if recorded is not None and recorded.settled and (not recorded.digest or recorded.digest == call.digest):
+            return None
+        decision = fence(log, call, self._clock()) or parse(call) or replay(recorded, call)
+        if decision is None:
+            snapshot = self._snapshots.of(log, call, authorization, definitions)
+            decision = decide(call, snapshot)
+            if snapshot.policies and decision.verdict == "Allow":
+                decision = replace(decision, audited=tuple(would_deny(call, snapshot)))
+        self._counts.observe("Decide", started)
+        return decision
+
+    async def _definitions(self, call: Call) -> Definitions:
+        tool, started = self._snapshots.target(call), time.perf_counter()
+        definitions = await self._tools.definitions(call.target, tool) if isinstance(tool, Tool) else Definitions()
         self._counts.observe("Definitions", started)
         return definitions
 

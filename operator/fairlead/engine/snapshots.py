@@ -46,6 +46,7 @@ from fairlead.policy.rules import binding, scope_of
 
 if TYPE_CHECKING:
     from fairlead.engine.log import RunLog
+    from fairlead.engine.tools import ToolCaller
 
 Target = Tool | Model | Workflow | Image
 
@@ -54,9 +55,16 @@ class Snapshots:
     """Reads them, and knows what the calls that this process has under way hold in each window."""
 
     def __init__(
-        self, resources: Resources, recent: RecentCalls, clock: Callable[[], int], *, has_pods: bool = False
+        self,
+        resources: Resources,
+        tools: ToolCaller,
+        recent: RecentCalls,
+        clock: Callable[[], int],
+        *,
+        has_pods: bool = False,
     ) -> None:
         self._resources = resources
+        self._tools = tools
         self._recent = recent
         self._clock = clock
         self._has_pods = has_pods
@@ -74,8 +82,8 @@ class Snapshots:
             case _:
                 return self._resources.models.get(call.target)
 
-    def of(self, log: RunLog, call: Call, authorization: Authorization, definitions: Definitions) -> Snapshot:
-        """Return everything that stages 4 to 10 look at."""
+    def of(self, log: RunLog, call: Call, authorization: Authorization, definitions: Definitions | None) -> Snapshot:
+        """Return everything that stages 4 to 10 look at; without `definitions` with what is known of them."""
         target = self.target(call)
         used = log.state.usage
         policies = self._binding(log)
@@ -92,7 +100,7 @@ class Snapshots:
             model=target if isinstance(target, Model) else None,
             tool=target if isinstance(target, Tool) else None,
             workflow=target if isinstance(target, Workflow) else None,
-            definitions=definitions,
+            definitions=definitions or self._known(call, target),
             authorization=authorization,
             limits=log.plan.limits,
             usage=RunUsage(
@@ -143,6 +151,12 @@ class Snapshots:
     def _binding(self, log: RunLog) -> tuple[Policy, ...]:
         frozen = log.state.accepted.labels if log.state.accepted is not None else {}
         return binding(self._resources.policies.values(), self._labels(log), frozen=frozen)
+
+    def _known(self, call: Call, target: Target | None) -> Definitions:
+        function = find_function(target, call.function) if isinstance(target, Tool) else None
+        if not isinstance(target, Tool) or function is None or function.pin is None:
+            return Definitions()
+        return self._tools.known(call.target, target)
 
     def brought(self, log: RunLog, call: Call) -> Label:
         """Return the label of what a call brings: of a Tool's function what the contract says, also of its errors."""

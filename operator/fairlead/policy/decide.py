@@ -127,7 +127,7 @@ def rules(call: Call, snapshot: Snapshot) -> Decision | None:
     if broken is not None:
         return _broken(Stage.RULES, DecisionReason.POLICY_DENIED, broken)
     if snapshot.obstacle is None:
-        return None
+        return _definition_unknown(call, snapshot)
     reason, message = snapshot.obstacle.reason, snapshot.obstacle.message
     if reason is DecisionReason.CREDENTIAL_PENDING:
         return Decision("Wait", Stage.RULES, reason, message)
@@ -245,15 +245,21 @@ def _tool_contract(call: Call, snapshot: Snapshot) -> Decision | None:
     if problem or function is None:
         return _deny(Stage.CONTRACT, DecisionReason.INVALID, problem)
     digests = snapshot.definitions.digests
-    if function.pin is not None and digests is None and snapshot.obstacle is None:  # an obstacle says more, in stage 6
-        why = snapshot.definitions.message or "the server was not asked yet"
-        unknown = f"{call.target}.{function.name} is pinned, and nobody knows how it is defined now: {why}"
-        return Decision("Wait", Stage.CONTRACT, DecisionReason.DEFINITION_UNKNOWN, unknown)
     drifted = drift(function, digests) if digests is not None else ""
     if drifted:
         return _deny(Stage.CONTRACT, DecisionReason.TOOL_DRIFT, f"Tool {call.target}: {drifted}")
     problem = _argument_problem(function, call.request.get("arguments"))
     return _deny(Stage.CONTRACT, DecisionReason.INVALID, problem) if problem else None
+
+
+def _definition_unknown(call: Call, snapshot: Snapshot) -> Decision | None:
+    """Return what stage 4 lacks of a pinned function. Its server is asked when all until here let the call pass."""
+    function, known = called_function(call, snapshot.tool), snapshot.definitions
+    if function is None or function.pin is None or known.digests is not None:
+        return None
+    why = known.message or "the server was not asked yet"
+    unknown = f"{call.target}.{function.name} is pinned, and nobody knows how it is defined now: {why}"
+    return Decision("Wait", Stage.CONTRACT, DecisionReason.DEFINITION_UNKNOWN, unknown)
 
 
 def _workflow_problem(call: Call, workflow: Workflow | None) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from tests.servers.serving import served
 from tests.servers.shifting import LOOK, SEND, Shifting
-from tests.unit.engine.gateworld import World, make_tool, tool_call
+from tests.unit.engine.gateworld import World, deny, make_tool, pass_deadline, start_again, tool_call
 
 from fairlead.api.canonical import digest
+from fairlead.api.policy import Policy
 from fairlead.engine import tools
 from fairlead.engine.dialer import Dialer
 from fairlead.engine.gate import LONGEST_WAIT_MS, Gate
@@ -118,6 +119,38 @@ async def test_another_order_is_no_change() -> None:
     async with pinned() as (world, server):
         server.tools = [{key: SEND[key] for key in sorted(SEND, reverse=True)}, LOOK]
         assert await world.calls("send") == "Succeeded"
+
+
+def forbid_its_host(world: World) -> None:
+    rules = {"metadata": {"name": "p"}, "spec": {"rules": {"egress": {"hosts": []}}}}
+    world.policies = {"p": Policy.model_validate(rules)}
+
+
+def know_no_policies(world: World) -> None:
+    world.policies_known = False
+
+
+@pytest.mark.requirement("A39")
+@pytest.mark.parametrize(
+    ("forbid", "reason"),
+    [
+        (forbid_its_host, "PolicyDenied"),
+        (deny, "Forbidden"),
+        (pass_deadline, "RunNotActive"),
+        (start_again, "StaleAttempt"),
+        (know_no_policies, "PoliciesUnknown"),
+    ],
+)
+async def test_the_server_of_a_call_that_is_denied_anyway_is_not_asked_how_it_defines_it(
+    forbid: Callable[[World], None], reason: str
+) -> None:
+    async with pinned() as (world, server):
+        forbid(world)
+        assert await world.calls("send") == reason
+        assert server.asked == 0
+        server.tools = changed(description=POISON)
+        forbid(world)
+        assert await world.calls("send") == reason, "and it makes no difference what it says"
 
 
 async def test_calls_share_a_listing_and_functions_without_a_pin_need_none(later: Callable[[float], None]) -> None:

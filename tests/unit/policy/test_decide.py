@@ -91,6 +91,8 @@ TABLE = [
     ),
     ("drift of another", replace(SEARCH, function="create"), DRIFTED, "Allow", Stage.APPROVAL, "Allowed"),
     ("defined somehow", SEARCH, UNKNOWN, "Wait", Stage.CONTRACT, "DefinitionUnknown"),
+    ("forbidden anyway", SEARCH, replace(UNKNOWN, authorization=DENIED), "Deny", Stage.RBAC, "Forbidden"),
+    ("drifted and forbidden", SEARCH, replace(DRIFTED, authorization=DENIED), "Deny", Stage.CONTRACT, "ToolDrift"),
     ("unknown and no way out", SEARCH, replace(UNKNOWN, obstacle=BLOCKED), "Deny", Stage.RULES, "EgressDenied"),
     ("unknown, no secret", SEARCH, replace(UNKNOWN, obstacle=PENDING), "Wait", Stage.RULES, "CredentialPending"),
     ("drifted misfit", replace(SEARCH, request={}), DRIFTED, "Deny", Stage.CONTRACT, "ToolDrift"),

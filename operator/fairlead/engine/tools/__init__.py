@@ -104,6 +104,13 @@ class ToolCaller:
                 raise cause from None
             raise StepError(ErrorClass.UNAVAILABLE, f"Tool {name}: {cause}") from error
 
+    def known(self, name: str, tool: Tool) -> Definitions:
+        """Return what is known of that without asking anybody. Never raises."""
+        try:
+            return Definitions(self._server(name, tool).digests)
+        except (EgressDenied, CredentialMissing, CredentialPending):
+            return Definitions()
+
     async def definitions(self, name: str, tool: Tool) -> Definitions:
         """Return how the server defines its functions now, at most `FRESH_SECONDS` ago. Never raises."""
         try:
