@@ -131,8 +131,8 @@ class WorkflowRunSpec(ApiModel):
     desired_state: Annotated[
         Literal["Running", "Paused", "Cancelled"] | None,
         Field(
-            description="Running (default), Paused - no new calls, while the deadline goes on - or Cancelled, which is "
-            "final."
+            description="Running (default), Paused - no new calls, of its child runs neither, while the deadline goes "
+            "on - or Cancelled, which is final."
         ),
     ] = None
     timeout_seconds: Annotated[

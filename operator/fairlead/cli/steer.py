@@ -21,13 +21,13 @@ def cancel(run: Run, namespace: Namespace = "", context: Context = "") -> None:
 
 
 def pause(run: Run, namespace: Namespace = "", context: Context = "") -> None:
-    """Pause a run: no new calls, what is under way goes on; so does its deadline."""
+    """Pause a run and its child runs: no new calls, what is under way goes on; so does the deadline."""
     _become("Paused", run, namespace, context)
     print(f"workflowrun.fairlead.dev/{run} is being paused")
 
 
 def resume(run: Run, namespace: Namespace = "", context: Context = "") -> None:
-    """Let a paused run go on."""
+    """Let a paused run go on, and those of its child runs that were not paused themselves."""
     _become("Running", run, namespace, context)
     print(f"workflowrun.fairlead.dev/{run} goes on")
 

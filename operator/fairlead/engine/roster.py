@@ -41,7 +41,7 @@ class Run:
         workflow: the Workflow's name.
         seen_at_ms: Unix ms at which this process met it.
         obj: the object as last seen; None when it is gone.
-        heeded: the spec whose demands its journal is known to hold; None for none.
+        heeded: what was asked of it when its journal was last seen to hold all of that; None for nothing.
         published: its status in the cluster when it was met.
         standing: where it stands.
         log: its journal while it is in memory.

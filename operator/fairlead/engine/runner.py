@@ -128,8 +128,8 @@ class Runner:
         return await drive(log, gate=self._gate, resources=self._resources, clock=self._clock), log
 
     def heed(self, run: Run, log: RunLog) -> None:
-        """Record what the object demands and the journal lacks: signals, a pause or its end, a cancellation."""
-        run.heeded = run.obj.spec if run.obj is not None else None
+        """Record what is asked of a run and the journal lacks: signals, a pause or its end, a cancellation."""
+        run.heeded = self._children.asked_of(run)
         drafts = demanded(run.heeded, log.state, cancel=run.cancel)
         if drafts:
             log.append(*drafts)

@@ -185,15 +185,16 @@ class Runs:
             self._start(run)
             return
         run.published = raw.get("status") or {}
-        if run.obj is None:
+        asked = self._children.asked_of(run)  # its parent is older, and here
+        if run.obj is None or asked is None:
             return  # parked without a time: an object that is not understood goes on with a version that does
         lost = lost_draft(run.published, store_id=self._store.id, sequence=row.sequence)
         if run.obj.status is not None and is_true(run.obj.status.conditions, "Finished"):
             self._end_like_object(run, run.published)
         elif lost is not None:
             await self._endings.end(run, lost)
-        elif (row.wake_at or 0) > self._clock() and demands_nothing(run.obj.spec) and not is_parent:
-            run.heeded = run.obj.spec
+        elif (row.wake_at or 0) > self._clock() and demands_nothing(asked) and not is_parent:
+            run.heeded = asked
             self._park(run, row.wake_at or 0)
         elif row.sequence == 1 and run.obj.spec.desired_state != "Cancelled":
             self._enqueue(run)
@@ -413,8 +414,8 @@ class Runs:
         self._heed(run)
 
     def _heed(self, run: Run) -> None:
-        """See to it that what the object demands gets into the journal: now, or when the run is driven next."""
-        spec = run.obj.spec if run.obj is not None else None
+        """See to it that what is asked of a run, and of its children, gets into the journal: now, or when it is driven."""
+        spec = self._children.asked_of(run)
         cancelled = bool(run.cancel) or (spec is not None and spec.desired_state == "Cancelled")
         match run.standing:
             case Standing.WAITING if cancelled:
@@ -426,6 +427,8 @@ class Runs:
                 self._start(run)
             case Standing.ACTIVE if run.log is not None:
                 self._runner.heed(run, run.log)
+        for child in self.roster.children_of(run.uid):
+            self._heed(child)
 
     def _end_like_object(self, run: Run, published: Mapping[str, Any]) -> None:
         """A finished object always wins: whatever the journal says, nothing of this run is executed any more."""

@@ -26,6 +26,7 @@ JOURNALED = frozenset(
         "earlier",
         "endpoints",
         "fan_out",
+        "pausing",
         "recent",
         "retry",
         "run_faults",
