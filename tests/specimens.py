@@ -201,7 +201,13 @@ spec:
     port: 8080
     path: /v1
     resources: {cpu: "1", memory: 1Gi}
-  limits: {maxOutputTokens: 4096, concurrency: 2, timeoutSeconds: 120, requestsPerMinute: 600, tokensPerMinute: 200000}
+  limits:
+    contextTokens: 128000
+    maxOutputTokens: 4096
+    concurrency: 2
+    timeoutSeconds: 120
+    requestsPerMinute: 600
+    tokensPerMinute: 200000
   price: {inputUSDPerMTok: "0.15", outputUSDPerMTok: "0.60", cachedInputUSDPerMTok: "0.075"}
   capabilities: [StructuredOutput]
 ---

@@ -67,6 +67,15 @@ class ModelLimits(ApiModel):
     max_output_tokens: Annotated[
         int, Field(ge=1, le=1000000, description="No call may ask for a longer answer. Default 4096.")
     ] = 4096
+    context_tokens: Annotated[
+        int | None,
+        Field(
+            ge=1024,
+            le=100_000_000,
+            description="Tokens in and out of one call that the model has room for, counted as three bytes each: an "
+            "agent leaves its oldest results out, then its oldest turns, before it has more. Absent: nothing is.",
+        ),
+    ] = None
     concurrency: Annotated[int | None, Field(ge=1, le=1000, description="Calls in flight at most; more wait.")] = None
     requests_per_minute: Annotated[
         int | None, Field(ge=1, le=1_000_000, description="Calls a minute at most, of all runs; more wait.")

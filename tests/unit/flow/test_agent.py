@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from tests.unit.flow.world import Driver, World, chat, drive, error, model, plan_of, step, tool
 
+from fairlead.api.canonical import canonical_json
+from fairlead.api.model import ModelLimits
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.journal import RunUid
 from fairlead.flow.schema import findings
+from fairlead.flow.steps.conversation import BYTES_PER_TOKEN, LEFT_OUT, TURNS_LEFT_OUT
 
 SEARCH = {
     "name": "find.it",
@@ -366,3 +369,37 @@ def test_two_equal_calls_of_one_turn_are_two_effects() -> None:
     world = World(answer=answer, models={"m": model("Tools")}, tools={"t": tool(KEYED)})
     drive(plan_of([{"name": "a", "agent": {"model": "m", "prompt": "Do it.", "tools": [{"tool": "t"}]}}]), world)
     assert len({call.idempotency_key(RunUid("u")) for call in world.performed if call.kind is CallKind.TOOL}) == 2
+
+
+def long_search(room: int | None, turns: int) -> Driver:
+    """Drive an agent that asks for long results, one a turn, with a Model that has room for so many tokens."""
+    limits = {"contextTokens": room, "maxOutputTokens": 16} if room is not None else {"maxOutputTokens": 16}
+    asks = [chat("", find(str(number))) for number in range(turns)]
+    replies = iter([*asks, chat("done")])
+
+    def answer(call: Call) -> Any:
+        return {"text": "x" * 900} if call.kind is CallKind.TOOL else next(replies)
+
+    spec = model("Tools").spec.model_copy(update={"limits": ModelLimits.model_validate(limits)})
+    small = model("Tools").model_copy(update={"spec": spec})
+    world = World(answer=answer, models={"m": small}, tools={"t": tool(SEARCH)})
+    definition = {"model": "m", "prompt": "Do it.", "tools": [{"tool": "t"}], "maxTurns": 40}
+    return drive(plan_of([{"name": "a", "agent": definition}]), world)
+
+
+def test_a_conversation_leaves_old_results_out_before_its_model_has_no_room() -> None:
+    whole, short = long_search(None, 9), long_search(1024, 9)
+    (*_, everything), (*before, last) = chats(whole), chats(short)
+    assert len(canonical_json(everything["messages"])) > (1024 - 16) * BYTES_PER_TOKEN
+    assert all(len(canonical_json(one["messages"])) <= (1024 - 16) * BYTES_PER_TOKEN for one in [*before, last])
+    told = [one["content"] for one in last["messages"] if one["role"] == "tool"]
+    assert LEFT_OUT in told and told[0] == LEFT_OUT and told[-1] != LEFT_OUT
+    assert last["messages"][0] == everything["messages"][0]
+    assert step(short.state, "a").phase == "Succeeded"
+
+
+def test_turns_are_left_out_where_their_results_are_not_enough_and_every_answer_keeps_its_question() -> None:
+    (*_, last) = chats(long_search(1024, 30))
+    assert any(one["content"] == TURNS_LEFT_OUT for one in last["messages"])
+    asked = [call["id"] for one in last["messages"] for call in one.get("tool_calls", ())]
+    assert asked == [one["tool_call_id"] for one in last["messages"] if one["role"] == "tool"]

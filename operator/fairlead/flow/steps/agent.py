@@ -2,7 +2,7 @@
 
 Every turn is replayed from the recorded calls: the conversation is built again from what the model said and what the
 calls brought, up to the first call that has no outcome yet. Bounds: `maxTurns` model calls, of which the last can only
-answer; `revisions` of the answer; three repairs of replies that cannot be understood.
+answer; `revisions` of the answer; three repairs of replies that cannot be understood; what its Model has room for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fairlead.flow.steps.answer import (
     review_text,
 )
 from fairlead.flow.steps.attempt import Attempt, Evaluator, Failed, Result, Setting, Succeeded, failed
+from fairlead.flow.steps.conversation import Conversation, room_for
 from fairlead.flow.steps.protocol import (
     AgentProtocol,
     Asked,
@@ -43,13 +44,16 @@ _ERROR_CHARACTERS = 500
 
 
 def inputs(definition: Agent, evaluator: Evaluator, setting: Setting) -> Any:
-    """Return {model, constrained, functions, messages, judge}: the offer is frozen for all attempts."""
+    """Return {model, constrained, functions, messages, judge, room?}: the offer is frozen for all attempts."""
     name = setting.model(definition.model)
     model = setting.resources.models.get(name)
     constrained = model is None or "Tools" not in model.spec.capabilities
     functions = offered_functions(definition.tools, setting.resources.tools, setting.resources.workflows)
+    room = room_for(model, [] if constrained else functions)  # of a constrained one they stand in the task
     told = explanation(functions, definition.output, constrained=constrained)
-    instructions = evaluator.text(definition.instructions) if definition.instructions is not None else ""
+    instructions = (
+        evaluator.text(definition.instructions, "agent.instructions") if definition.instructions is not None else ""
+    )
     system = "\n\n".join(part for part in (instructions, told) if part)
     judge = definition.output.judge if definition.output else None
     return {
@@ -58,10 +62,10 @@ def inputs(definition: Agent, evaluator: Evaluator, setting: Setting) -> Any:
         "functions": functions,
         "messages": [
             *([message("system", system)] if system else []),
-            message("user", evaluator.text(definition.prompt)),
+            message("user", evaluator.text(definition.prompt, "agent.prompt")),
         ],
         "judge": judge_inputs(judge, evaluator, setting),
-    }
+    } | ({"room": room} if room is not None else {})
 
 
 def advance(definition: Agent, attempt: Attempt) -> Result | None:
@@ -91,12 +95,12 @@ class _Loop:
     def run(self) -> Result | None:
         """Return the result, or None while calls are open."""
         frozen = self.attempt.inputs
-        messages, index = list(frozen["messages"]), CallIndex()
+        told, index = Conversation(frozen["messages"], frozen.get("room")), CallIndex()
         while True:
             tools = bool(frozen["functions"]) and self.turns < self.definition.max_turns
             call = self.attempt.replayed(index)
             if call is None:
-                request = self.protocol.request(messages, tools=tools)
+                request = self.protocol.request(told.messages, tools=tools)
                 call = self.attempt.ask(CallKind.CHAT, frozen["model"], request, index=index)
             if call is None:
                 return None
@@ -108,7 +112,7 @@ class _Loop:
             added = self._react(reply, index)
             if not isinstance(added, _Next):
                 return added
-            messages += [reply.said, *added.messages]
+            told.add(reply.said, added.messages)
             index = CallIndex(index.turn, 0, index.repair + 1) if added.repair else CallIndex(index.turn + 1)
 
     def _react(self, reply: Reply, index: CallIndex) -> _Next | Result | None:
