@@ -185,6 +185,7 @@ spec:
     returns: {trust: Trusted, sensitivity: Confidential}
     idempotency: {header: Idempotency-Key}
     input: {schema: {type: object, properties: {title: {type: string}}}}
+    preset: {project: SUPPORT}
   credential: {secretRef: {name: tickets, key: token}, header: Authorization, scheme: Bearer}
   limits: {timeoutSeconds: 30, maxResultBytes: 262144, concurrency: 4, ratePerMinute: 60}
 ---

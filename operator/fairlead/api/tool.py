@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -117,6 +118,10 @@ class Function(ApiModel):
     returns: Returns | None = None
     idempotency: Idempotency | None = None
     input: FunctionInput | None = None
+    preset: Annotated[
+        JsonObject | None,
+        Field(description="Arguments that the server gets with every call. No caller sees them, and none may set them."),
+    ] = None
     pin: Annotated[
         Digest | None,
         Field(
@@ -124,6 +129,10 @@ class Function(ApiModel):
             "be called. `fairlead pin` writes it. Absent: the definition is not looked at."
         ),
     ] = None
+
+    def sent(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the server gets when it is called with these arguments."""
+        return {**arguments, **(self.preset or {})}
 
 
 class ToolLimits(ApiModel):

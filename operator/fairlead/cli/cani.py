@@ -98,6 +98,7 @@ async def _snapshot(found: Manifests, workflow: Workflow, call: Call) -> Snapsho
         call,
         new_state(),
         account=account,
+        function=function,
         effect=function.effect if function is not None else "Read",
         model=model,
         labels=workflow.metadata.labels,

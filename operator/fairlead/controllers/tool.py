@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fairlead.api.reasons import ReadyReason
 from fairlead.api.tool import Tool
-from fairlead.controllers.plan import Object, Plan, Verdict, invalid, parse
+from fairlead.controllers.plan import Object, Plan, Verdict, invalid, listed, parse
 from fairlead.controllers.server import no_server, plan_server
 from fairlead.controllers.settings import EngineImage
 from fairlead.errors import InvalidSpec
+from fairlead.policy.contract import contract_problems
 
 
 def plan(obj: Object, *, guard: EngineImage | None, deployment: Object | None, pods: list[Object]) -> Plan:
@@ -23,6 +24,8 @@ def plan(obj: Object, *, guard: EngineImage | None, deployment: Object | None, p
         tool = parse(Tool, obj)
     except InvalidSpec as error:
         return Plan(verdict=invalid(error))
+    if problems := contract_problems(tool):
+        return Plan(verdict=invalid(InvalidSpec("", listed([str(problem) for problem in problems]))))
     if tool.spec.mcp.server is not None:
         return plan_server("tool", obj, tool.spec.mcp.server, guard=guard, deployment=deployment, pods=pods)
     return Plan(

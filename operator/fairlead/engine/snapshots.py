@@ -240,6 +240,9 @@ class Snapshots:
         asked = call.request
         if call.kind is not CallKind.CONTAINER:  # of which people see the program too
             asked = asked.get("arguments", asked.get("input", asked))
+        target = self.target(call)
+        function = find_function(target, call.function) if isinstance(target, Tool) else None
+        asked = function.sent(asked) if function is not None else asked
         return scrub(dict(asked), known_secrets(self._resources))
 
     def _scope(self, log: RunLog, call: Call) -> dict[str, Any]:
@@ -248,7 +251,9 @@ class Snapshots:
         effect = effect_and_key(target, log, call)[0] if target is not None else ""
         model = target if isinstance(target, Model) else None
         labels = {**(self._labels(log) or {}), **(accepted.labels if accepted is not None else {})}
-        return scope_of(call, log.state, account=log.account, effect=effect, model=model, labels=labels)
+        function = find_function(target, call.function) if isinstance(target, Tool) else None
+        more: dict[str, Any] = {"function": function, "effect": effect, "model": model, "labels": labels}
+        return scope_of(call, log.state, account=log.account, **more)
 
     def _labels(self, log: RunLog) -> Mapping[str, str] | None:
         """Return the labels of the run's Workflow as it stands now, None if it is gone."""

@@ -243,3 +243,11 @@ def test_a_malformed_object_gets_no_server(kind: str) -> None:
     plan = planned(declared(kind, changes={"spec.limits": "none"}))
     assert verdict_of(plan).reason == ReadyReason.INVALID_SPEC
     assert plan.apply == ()
+
+
+def test_a_contract_that_cannot_be_right_is_told_before_anything_is_called() -> None:
+    obj = tool_with_server()
+    obj["spec"]["functions"] = [{"name": "f", "input": {"schema": {"type": "objet"}}}]
+    verdict = verdict_of(planned(obj))
+    assert (verdict.ready, verdict.reason) == (False, "InvalidSpec")
+    assert verdict.message.startswith("spec.functions[0].input.schema: /type: is none of array,")

@@ -47,7 +47,9 @@ def denying(when: str, **more: Any) -> Policy:
 
 
 def bound(call: Call, *policies: Policy, **changes: Any) -> Snapshot:
-    scope = scope_of(call, STATE, account="triage", effect="Reversible", model=None, labels={"tier": "prod"})
+    scope = scope_of(
+        call, STATE, account="triage", function=None, effect="Reversible", model=None, labels={"tier": "prod"}
+    )
     bind = binding(policies, {"tier": "prod"})
     windows = {window: Usage(input_tokens=2, held_tokens=1) for window in windows_of(bind, 0)}
     more = {"windows": windows, "host": "a.example.com:443"} | changes
@@ -174,6 +176,7 @@ WRONG = {
     "tool == 'x'": "there is no 'tool'; there are call, run, workflow",
     "call.tol == 'x'": "'call' has no 'tol'; it has",
     "workflow.tier == 'x'": "'workflow' has no 'tier'; it has labels, name",
+    "size(call.function)": "a condition must be true or false; this is of type integer",
 }
 
 

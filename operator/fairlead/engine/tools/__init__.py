@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from fairlead.api.canonical import canonical_json
+from fairlead.api.canonical import MAX_DEPTH, canonical_json, too_deep
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.tool import Function, Mcp, Tool, ToolLimits
 from fairlead.engine.credentials import destination, known_secrets, scrub
@@ -154,7 +154,7 @@ def _with_key(call: Call, function: Function, key: str | None) -> tuple[Json, di
 
     A token that the caller gave stays: the recorded request holds it, so that it is the same whenever it is sent.
     """
-    arguments: Json = dict(call.request.get("arguments") or {})
+    arguments: Json = function.sent(call.request.get("arguments") or {})
     if key is None or function.idempotency is None:
         return arguments, {}
     if function.idempotency.argument is not None:
@@ -175,6 +175,9 @@ def _outcome(result: Json, name: str, max_bytes: int, started: float) -> Outcome
         return failed(ErrorClass.TOOL_ERROR, message, reason="InputRequired", started=started)
     structured = result.get("structuredContent")
     value = structured if structured is not None else {"text": _text(result.get("content"))}
+    if too_deep(value):
+        message = f"Tool {name}: the result is nested deeper than {MAX_DEPTH} levels"
+        return failed(ErrorClass.TOOL_ERROR, message, reason="TooDeep", started=started)
     if len(canonical_json(value)) > max_bytes:
         message = f"Tool {name}: the result is larger than {max_bytes} bytes"
         return failed(ErrorClass.TOOL_ERROR, message, reason="TooLarge", started=started)
