@@ -286,7 +286,8 @@ def _image_problem(snapshot: Snapshot) -> str:
 def _argument_problem(function: Function, arguments: object) -> str:
     if not isinstance(arguments, dict):
         return "arguments must be an object"
-    problems = findings(function.input.schema_, arguments) if function.input else []
+    problems = [f"/{name}: the Tool sets it" for name in sorted((function.preset or {}).keys() & arguments.keys())]
+    problems += findings(function.input.schema_, arguments) if function.input else []
     return f"arguments do not fit the contract: {'; '.join(problems)}" if problems else ""
 
 
