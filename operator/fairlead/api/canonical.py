@@ -9,6 +9,12 @@ from typing import Any
 
 import orjson
 
+MAX_DEPTH = 64
+"""Levels of nesting of what comes from outside. Our writer takes 254, and puts what it is given into something."""
+
+MAX_SPEC_DEPTH = 200
+"""Levels of nesting of what is declared: a value or a schema stands deep in it."""
+
 _OPTIONS = orjson.OPT_SORT_KEYS
 
 
@@ -19,6 +25,19 @@ def canonical_json(value: Any) -> bytes:
         TypeError: the value is not JSON (NaN, bytes, non-string keys, a lone surrogate).
     """
     return orjson.dumps(value, option=_OPTIONS)
+
+
+def too_deep(value: Any, *, most: int = MAX_DEPTH) -> bool:
+    """Tell whether a JSON value has more than so many levels of objects and lists."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
 
 
 def strict_json(text: str) -> Any:

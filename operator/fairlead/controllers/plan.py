@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from fairlead.api.canonical import MAX_SPEC_DEPTH, too_deep
 from fairlead.api.conditions import find_condition, set_condition
 from fairlead.api.meta import Condition, Resource
 from fairlead.api.reasons import NetworkReason, ReadyReason
@@ -85,6 +86,8 @@ def parse(model: type[R], obj: Mapping[str, Any]) -> R:
         InvalidSpec: with the path of the first field that is wrong; admission by an older CRD may have let it in.
     """
     try:
+    if too_deep(obj.get("spec"), most=MAX_SPEC_DEPTH):
+        raise InvalidSpec("spec", f"nested deeper than {MAX_SPEC_DEPTH} levels")
         return model.model_validate({key: value for key, value in obj.items() if key != "status"})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]

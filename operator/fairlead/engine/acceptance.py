@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead.api.canonical import canonical_json
 from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import AcceptedReason, ReadyReason, RunReason
 from fairlead.api.run import InputFrom, RetryFrom, WorkflowRunSpec
 from fairlead.api.workflow import Workflow
+from fairlead.engine.wellformed import problem
 from fairlead.flow.expressions import ExpressionError
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.schema import findings
@@ -164,12 +164,8 @@ def _no_input(source: InputFrom | RetryFrom | None, value: Given | None) -> Wait
 def _bad_input(value: Mapping[str, Any] | None, workflow: Workflow, *, most: int) -> Refuse | None:
     if value is None:
         return None
-    try:
-        size = len(canonical_json(value))
-    except TypeError:
-        return refuse(RunReason.INVALID_INPUT, "the input holds what cannot be kept as JSON, such as a 65-bit number")
-    if size > most:
-        return refuse(RunReason.INVALID_INPUT, f"the input has {size} bytes; at most {most} are allowed")
+    if found := problem(value, most=most):
+        return refuse(RunReason.INVALID_INPUT, f"the input: {found}")
     schema = workflow.spec.input.schema_ if workflow.spec.input else None
     problems = findings(schema, value) if schema is not None else []
     return refuse(RunReason.INVALID_INPUT, "; ".join(problems)) if problems else None

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from fairlead.api.canonical import MAX_SPEC_DEPTH, too_deep
 from fairlead.api.engine import Engine, EngineSpec
 from fairlead.api.meta import Resource
 from fairlead.api.model import Model
@@ -302,9 +303,12 @@ def _broken(status: Mapping[str, Any]) -> str:
 
 
 def _parsed(model: type[T], obj: Object) -> T | None:
+    kind, name = model.crd.kind, obj["metadata"]["name"]
+    if too_deep(obj.get("spec"), most=MAX_SPEC_DEPTH):
+        _log.error("%s %s is not understood: nested deeper than %d levels", kind, name, MAX_SPEC_DEPTH)
+        return None
     try:
         return model.model_validate(obj)
     except ValidationError as error:
-        name = obj["metadata"]["name"]
-        _log.error("%s %s is not understood: %d problems", model.crd.kind, name, error.error_count())
+        _log.error("%s %s is not understood: %d problems", kind, name, error.error_count())
         return None

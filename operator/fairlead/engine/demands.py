@@ -6,14 +6,14 @@ the journal says.
 
 from __future__ import annotations
 
-from fairlead.api.canonical import canonical_json
 from fairlead.api.run import Signal, WorkflowRunSpec
 from fairlead.engine.beginning import cancel_draft
+from fairlead.engine.wellformed import problem
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.state import RunState
 
 SIGNAL_BYTES = 16_384
-"""A signal with more data is recorded without it, and ignored."""
+"""A signal with more data, or with what cannot be kept, is recorded without it, and ignored."""
 
 
 def demanded(spec: WorkflowRunSpec | None, state: RunState, *, cancel: str = "") -> list[Draft]:
@@ -43,11 +43,6 @@ def demands_nothing(spec: WorkflowRunSpec) -> bool:
 
 def _signal(index: int, signal: Signal) -> Draft:
     data = {"index": index, "name": signal.name, "by": signal.by}
-    try:
-        size = len(canonical_json(signal.data))
-    except TypeError:
-        return Draft(EntryKind.SIGNAL, data=data | {"ignored": "the data cannot be kept as JSON"})
-    if size > SIGNAL_BYTES:
-        message = f"the data has {size} bytes; at most {SIGNAL_BYTES} are taken"
-        return Draft(EntryKind.SIGNAL, data=data | {"ignored": message})
+    if found := problem(signal.data, most=SIGNAL_BYTES):
+        return Draft(EntryKind.SIGNAL, data=data | {"ignored": f"data: {found}"})
     return Draft(EntryKind.SIGNAL, data=data | {"data": signal.data})

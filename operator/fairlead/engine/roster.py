@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,6 +18,7 @@ from fairlead.engine.acceptance import Given
 from fairlead.engine.log import RunLog
 from fairlead.engine.store.rows import OPEN
 from fairlead.flow.journal import EntryKind, RunUid
+from fairlead.telemetry.ids import trace_id
 from fairlead.telemetry.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
@@ -107,6 +109,17 @@ class Roster:
         self._children: dict[RunUid, dict[RunUid, None]] = {}
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
         self._standings: Counter[tuple[str, str, Standing]] = Counter()
+@contextmanager
+def alone(uid: RunUid, failed: asyncio.Event) -> Iterator[None]:
+    """The boundary around one run: what breaks here is logged, and the others go on; not if the store has `failed`."""
+    try:
+        yield
+    except Exception:
+        if failed.is_set():
+            raise
+        _log.exception("a run cannot be looked at", extra={"run": uid, "trace": trace_id(uid)})
+
+
         self._active = 0
         self.touched: set[str] = set()
         """Workflows whose counts changed since somebody looked."""

@@ -28,7 +28,7 @@ from fairlead.engine.concurrency import Turns
 from fairlead.engine.demands import demands_nothing
 from fairlead.engine.endings import Endings
 from fairlead.engine.reporter import Reporter
-from fairlead.engine.roster import Roster, Run, Standing, parsed_run
+from fairlead.engine.roster import Roster, Run, Standing, alone, parsed_run
 from fairlead.engine.runner import Runner
 from fairlead.engine.seams import Resources
 from fairlead.engine.store import RunRow, Store
@@ -116,21 +116,22 @@ class Runs:
     # What the outside tells
 
     def observe(self, raw: Mapping[str, Any]) -> None:
-        """Take note of a WorkflowRun as the cluster has it now."""
-        obj = parsed_run(raw)
-        if obj is None:
-            return
-        uid, published = RunUid(obj.metadata.uid), raw.get("status") or {}
-        run = self.roster.get(uid)
-        finished = obj.status is not None and is_true(obj.status.conditions, "Finished")
-        if run is not None:
-            run.obj = obj
-            if finished:
-                self._end_like_object(run, published)
-            else:
-                self._heed(run)
-        elif not finished:
-            self._meet(obj, published)
+        """Take note of a WorkflowRun as the cluster has it now. What breaks here breaks this run alone."""
+        uid, published = RunUid(raw["metadata"]["uid"]), raw.get("status") or {}
+        with alone(uid, self._store.failed):
+            obj = parsed_run(raw)
+            if obj is None:
+                return
+            run = self.roster.get(uid)
+            finished = obj.status is not None and is_true(obj.status.conditions, "Finished")
+            if run is not None:
+                run.obj = obj
+                if finished:
+                    self._end_like_object(run, published)
+                else:
+                    self._heed(run)
+            elif not finished:
+                self._meet(obj, published)
 
     def gone(self, uid: RunUid) -> None:
         """Take note that a WorkflowRun was deleted: it is cancelled."""
@@ -414,19 +415,20 @@ class Runs:
         self._heed(run)
 
     def _heed(self, run: Run) -> None:
-        """See to it that what is asked of a run, and of its children, gets into the journal: now, or when it is driven."""
-        spec = self._children.asked_of(run)
-        cancelled = bool(run.cancel) or (spec is not None and spec.desired_state == "Cancelled")
-        match run.standing:
-            case Standing.WAITING if cancelled:
-                self._inbox.append(run.uid)
-                self._woken.set()
-            case Standing.QUEUED if cancelled:
-                self._start(run)
-            case Standing.PARKED if run.cancel or spec != run.heeded:
-                self._start(run)
-            case Standing.ACTIVE if run.log is not None:
-                self._runner.heed(run, run.log)
+        """See to it that what is asked of a run and of its children gets into the journals: now or when next driven."""
+        with alone(run.uid, self._store.failed):
+            spec = self._children.asked_of(run)
+            cancelled = bool(run.cancel) or (spec is not None and spec.desired_state == "Cancelled")
+            match run.standing:
+                case Standing.WAITING if cancelled:
+                    self._inbox.append(run.uid)
+                    self._woken.set()
+                case Standing.QUEUED if cancelled:
+                    self._start(run)
+                case Standing.PARKED if run.cancel or spec != run.heeded:
+                    self._start(run)
+                case Standing.ACTIVE if run.log is not None:
+                    self._runner.heed(run, run.log)
         for child in self.roster.children_of(run.uid):
             self._heed(child)
 

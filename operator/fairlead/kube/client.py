@@ -6,7 +6,9 @@ Configuration, authentication and the HTTP session are those of `kubernetes.aio`
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +33,10 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # Reviews are questions that happen to be POSTed: they write nothing and do not wait for the bucket.
 _REVIEWS = ("/apis/authorization.k8s.io/", "/apis/authentication.k8s.io/")
+_DEEPEST = 400  # levels of what is cut to be read at all: more than anything that looks at it takes
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]]')
+
+_log = logging.getLogger(__name__)
 
 
 class Kube:
@@ -177,6 +183,8 @@ class Kube:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield watch events `{"type": ..., "object": {...}}`, bookmarks included, until the server ends the stream.
 
+        One that cannot be read is left out, so that it is in the way of no other.
+
         Args:
             rt: what to watch.
             namespace: None for all namespaces.
@@ -195,7 +203,14 @@ class Kube:
         response = await self._send("GET", rt.path(namespace), None, {}, query, timeout)
         try:
             async for line in response.content:
-                yield orjson.loads(line)
+                try:
+                    event = _read(line)
+                except orjson.JSONDecodeError as error:
+                    if not line.endswith(b"\n"):
+                        raise  # it was cut off
+                    _log.error("an event of %s cannot be read: %s", rt.plural, error)
+                    continue
+                yield event
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unreachable(0, f"watching {rt.plural}: {type(error).__name__} {error}".rstrip()) from error
         finally:
@@ -229,7 +244,12 @@ class Kube:
             content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(0, f"{method} {path}: {type(error).__name__} {error}".rstrip()) from error
-        return orjson.loads(content) if response.content_type.endswith("json") else content.decode()
+        if not response.content_type.endswith("json"):
+            return content.decode(errors="replace")
+        try:
+            return _read(content)
+        except orjson.JSONDecodeError as error:
+            raise KubeError(0, f"{method} {path}: the answer cannot be read: {error}") from error
 
     async def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         answer = await self.request(method, path, **options)
@@ -298,6 +318,33 @@ class Kube:
                 self._writes.pause(seconds)
             return Unreachable(status, message, retry_after_seconds=seconds)
         return KubeError(status, message)
+
+
+def _read(content: bytes) -> Any:
+    """Return the JSON of an answer. What is nested too deep to be read is cut, and is still too deep for every check.
+
+    Raises:
+        orjson.JSONDecodeError: it is none.
+    """
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return orjson.loads(_cut(content))
+
+
+def _cut(content: bytes) -> bytes:
+    """Return JSON with null for all that is nested deeper than _DEEPEST."""
+    kept, depth, done = [], 0, 0
+    for token in _TOKEN.finditer(content):
+        if token[0] in (b"{", b"["):
+            depth += 1
+            if depth == _DEEPEST:
+                kept.append(content[done : token.start()] + b"null")
+        elif token[0] in (b"}", b"]"):
+            if depth == _DEEPEST:
+                done = token.end()
+            depth -= 1
+    return b"".join([*kept, content[done:]])
 
 
 def _typed(rt: ResourceType, obj: Mapping[str, Any]) -> dict[str, Any]:

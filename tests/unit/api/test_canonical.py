@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.api.canonical import canonical_json, digest
+from fairlead.api.canonical import canonical_json, digest, too_deep
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -47,3 +47,11 @@ def test_what_is_no_json_is_refused(value: Any) -> None:
 
 def test_not_a_number_becomes_null() -> None:
     assert canonical_json(math.nan) == b"null"
+
+
+@pytest.mark.parametrize(("levels", "deep"), [(0, False), (64, False), (65, True), (5000, True)])
+def test_nesting_is_counted_without_nesting(levels: int, deep: bool) -> None:
+    value: Any = 1
+    for level in range(levels):
+        value = [value, 1] if level % 2 else {"a": 1, "b": value}
+    assert too_deep(value) is deep

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.controllers.declared import declared
 
+from fairlead.api.canonical import MAX_SPEC_DEPTH
 from fairlead.api.model import Model
 from fairlead.api.reasons import NetworkReason, ReadyReason
 from fairlead.api.workflow import Workflow
@@ -104,3 +105,12 @@ def test_a_status_of_another_version_does_not_make_an_object_malformed() -> None
 def test_many_problems_make_a_message_of_bounded_length() -> None:
     assert listed(["a", "b"]) == "a; b"
     assert listed([str(number) for number in range(9)]) == "0; 1; 2; 3; 4; and 4 more"
+
+
+@pytest.mark.requirement("A34")
+def test_an_object_that_is_nested_too_deep_is_told() -> None:
+    value: object = 1
+    for _ in range(MAX_SPEC_DEPTH):
+        value = [value]
+    with pytest.raises(InvalidSpec, match="spec: nested deeper than 200 levels"):
+        parse(Workflow, declared("Workflow", changes={"spec.steps.4.transform": {"value": value}}))

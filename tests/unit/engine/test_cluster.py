@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fairlead.api.canonical import MAX_SPEC_DEPTH
 from fairlead.engine.cluster import SECRET_SECONDS, ClusterResources, ClusterSink
 from fairlead.engine.policies import policy_status
 from fairlead.errors import Conflict, CredentialPending, NotFound
@@ -256,3 +257,13 @@ def test_a_copy_that_this_version_does_not_understand_binds_as_a_denial(cluster:
     cluster.tell("Engine", None, engine(copy_of(later=1)))
     (policy,) = cluster.resources.policies.values()
     assert policy.spec.rules is not None and policy.spec.rules.calls[0].name == "unreadable"
+
+
+@pytest.mark.requirement("A34")
+def test_what_is_nested_too_deep_is_not_understood(cluster: Cluster) -> None:
+    value: Any = 1
+    for _ in range(MAX_SPEC_DEPTH):
+        value = [value]
+    spec = {"steps": [{"name": "a", "transform": {"value": value}}]}
+    cluster.tell("Workflow", None, {"metadata": {"name": "deep", "namespace": "team", "uid": "u"}, "spec": spec})
+    assert cluster.resources.workflows == {} and cluster.changes == [("Workflow", "deep")]

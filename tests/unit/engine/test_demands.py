@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.unit.flow.world import accepted, plan_of
 
 from fairlead.api.run import WorkflowRunSpec
@@ -45,6 +46,17 @@ def test_a_signal_that_is_too_large_is_recorded_without_its_data() -> None:
     (draft,) = demanded(spec(signals=[go("x" * SIGNAL_BYTES)]), after())
     assert "data" not in draft.data
     assert "at most 16384" in draft.data["ignored"]
+
+
+@pytest.mark.requirement("A34")
+def test_a_signal_that_is_nested_too_deep_is_recorded_without_its_data() -> None:
+    deep: Any = 1
+    for _ in range(65):
+        deep = [deep]
+    (draft,) = demanded(spec(signals=[go(deep)]), after())
+    assert draft.data == {"index": 0, "name": "go", "by": "alice", "ignored": "data: nested deeper than 64 levels"}
+    (fitting,) = demanded(spec(signals=[go(deep[0])]), after())
+    assert fitting.data["data"] == deep[0]
 
 
 def test_a_pause_is_recorded_once_and_so_is_its_end() -> None:

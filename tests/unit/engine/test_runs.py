@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -77,6 +78,12 @@ REFUSED: dict[str, tuple[Workflow | None, dict[str, Any], int, str]] = {
     ),
     "the input is too large": (workflow(tool_step("a")), {"input": {"n": "x" * 300_000}}, 0, "InvalidInput"),
     "the input cannot be kept": (workflow(tool_step("a")), {"input": {"n": 2**65}}, 0, "InvalidInput"),
+    "the input is nested too deep": (
+        workflow(tool_step("a")),
+        {"input": {"n": json.loads("[" * 65 + "]" * 65)}},
+        0,
+        "InvalidInput",
+    ),
     "cancelled before it began": (workflow(tool_step("a")), {"desiredState": "Cancelled"}, 0, "Cancelled"),
 }
 

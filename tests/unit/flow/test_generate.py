@@ -77,6 +77,7 @@ def test_an_answer_with_a_schema_is_parsed(content: str) -> None:
         ('{"n": 2, "n": 3}', "not JSON"),
         ('{"n": 18446744073709551616}', "not JSON"),
         ("[" * 100_000, "not JSON"),
+        ('{"n": ' + "[" * 65 + "]" * 65 + "}", "not JSON"),
         ('{"n": "x"}', "/n"),
         ("{}", "n"),
         ('{"n": 1}', "too small"),

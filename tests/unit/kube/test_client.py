@@ -4,8 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiohttp import web
 from tests.unit.kube.api_server import FakeApiServer, answer, config_map, failure, page, serving, stream
 
+from fairlead.api.canonical import MAX_SPEC_DEPTH, too_deep
 from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.kube.client import Kube
 from fairlead.kube.pace import TokenBucket
@@ -99,6 +101,47 @@ async def test_a_server_that_does_not_answer_is_unreachable() -> None:
     async with serving(api, timeout_seconds=0.05) as kube:
         with pytest.raises(Unreachable):
             await kube.get(CONFIG_MAPS, "a", "team")
+
+
+def text(body: str, content_type: str = "application/json") -> Any:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body.encode("latin-1"), content_type=content_type)
+
+    return handler
+
+
+@pytest.mark.requirement("A34")
+async def test_what_is_nested_too_deep_is_read_as_far_as_checks_look() -> None:
+    api = FakeApiServer()
+    api.answers(
+        text(
+            '{"items": [{"spec": {"x": '
+            + "[" * 2000
+            + '"]"'
+            + "]" * 2000
+            + ', "y": "\\"["}}, {}], "metadata": {"resourceVersion": "7"}}'
+        )
+    )
+    async with serving(api) as kube:
+        (deep, _), version = await kube.snapshot(CONFIG_MAPS)
+    assert (deep["spec"]["y"], version) == ('"[', "7")
+    assert too_deep(deep["spec"], most=MAX_SPEC_DEPTH)
+
+
+@pytest.mark.requirement("A34")
+async def test_what_calls_itself_json_and_is_none_is_our_error() -> None:
+    api = FakeApiServer()
+    api.answers(text("[1,"))
+    async with serving(api) as kube:
+        with pytest.raises(KubeError, match="cannot be read"):
+            await kube.get(CONFIG_MAPS, "a", "team")
+
+
+async def test_a_log_that_is_no_utf_8_is_a_log() -> None:
+    api = FakeApiServer()
+    api.answers(text("\xff\xfe", "text/plain"))
+    async with serving(api) as kube:
+        assert await kube.request("GET", "/log") == "\ufffd\ufffd"
 
 
 async def sent(call: Any) -> Any:

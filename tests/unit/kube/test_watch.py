@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.kube.api_server import FakeApiServer, bookmark, config_map, event, failure, page, serving, stream
@@ -142,6 +144,29 @@ async def test_a_dropped_stream_goes_on_where_it_stopped_without_a_list() -> Non
         assert await watched.next(2) == [(None, "a@6"), ("a@6", "a@7")]
         assert await watched.restarts.get() == "Dropped"
     assert (watches(api), lists(api)) == (["5", "6"], 1)
+
+
+@pytest.mark.requirement("A34")
+@pytest.mark.parametrize(
+    ("poison", "seen"),
+    [('{"type": "ADDED", "object": {"a": tru}}', ["a@7"]), (None, ["deep@6", "a@7"])],
+    ids=["no JSON", "nested too deep"],
+)
+async def test_an_event_that_cannot_be_read_is_in_the_way_of_no_other(poison: str | None, seen: list[str]) -> None:
+    deep = json.dumps(event("ADDED", config_map("deep", 6) | {"data": "@"})).replace('"@"', "[" * 2000 + "]" * 2000)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(f"{poison or deep}\n{json.dumps(event('ADDED', config_map('a', 7)))}\n".encode())
+        await asyncio.Event().wait()
+        return response
+
+    api = FakeApiServer()
+    api.answers(page([], "5"), handler)
+    async with watching(api) as watched:
+        assert await watched.next(len(seen)) == [(None, one) for one in seen]
+    assert watches(api) == ["5"]
 
 
 @pytest.mark.requirement("F16")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead.api.canonical import canonical_json, strict_json
+from fairlead.api.canonical import MAX_DEPTH, canonical_json, strict_json, too_deep
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.workflow import Judge, OutputContract, OutputRule, Parameters
 from fairlead.flow.calls import CallIndex, CallKind
@@ -140,10 +140,13 @@ def parse_json(content: str) -> Any:
     """Return the JSON value that a text is, or that its one code fence holds.
 
     Raises:
-        ValueError: it is neither, or one that not every parser reads alike.
+        ValueError: it is neither, or one that not every parser reads alike, or nested too deep.
     """
     fenced = _FENCE.match(content)
-    return strict_json(fenced.group(1) if fenced else content)
+    value = strict_json(fenced.group(1) if fenced else content)
+    if too_deep(value):
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    return value
 
 
 def message(role: str, content: str) -> dict[str, Any]:
