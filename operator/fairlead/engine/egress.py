@@ -1,7 +1,8 @@
 """Where requests may go: which addresses are public, and which private ones somebody allowed.
 
 Used twice, so that nothing slips between: before a call's intent for what is written in the URL (`check_url`), and by
-the dialer for what a name resolves to (`refusal`).
+the dialer for what a name resolves to (`refusal`). What is no call is held against the rules of Policies here
+(`check_rules`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from yarl import URL
 
 from fairlead.api.model import Model
 from fairlead.api.tool import Tool
+from fairlead.engine.seams import Resources
 from fairlead.errors import EgressDenied
+from fairlead.policy.places import closed_to_all
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -48,6 +51,20 @@ def declared_host(target: Tool | Model | None) -> str:
     elif isinstance(target, Model) and target.spec.endpoint is not None:
         url = target.spec.endpoint.url
     return host_port(URL(url)) if url else ""
+
+
+def check_rules(resources: Resources, target: Tool | Model) -> None:
+    """Let nobody ask a server that no run of the namespace may call, not even whether it is there.
+
+    Raises:
+        EgressDenied: `rules.egress` keeps everybody from it, or nobody knows yet.
+    """
+    host = declared_host(target)
+    if host and not resources.policies_known:
+        raise EgressDenied("not asked: the operator has not said yet which ClusterPolicies bind this namespace")
+    breach = closed_to_all(host, resources.policies.values())
+    if breach is not None:
+        raise EgressDenied(f"not asked: {breach}")
 
 
 def check_url(text: str, *, own: bool = False, allowed_private: Iterable[str] = ()) -> tuple[URL, bool]:

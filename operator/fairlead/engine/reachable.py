@@ -1,7 +1,8 @@
 """`Reachable` and `Pinned`: does a Tool's or Model's server answer, and are its functions what was reviewed.
 
 Early news for people: nothing waits for it and no decision looks at it. A server is asked when its object changes and
-once a minute, each by a task of its own, so that one that hangs delays nobody.
+once a minute, each by a task of its own, so that one that hangs delays nobody. One that the rules of a Policy keep from
+every run is not asked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fairlead.api.reasons import PinnedReason, ReachableReason
 from fairlead.api.tool import Tool
 from fairlead.engine.credentials import destination
 from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge
+from fairlead.engine.egress import check_rules
 from fairlead.engine.seams import Resources
 from fairlead.engine.status import StatusWriter
 from fairlead.engine.tools import Discovery, ToolCaller
@@ -129,6 +131,7 @@ class Reachability:
 
     async def _models_endpoint(self, model: Model) -> None:
         """Ask for `/models`. Any answer but a server error will do: not every server has it."""
+        check_rules(self._resources, model)
         to = destination(self._resources, model)
         url = to.url.with_path(to.url.path.rstrip("/") + "/models")
         async with self._dialer.exchange(

@@ -22,6 +22,12 @@ def egress_rules(host: str, policies: Iterable[Policy]) -> Iterator[Breach]:
             yield _breach(policy, "egress.hosts", f"{host} is not in the list")
 
 
+def closed_to_all(host: str, policies: Iterable[Policy]) -> Breach | None:
+    """Return which enforced `rules.egress` keeps a host from every run of the namespace, whatever its Workflow."""
+    everybodys = [policy for policy in policies if policy.spec.applies_to is None]
+    return next((breach for breach in egress_rules(host, everybodys) if breach.enforced), None)
+
+
 def container_rules(call: Call, policies: Iterable[Policy]) -> Iterator[Breach]:
     """Yield what a container call breaks of `rules.containers`."""
     for policy in policies if call.kind is CallKind.CONTAINER else ():

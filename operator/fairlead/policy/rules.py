@@ -211,7 +211,7 @@ def is_stand_in(policy: Policy) -> bool:
 
 
 def unreadable(obj: Mapping[str, Any]) -> Policy | None:
-    """Return what stands in for a Policy that this version does not understand: it denies every call.
+    """Return what stands in for a Policy that this version does not understand: it denies every call and every host.
 
     None where there is nothing to deny by: without rules, or in Audit mode.
     """
@@ -219,7 +219,9 @@ def unreadable(obj: Mapping[str, Any]) -> Policy | None:
     if not spec.get("rules") or spec.get("mode") == "Audit":
         return None
     rule = {"name": UNREADABLE, "when": "true", "message": "this version of Fairlead does not understand the Policy"}
-    return Policy.model_validate({"metadata": obj["metadata"], "spec": {"rules": {"calls": [rule]}}})
+    return Policy.model_validate(
+        {"metadata": obj["metadata"], "spec": {"rules": {"calls": [rule], "egress": {"hosts": []}}}}
+    )
 
 
 def still_holds(obj: Mapping[str, Any], last: Policy | None) -> Policy | None:

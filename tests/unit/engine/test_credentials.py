@@ -1,4 +1,4 @@
-"""Where a call goes and with which secret: allowed private hosts, where a Secret lets its value go, what is scrubbed."""
+"""Where a call goes and with which secret: allowed private hosts, where a Secret lets its value go, what is hidden."""
 
 from __future__ import annotations
 

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 from tests.unit.engine.fakes import FakeResources, FakeSink
+from yarl import URL
 
 from fairlead.api.canonical import digest
 from fairlead.api.model import Model
+from fairlead.api.policy import Policy
 from fairlead.api.reasons import ReachableReason
 from fairlead.api.tool import Tool
+from fairlead.engine.dialer import DialError, Reached
 from fairlead.engine.reachable import Finding, Reachability, pinned_state, server_status
 from fairlead.engine.status import StatusWriter
-from fairlead.engine.tools import Discovery
+from fairlead.engine.tools import Discovery, ToolCaller
+from fairlead.policy.rules import unreadable
 
 META = {"name": "handbook", "namespace": "team", "uid": "u", "generation": 3}
 TOOL = Tool.model_validate(
@@ -87,6 +91,32 @@ def test_the_transition_time_moves_only_with_the_status(second: bool, since: str
     assert again["conditions"][0]["lastTransitionTime"] == since
 
 
+async def asking(resources: FakeResources, sink: FakeSink, tools: Any, dialer: Any, *servers: tuple[str, str]) -> None:
+    """Ask these servers, until a status of each is written."""
+
+    async def at_once() -> None:
+        pass
+
+    tool_statuses, model_statuses = (StatusWriter(kind, sink, durable=at_once) for kind in ("Tool", "Model"))
+    reachability = Reachability(
+        resources,
+        tools=tools,
+        dialer=dialer,
+        tool_statuses=tool_statuses,
+        model_statuses=model_statuses,
+        clock=lambda: 0,
+    )
+    serving = asyncio.gather(tool_statuses.run(), model_statuses.run(), reachability.run())
+    for kind, name in servers:
+        reachability.changed(kind, name)
+    async with asyncio.timeout(10):
+        while len(sink.written) < len(servers):
+            await asyncio.sleep(0)
+    assert not serving.done()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
 class Asked:
     """Answers of every Tool but one, which nobody can even ask."""
 
@@ -104,25 +134,58 @@ async def test_a_tool_that_cannot_be_asked_is_told_and_the_others_are_asked() ->
             update={"metadata": TOOL.metadata.model_copy(update={"name": name, "uid": name})}
         )
 
-    async def at_once() -> None:
-        pass
-
     callers: Any = Asked()
-    statuses = StatusWriter("Tool", sink, durable=at_once)
-    reachability = Reachability(
-        resources, tools=callers, dialer=callers, tool_statuses=statuses, model_statuses=statuses, clock=lambda: 0
-    )
-    serving = asyncio.gather(statuses.run(), reachability.run())
-    for name in ("poison", "handbook"):
-        reachability.changed("Tool", name)
-    async with asyncio.timeout(10):
-        while len(sink.written) < 2:
-            await asyncio.sleep(0)
-    assert not serving.done()
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    await asking(resources, sink, callers, callers, ("Tool", "poison"), ("Tool", "handbook"))
     said = {name: {c["type"]: c["status"] for c in status["conditions"]} for _, name, status in sink.written}
     assert {name: conditions["Reachable"] for name, conditions in said.items()} == {
         "poison": "False",
         "handbook": "True",
     }
+
+
+class Network:
+    """A dialer that reaches nobody and knows whom it was to reach."""
+
+    def __init__(self) -> None:
+        self.asked: list[str | None] = []
+
+    def exchange(self, method: str, url: URL, **_: Any) -> Any:
+        self.asked.append(url.host)
+        raise DialError("no network", reached=Reached.NOTHING)
+
+
+def closing(name: str, hosts: list[str], **spec: Any) -> Policy:
+    rules = {"rules": {"egress": {"hosts": hosts}}}
+    return Policy.model_validate({"metadata": {"name": name}, "spec": rules | spec})
+
+
+LATER_VERSION = unreadable({"metadata": {"name": "p"}, "spec": {"rules": {"later": 1}}})
+SOME = {"workflows": {"matchLabels": {"tier": "prod"}}}
+HOSTS = ["mcp.example.com:443", "m.example.com:443"]
+RULES: dict[str, tuple[Policy | None, str]] = {
+    "no host": (closing("p", []), "Policy p, rule egress.hosts"),
+    "of all namespaces": (closing("ClusterPolicy/closed", ["other.example.com:443"]), "ClusterPolicy closed, rule"),
+    "rules that nobody can read": (LATER_VERSION, "Policy p, rule egress.hosts"),
+    "this host": (closing("p", HOSTS), ""),
+    "in Audit mode": (closing("p", [], mode="Audit"), ""),
+    "for some Workflows": (closing("p", [], appliesTo=SOME), ""),
+    "nobody knows": (None, "the operator has not said yet which ClusterPolicies"),
+}
+
+
+@pytest.mark.requirement("A27")
+@pytest.mark.parametrize(("kind", "target"), [("Tool", TOOL), ("Model", MODEL)])
+@pytest.mark.parametrize(("policy", "said"), RULES.values(), ids=RULES)
+async def test_a_server_that_rules_keep_from_every_run_is_not_asked(
+    kind: str, target: Any, policy: Policy | None, said: str
+) -> None:
+    resources, sink, network = FakeResources(), FakeSink(), Network()
+    (resources.tools if kind == "Tool" else resources.models)["handbook"] = target
+    resources.policies = {policy.metadata.name: policy} if policy is not None else {}
+    resources.policies_known = policy is not None
+    dialer: Any = network
+    await asking(resources, sink, ToolCaller(dialer, resources), dialer, (kind, "handbook"))
+    (condition,) = [one for one in sink.of("handbook", kind)[-1]["conditions"] if one["type"] == "Reachable"]
+    assert (condition["status"], condition["reason"]) == ("False", "EgressDenied" if said else "NoAnswer")
+    assert said in condition["message"]
+    assert network.asked == ([] if said else ["handbook.example"])

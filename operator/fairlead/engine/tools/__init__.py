@@ -16,6 +16,7 @@ from fairlead.api.reasons import ErrorClass
 from fairlead.api.tool import Function, Mcp, Tool, ToolLimits
 from fairlead.engine.credentials import destination, known_secrets, scrub
 from fairlead.engine.dialer import Dialer, DialError, Reached, TooLarge
+from fairlead.engine.egress import check_rules
 from fairlead.engine.outcomes import failed, refused, retry_after_ms
 from fairlead.engine.seams import Resources
 from fairlead.engine.tools.jsonrpc import HttpStatus, Json, RpcError, Unreadable
@@ -95,6 +96,7 @@ class ToolCaller:
             EgressDenied, CredentialMissing, CredentialPending: the server may not be asked.
             StepError: it did not answer, or not as MCP says.
         """
+        check_rules(self._resources, tool)
         timeout_seconds = (tool.spec.limits or ToolLimits()).timeout_seconds
         try:
             return await self._server(name, tool).list_tools(end=time.perf_counter() + timeout_seconds)
