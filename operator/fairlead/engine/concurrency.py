@@ -2,6 +2,9 @@
 
 A run needs one of the engine's places, and its Workflow may say how many of its runs, or of those with the same key,
 are at work at the same time. What counts are the runs that are driven; a parked run is a row and holds nobody up.
+
+A run that waits for what it called holds its place, so that no Workflow may take all of them: it gets another one while
+it has fewer than are free, and a few are its own whatever the others do.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ class Turns:
         self._resources = resources
         self._roster = roster
         self._places = places
+        self._own = places // 32
         self._queue = FairQueue()
 
     def push(self, run: Run) -> None:
@@ -32,12 +36,14 @@ class Turns:
         self._queue.remove(run.workflow, run.uid, run.key)
 
     def next(self) -> RunUid | None:
-        """Return whose turn it is, None when there is no place or nobody who may start."""
-        return self._queue.pop(self._free) if self._has_place() else None
+        """Return whose turn it is, None when there is nobody who may start."""
+        return self._queue.pop(self._allowed, self._has_place)
 
     def at_once(self, run: Run) -> bool:
         """Tell whether a run may start without standing in line: nobody who could start waits."""
-        return self._has_place() and self._free(run.workflow, run.key) and not self._queue.ready(self._free)
+        if not self._has_place(run.workflow) or not self._allowed(run.workflow, run.key):
+            return False
+        return not self._queue.ready(self._allowed, self._has_place)
 
     def busy(self, workflow: Workflow, key: str) -> str:
         """Return who stands in the way of one more run of this key, started or in line; "" when nobody does."""
@@ -49,14 +55,15 @@ class Turns:
     def waits_for(self, run: Run) -> str:
         """Return what a run in line waits for, in words."""
         concurrency = self._concurrency(run.workflow)
-        if concurrency is None or self._free(run.workflow, run.key):
-            return f"waits for a free place: {self._roster.active()} runs are at work"
+        if concurrency is None or self._allowed(run.workflow, run.key):
+            all_runs, mine = self._roster.active(), self._roster.active(run.workflow)
+            return f"waits for a free place: {all_runs} runs are at work, {mine} of them of this Workflow"
         return f"waits until one of the others has ended or waits itself: {_others(concurrency)}"
 
-    def _has_place(self) -> bool:
-        return self._roster.active() < self._places
+    def _has_place(self, workflow: str) -> bool:
+        return self._roster.active(workflow) < max(self._own, self._places - self._roster.active())
 
-    def _free(self, workflow: str, key: str) -> bool:
+    def _allowed(self, workflow: str, key: str) -> bool:
         concurrency = self._concurrency(workflow)
         return concurrency is None or self._count(workflow, key, Standing.ACTIVE) < concurrency.max_runs
 

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from fairlead.flow.journal import RunUid
 
 MayStart = Callable[[str, str], bool]
-"""Whether a run of this Workflow with this concurrency key could start now."""
+"""Whether a run of this Workflow with this concurrency key could start now, had it a place."""
+
+HasPlace = Callable[[str], bool]
+"""Whether there is a place for a run of this Workflow."""
 
 
 class FairQueue:
@@ -24,9 +27,11 @@ class FairQueue:
         """Let a run wait in the lane of its Workflow and key."""
         self._lanes.setdefault(workflow, OrderedDict()).setdefault(key, deque()).append(uid)
 
-    def pop(self, may_start: MayStart = lambda workflow, key: True) -> RunUid | None:
+    def pop(
+        self, may_start: MayStart = lambda workflow, key: True, has_place: HasPlace = lambda workflow: True
+    ) -> RunUid | None:
         """Return whose turn it is, None when nobody who waits may start; Workflow and key go to the end of the line."""
-        found = self._first(may_start)
+        found = self._first(may_start, has_place)
         if found is None:
             return None
         workflow, key = found
@@ -39,9 +44,9 @@ class FairQueue:
             self._lanes[workflow] = lanes
         return uid
 
-    def ready(self, may_start: MayStart) -> bool:
+    def ready(self, may_start: MayStart, has_place: HasPlace = lambda workflow: True) -> bool:
         """Tell whether somebody waits who may start."""
-        return self._first(may_start) is not None
+        return self._first(may_start, has_place) is not None
 
     def remove(self, workflow: str, uid: RunUid, key: str = "") -> None:
         """Take a run out of the line, if it stands there."""
@@ -54,6 +59,6 @@ class FairQueue:
             if not lanes:
                 del self._lanes[workflow]
 
-    def _first(self, may_start: MayStart) -> tuple[str, str] | None:
-        every = ((workflow, key) for workflow, lanes in self._lanes.items() for key in lanes)
+    def _first(self, may_start: MayStart, has_place: HasPlace) -> tuple[str, str] | None:
+        every = ((workflow, key) for workflow, lanes in self._lanes.items() if has_place(workflow) for key in lanes)
         return next((lane for lane in every if may_start(*lane)), None)

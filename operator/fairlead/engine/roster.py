@@ -140,9 +140,9 @@ def alone(uid: RunUid, failed: asyncio.Event) -> Iterator[None]:
         """Return the open child runs of a run."""
         return [self._runs[child] for child in self._children.get(uid, ())]
 
-    def active(self) -> int:
-        """Return how many runs are driven."""
-        return self._active
+    def active(self, workflow: str | None = None) -> int:
+        """Return how many runs are driven, of all Workflows or of one."""
+        return self._active if workflow is None else self._counts[workflow][Standing.ACTIVE]
 
     def standing(self, workflow: str, key: str, standing: Standing) -> int:
         """Return how many runs of a Workflow with this concurrency key stand there."""

@@ -98,6 +98,51 @@ async def test_a_workflow_at_its_bound_delays_no_other(world: World) -> None:
     assert gate.entered[-1] == "run-1"
 
 
+async def promptly(world: World, engine: WorkflowEngine, number: int, name: str = "quick") -> None:
+    """Run a Workflow that calls nothing, and see it end."""
+    world.resources.workflows[name] = workflow({"name": "x", "transform": {"value": 1}}, name=name)
+    state = await asyncio.wait_for(engine.submit(run_object(number, workflow=name)), 20)
+    assert state.terminal is not None and state.terminal.reason == "Completed"
+
+
+async def test_however_many_runs_hang_in_their_calls_those_of_other_workflows_end(world: World) -> None:
+    gate = world.gate = Doors()
+    names = ["w", "v", "u"]
+    world.resources.workflows |= {name: workflow(tool_step("a"), name=name) for name in names}
+    async with world.engine(places=64) as engine:
+        for number in range(64 * len(names)):
+            engine.submit(run_object(number, workflow=names[number // 64]))
+        await world.until(lambda: all(engine.runs.roster.status(name)["queued"] for name in names))
+        await promptly(world, engine, 1000)
+        assert [engine.runs.roster.active(name) for name in names] == [32, 16, 8]
+        gate.let(*(f"run-{number}" for number in range(64 * len(names))))
+        await world.until(lambda: engine.runs.roster.all() == [])
+
+
+async def test_runs_that_come_back_to_hang_leave_others_their_places_too(world: World) -> None:
+    first, hang = True, asyncio.Event()
+
+    async def answer(call: Call) -> dict[str, Any]:
+        if not first:
+            await hang.wait()
+            return {"result": {}}
+        return {"error": {"class": "Unavailable", "reason": "Unavailable", "message": "no answer"}}
+
+    world.resources.workflows["w"] = workflow(tool_step("a", retry={"limit": 1, "backoffSeconds": 600}))
+    world.gate = FakeGate(answer)
+    async with world.engine(places=64) as engine:
+        for number in range(80):
+            engine.submit(run_object(number))
+        await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 80)
+        first = False
+        world.clock.now += 1_200_000
+        engine.runs.wake()
+        await world.until(lambda: engine.runs.roster.active("w") == 80)
+        await promptly(world, engine, 1000)
+        hang.set()
+        await world.until(lambda: engine.runs.roster.all() == [])
+
+
 async def test_a_run_that_waits_holds_nobody_up(world: World) -> None:
     async def unavailable(call: Call) -> dict[str, Any]:
         return {"error": {"class": "Unavailable", "reason": "Unavailable", "message": "no answer"}}
