@@ -39,8 +39,8 @@ from fairlead.flow.state import RunState
 from fairlead.policy.decision import Authorization
 from fairlead.telemetry.ids import trace_id
 
-PLACES = 64
-"""Runs that are driven at the same time; parked runs take no place."""
+PLACES = 256
+"""Runs that are driven at the same time, of one Workflow half of them; parked runs take no place."""
 
 FIRST_RETRY_MS = 30_000
 LONGEST_RETRY_MS = 600_000
