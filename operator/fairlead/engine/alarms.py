@@ -35,6 +35,9 @@ class Alarms:
 
     def next_ms(self) -> int | None:
         """Return the next time at which something rings, None if nothing does."""
+        if len(self._heap) > 2 * len(self._current):  # mostly of times that were cleared or replaced
+            self._heap = [(at_ms, uid) for uid, at_ms in self._current.items()]
+            heapq.heapify(self._heap)
         while self._heap and self._current.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None

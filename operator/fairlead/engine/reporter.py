@@ -92,21 +92,26 @@ class Reporter:
         """Say how a run ended; and once more when its spans have arrived or are lost. `silent`: its object knows."""
 
         def compose(published: Mapping[str, Any]) -> dict[str, Any]:
-            return project(state, plan, self._around(run, published))
+            run.published = project(state, plan, self._around(run, published))
+            return run.published
+
+        def say() -> None:
+            self._statuses.mark(run.uid, run.name, compose, published=run.published, final=True)
 
         self._folds.pop(run.uid, None)
         if state.started_at and state.finished_at is not None and state.terminal is not None:
             seconds = (state.finished_at - state.started_at) / 1000
             self._metrics.run_duration_seconds.labels(state.terminal.reason).observe(seconds)
         if run.obj is None or silent:
+            self.gone(run)
             return
-        self._statuses.mark(run.uid, run.name, compose, published=run.published, final=True)
+        say()
         if self._exporter.enabled:
-            asyncio.get_running_loop().call_later(INTERVAL_SECONDS, self._correct, run, compose)
+            asyncio.get_running_loop().call_later(INTERVAL_SECONDS, say)
 
-    def _correct(self, run: Run, compose: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
-        published = self._statuses.published(run.uid) or run.published
-        self._statuses.mark(run.uid, run.name, compose, published=published, final=True)
+    def gone(self, run: Run) -> None:
+        """Say nothing more of a run whose object is gone, or says all there is to say."""
+        self._statuses.forget(run.uid)
 
     def _composer(self, run: Run, log: RunLog) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         return lambda published: project(log.state, log.plan, self._around(run, published))

@@ -138,6 +138,7 @@ class Runs:
         run = self.roster.get(uid)
         if run is not None and run.standing is Standing.WAITING and not run.parent:
             self.roster.remove(run)
+            self._reporter.gone(run)
         elif run is not None:
             self._cancel(run, "the WorkflowRun was deleted")
 

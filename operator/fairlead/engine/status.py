@@ -98,10 +98,11 @@ class StatusWriter:
             subject.hurry.set()
         self._start(uid, subject)
 
-    def published(self, uid: str) -> Mapping[str, Any] | None:
-        """Return what was written last, None if nothing was or the object is done with."""
-        subject = self._subjects.get(uid)
-        return subject.published if subject else None
+    def forget(self, uid: str) -> None:
+        """Write nothing more of an object."""
+        subject = self._subjects.pop(uid, None)
+        if subject is not None and subject.task is not None:
+            subject.task.cancel()
 
     async def run(self) -> None:
         """Write until cancelled.
@@ -152,6 +153,7 @@ class StatusWriter:
             except KubeError as error:
                 if not error.retryable:
                     _log.error("status refused: %s", error, extra={"run": uid})
+                if not error.retryable and not subject.final:
                     continue
                 subject.stale = True
                 await self._sleep((error.retry_after_seconds or retry_seconds) * random.uniform(1.0, 1.5))
@@ -162,7 +164,7 @@ class StatusWriter:
             self._on_write(Written(uid, subject.name, subject.published, status, turn))
             retry_seconds = FIRST_RETRY_SECONDS
             subject.published, subject.not_before = status, self._clock() + INTERVAL_SECONDS
-        subject.task = None
+        subject.task, subject.compose = None, dict  # what composed may hold on to a whole run
         if subject.final:
             self._subjects.pop(uid, None)
 

@@ -48,6 +48,7 @@ class World:
         self.gate: Any = FakeGate()
         self.cluster: Any = None
         self.desk: Any = LocalDesk()
+        self.exporter: Any = None
 
     @asynccontextmanager
     async def engine(
@@ -62,6 +63,7 @@ class World:
             clock=self.clock,
             desk=self.desk,
             cluster=self.cluster,
+            exporter=self.exporter,
             options=EngineOptions(runs=RunOptions(places=places)),
         )
         known = {uid_of(raw): raw for raw in objects or []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -145,7 +146,7 @@ async def test_an_object_that_is_gone_is_told_nothing_more(desk: Desk) -> None:
     desk.sink.errors = [NotFound(404, "gone")]
     desk.mark()
     await desk.rest()
-    assert desk.written() == [] and desk.writer.published("u") is None
+    assert desk.written() == [] and desk.writer._subjects == {}
 
 
 async def test_a_status_that_the_server_never_takes_is_not_repeated(desk: Desk) -> None:
@@ -153,6 +154,36 @@ async def test_a_status_that_the_server_never_takes_is_not_repeated(desk: Desk) 
     desk.mark()
     await desk.rest()
     assert desk.slept == [] and desk.written() == []
+
+
+async def test_a_last_status_is_written_however_often_it_is_refused(desk: Desk) -> None:
+    desk.sink.errors = [KubeError(403, "not yet"), KubeError(422, "no")]
+    desk.mark(final=True)
+    await desk.rest()
+    assert desk.written() == [1] and desk.writes == ["last"]
+    assert len(desk.slept) == 2 and desk.slept[1] > desk.slept[0] * 1.3
+
+
+async def test_what_is_forgotten_is_told_nothing_more(desk: Desk) -> None:
+    desk.mark()
+    await desk.rest()
+    desk.mark()
+    desk.writer.forget("u")
+    await desk.rest()
+    assert desk.written() == [1] and desk.writer._subjects == {}
+
+
+async def test_what_has_been_said_is_not_held_on_to(desk: Desk) -> None:
+    class Whole:
+        def compose(self, published: Mapping[str, Any]) -> dict[str, Any]:
+            return {"version": 1}
+
+    whole = Whole()
+    alive = weakref.ref(whole)
+    desk.writer.mark("u", "run", whole.compose, published={})
+    await desk.rest()
+    del whole
+    assert alive() is None and desk.written() == [1]
 
 
 async def test_the_next_status_is_composed_from_the_one_that_was_written(desk: Desk) -> None:

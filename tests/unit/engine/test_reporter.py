@@ -1,0 +1,82 @@
+"""What is told of runs, and what the telling holds on to."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from tests.unit.engine.fakes import FakeGate, tool_step, workflow
+from tests.unit.engine.runworld import World, run_object, uid_of
+
+from fairlead.engine.log import RunLog
+from fairlead.flow.calls import Call
+from fairlead.telemetry.export import TraceCounts
+
+
+class Spans:
+    """An exporter that has brought one span more each time it is asked."""
+
+    enabled = True
+
+    def __init__(self) -> None:
+        self.exported = 0
+
+    def submit(self, spans: Any) -> None:
+        pass
+
+    def counts(self, trace: str) -> TraceCounts:
+        self.exported += 1
+        return TraceCounts(exported=self.exported)
+
+
+async def test_what_is_said_of_spans_after_the_end_changes_no_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlead.engine.reporter.INTERVAL_SECONDS", 0.01)
+    world.exporter = Spans()
+    write, ends = world.sink.write, list[dict[str, Any]]()
+
+    async def later_each_time(kind: str, name: str, uid: str, status: Any) -> None:
+        await write(kind, name, uid, status)
+        if kind == "WorkflowRun" and world.conditions()["Finished"][0] == "True":
+            ends.append(status)
+            world.clock.now += 5_000
+
+    world.sink.write = later_each_time  # type: ignore[method-assign]
+    async with world.engine() as engine:
+        await asyncio.wait_for(engine.submit(run_object()), 20)
+        await world.until(lambda: len(ends) == 2)
+    first, second = ({c["type"]: c for c in status["conditions"]} for status in ends)
+    assert first.pop("Traced")["message"] != second.pop("Traced")["message"]
+    assert first == second
+
+
+@pytest.mark.requirement("G7")
+async def test_of_a_parked_run_no_journal_stays_in_memory(world: World) -> None:
+    world.resources.workflows["w"] = workflow(tool_step("a"), {"name": "nap", "wait": {"seconds": 3600}})
+    logs: list[weakref.ref[RunLog]] = []
+
+    class Watching(FakeGate):
+        async def call(self, log: RunLog, call: Call) -> None:
+            logs.append(weakref.ref(log))
+            await super().call(log, call)
+
+    world.gate = Watching()
+    async with world.engine() as engine:
+        engine.submit(run_object())
+        await world.until(lambda: (world.succeeded() or ("", ""))[1] == "Sleeping")
+        await world.until(lambda: engine._statuses._subjects[uid_of(run_object())].task is None)
+        gc.collect()
+        assert [log() for log in logs] == [None]
+
+
+async def test_a_run_that_is_deleted_before_it_begins_leaves_nothing(world: World) -> None:
+    world.resources.workflows["w"] = workflow(tool_step("a"), status={})
+    async with world.engine() as engine:
+        engine.runs.observe(run_object())
+        await world.until(lambda: world.conditions().get("Accepted") == ("Unknown", "WorkflowNotReady"))
+        engine.runs.gone(uid_of(run_object()))
+        assert engine._statuses._subjects == {} and engine.runs.roster.all() == []
