@@ -22,7 +22,7 @@ PARK_AFTER_MS = 5_000
 
 
 class DriverStuck(FairleadError):
-    """The core waits for nothing, or a call came back without a record: a bug, and never a reason to spin."""
+    """The core waits for nothing, or what was done left no record: a bug, and never a reason to spin."""
 
 
 class Caller(Protocol):
@@ -53,7 +53,11 @@ async def drive(log: RunLog, *, gate: Caller, resources: Resources, clock: Calla
     while True:
         async with asyncio.TaskGroup() as group:
             calls = _CallsInFlight(log, gate, group)
-            wake_at_ms = await _advance(log, calls, resources=resources, clock=clock)
+            try:
+                wake_at_ms = await _advance(log, calls, resources=resources, clock=clock)
+            except BaseException:
+                log.abandon()  # before the calls are cancelled: nobody has asked for that
+                raise
             calls.cancel_all()
         await log.durable()
         if wake_at_ms is None or log.draining or not log.stirred:
@@ -83,7 +87,7 @@ class _CallsInFlight:
             if call.id in self._returned:
                 raise DriverStuck(f"the call {call.id.index} of {call.id.path} came back without a record")
             if call.id not in self._tasks:
-                task = self._group.create_task(self._gate.call(self._log, call))
+                task = self._group.create_task(self._make(call))
                 self._tasks[call.id] = task
                 task.add_done_callback(partial(self._on_done, call.id))
         kept = {call.id for call in wanted}
@@ -102,6 +106,13 @@ class _CallsInFlight:
         """Cancel what is left when the run has ended."""
         for task in self._tasks.values():
             task.cancel()
+
+    async def _make(self, call: Call) -> None:
+        try:
+            await self._gate.call(self._log, call)
+        except Exception:
+            self._log.abandon()  # before the calls beside it are cancelled
+            raise
 
     def _keep(self, kept: set[CallId]) -> None:
         for call_id, task in self._tasks.items():
@@ -136,7 +147,10 @@ async def _advance(log: RunLog, calls: _CallsInFlight, *, resources: Resources, 
             continue
         upcoming = what_next(log.plan, log.look(), now_ms, resources)
         if upcoming.records:
+            before = log.state.seq
             log.append(*upcoming.records)
+            if log.state.seq == before:
+                raise DriverStuck("the journal takes nothing more of this run")
             await asyncio.sleep(0)  # a long chain of pure steps leaves room for other runs
             continue
         calls.become(upcoming.calls)

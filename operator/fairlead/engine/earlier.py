@@ -1,7 +1,7 @@
 """The ended runs that others go on from (`retryFrom`): found by name at acceptance, by UID from then on.
 
-Their journals are read again whenever a run that goes on from one is loaded. Where such a journal is gone by then,
-nothing more is taken over: what is left of the run is done.
+Their journals are read again whenever a run that goes on from one is loaded, and kept for it (`retention.py`). Where such
+a journal is gone all the same, nothing more is taken over: what is left of the run is done.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class EarlierRuns:
         if row.open:
             return _refused(f"{source.run} has not ended; cancel it, or wait"), None
         accepted = (await read_back(self._store, self._plans, row.uid)).state.accepted
+        if not self._store.ended(row.uid):
+            return _refused(f"the journal of {source.run} was deleted"), None
         if accepted is None:
             return _refused(f"{source.run} was never accepted: it has done nothing to go on from"), None
         return (spec.input if spec.input is not None else accepted.input), row.uid

@@ -261,6 +261,7 @@ class WorkflowEngine:
                 await self.runs.drain(DRAIN_SECONDS)
                 await self._statuses.settle(SETTLE_SECONDS)
         finally:
+            self.runs.roster.abandon()
             stopping.cancel()
             parts.cancel()
             (died,) = await asyncio.gather(parts, return_exceptions=True)

@@ -27,7 +27,8 @@ class RunLog:
         account: the ServiceAccount that it acts as.
         plan: the frozen revision.
         state: the fold of everything that was appended.
-        draining: the engine is about to end: what is recorded may finish, nothing new begins.
+        draining: the engine is about to end, or the run to be loaded again: what is recorded may finish, nothing new
+            begins.
     """
 
     def __init__(
@@ -92,6 +93,14 @@ class RunLog:
 
     def seal(self) -> None:
         """Let nothing more in: what is cancelled from here on stays as it stands, for recovery to judge."""
+        self._sealed = True
+
+    def abandon(self) -> None:
+        """Leave the run as it stands, calls under way included: whoever loads its journal next goes on with them.
+
+        One that is sealed already has ended: nobody goes on with that.
+        """
+        self.draining = self.draining or not self._sealed
         self._sealed = True
 
     def wake(self) -> None:

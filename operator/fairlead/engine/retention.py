@@ -1,7 +1,7 @@
 """How long what has ended stays: WorkflowRuns as their Workflow's `retention` says, journals as long as their run.
 
     WorkflowRun   deleted by age or number, if it was made with generateName; who named a run deletes it
-    journal       deleted when its WorkflowRun is gone, or long after the end
+    journal       deleted when its WorkflowRun is gone, or long after the end; not while an open run goes on from it
     its UID       known for as long as anything could still show the WorkflowRun, so that it is never executed again
 
 Level-triggered: every sweep looks at what is there now, does a bounded part of what is due, and nothing is remembered.
@@ -80,11 +80,12 @@ class Sweeper:
             _log.warning("finished runs are not deleted yet: %s", error)
 
     def _forget_journals(self, objects: Mapping[RunUid, Object]) -> None:
-        old_ms = self._clock() - JOURNAL_MS
+        old_ms, needed = self._clock() - JOURNAL_MS, {run.retries for run in self._roster.all()}
         due = (
             (uid, run)
             for uid, run in self._store.ended_runs().items()
             if uid not in objects or (run.at <= old_ms and finished_at(objects[uid]) is not None)
+            if uid not in needed
         )
         for uid, run in list(islice(due, PER_SWEEP)):
             self._store.forget(uid)

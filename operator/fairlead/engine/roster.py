@@ -56,6 +56,7 @@ class Run:
         note: why it does not go on, "" when it does.
         retry_ms: the pause after the last unexpected exception; 0 without one.
         awaits: the names of the child runs that it waited for when it parked; None when it did not.
+        over: its object says that it has ended.
     """
 
     uid: RunUid
@@ -76,6 +77,15 @@ class Run:
     note: str = ""
     retry_ms: int = 0
     awaits: frozenset[str] | None = None
+    over: bool = False
+
+    def stop(self) -> None:
+        """Do nothing of it any more: its object says that it has ended."""
+        self.over = True
+        if self.log is not None:
+            self.log.seal()
+        if self.task is not None:
+            self.task.cancel()
 
     @property
     def parent(self) -> RunUid:
@@ -99,16 +109,6 @@ def parsed_run(raw: Mapping[str, Any]) -> WorkflowRun | None:
         return None
 
 
-class Roster:
-    """The open runs by UID, and counts of all by Workflow."""
-
-    def __init__(self, metrics: EngineMetrics) -> None:
-        self._metrics = metrics
-        self._runs: dict[RunUid, Run] = {}
-        self._waiting: dict[str, dict[RunUid, None]] = defaultdict(dict)
-        self._children: dict[RunUid, dict[RunUid, None]] = {}
-        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
-        self._standings: Counter[tuple[str, str, Standing]] = Counter()
 @contextmanager
 def alone(uid: RunUid, failed: asyncio.Event) -> Iterator[None]:
     """The boundary around one run: what breaks here is logged, and the others go on; not if the store has `failed`."""
@@ -120,6 +120,16 @@ def alone(uid: RunUid, failed: asyncio.Event) -> Iterator[None]:
         _log.exception("a run cannot be looked at", extra={"run": uid, "trace": trace_id(uid)})
 
 
+class Roster:
+    """The open runs by UID, and counts of all by Workflow."""
+
+    def __init__(self, metrics: EngineMetrics) -> None:
+        self._metrics = metrics
+        self._runs: dict[RunUid, Run] = {}
+        self._waiting: dict[str, dict[RunUid, None]] = defaultdict(dict)
+        self._children: dict[RunUid, dict[RunUid, None]] = {}
+        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._standings: Counter[tuple[str, str, Standing]] = Counter()
         self._active = 0
         self.touched: set[str] = set()
         """Workflows whose counts changed since somebody looked."""
@@ -131,6 +141,16 @@ def alone(uid: RunUid, failed: asyncio.Event) -> Iterator[None]:
     def all(self) -> list[Run]:
         """Return every open run."""
         return list(self._runs.values())
+
+    def goes_on(self, run: Run) -> bool:
+        """Tell whether a run is here, and not over."""
+        return self._runs.get(run.uid) is run and not run.over
+
+    def abandon(self) -> None:
+        """Leave all runs as they stand: the engine ends, and the next one goes on with what is under way."""
+        for run in self._runs.values():
+            if run.log is not None:
+                run.log.abandon()
 
     def waiting_for(self, workflow: str) -> list[RunUid]:
         """Return the runs that wait for acceptance by this Workflow."""

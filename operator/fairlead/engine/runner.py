@@ -77,25 +77,28 @@ class Runner:
         """Return which Policy's budget leaves no room for one more run of a Workflow; "" when all do."""
         return runs_over(self._binding(workflow), self._store.spent, self._clock())
 
-    async def begin(self, run: Run, accept: Accept) -> None:
-        """Accept a run: freeze the Workflow as it stands and write the first entry."""
+    async def planned(self, run: Run, accept: Accept) -> tuple[Draft, Plan]:
+        """Freeze the Workflow as it stands; return the run's first entry and its plan."""
         assert run.obj is not None
         plan = await self._plans.freeze(accept.workflow)
-        draft = accepted_draft(run.obj, accept, plan, retries=run.retries, now_ms=self._clock())
+        first = accepted_draft(run.obj, accept, plan, retries=run.retries, now_ms=self._clock())
+        return first, await self._bounded(plan, first.data.get("parent"), first.data.get("retryFrom"))
+
+    def begin(self, run: Run, accept: Accept, first: Draft, plan: Plan) -> None:
+        """Accept a run: it is known from now on, and that is in one commit with its first entry."""
         self._store.begin(
             run.uid,
             namespace=self._resources.namespace,
             name=run.name,
             workflow=run.workflow,
             key=accept.key,
-            deadline_at=draft.data["deadline"],
+            deadline_at=first.data["deadline"],
         )
-        plan = await self._bounded(plan, draft.data.get("parent"), draft.data.get("retryFrom"))
-        run.log = self._log(run, plan, account=draft.data["account"], state=new_state())
-        run.log.append(draft)
+        run.log = self._log(run, plan, account=first.data["account"], state=new_state())
+        run.log.append(first)
         for window in windows_of(self._binding(accept.workflow), self._clock()):
             self._store.spend(window, runs=1)
-        run.key, run.deadline_ms = accept.key, draft.data["deadline"]
+        run.key, run.deadline_ms = accept.key, first.data["deadline"]
 
     def _binding(self, workflow: Workflow) -> Sequence[Policy]:
         return binding(self._resources.policies.values(), workflow.metadata.labels)
@@ -139,9 +142,10 @@ class Runner:
 
         Of calls that were under way it is recorded that nobody knows what came of them.
         """
-        if not self._store.knows(run.uid):
+        unknown = await self._unknown(run) if self._store.knows(run.uid) else []
+        if not self._store.knows(run.uid):  # no await from here to its first entry
             self._store.begin(run.uid, namespace=self._resources.namespace, name=run.name, workflow=run.workflow)
-        entries = self._store.append(run.uid, [*await self._unknown(run), draft])
+        entries = self._store.append(run.uid, [*unknown, draft])
         await self._store.durable()
         return entries
 

@@ -172,15 +172,8 @@ class Runs:
         await self._store.durable()
 
     async def _take_over(self, row: RunRow, raw: Mapping[str, Any] | None, *, is_parent: bool) -> None:
-        run = Run(
-            row.uid,
-            row.name,
-            row.workflow,
-            seen_at_ms=self._clock(),
-            obj=parsed_run(raw) if raw is not None else None,
-            key=row.key,
-            deadline_ms=row.deadline_at,
-        )
+        run = Run(row.uid, row.name, row.workflow, seen_at_ms=self._clock(), key=row.key, deadline_ms=row.deadline_at)
+        run.obj, run.retries = parsed_run(raw) if raw is not None else None, self._store.earlier(row.uid)
         self.roster.add(run, Standing.PARKED)
         if raw is None:
             run.cancel = "the WorkflowRun was deleted"
@@ -224,7 +217,7 @@ class Runs:
                     group.create_task(self._jobs.popleft())
                 while self._starting:
                     run = self._starting.popleft()
-                    if run.task is None and not self._draining and self.roster.get(run.uid) is run:
+                    if run.task is None and not self._draining and self.roster.goes_on(run):
                         run.task = group.create_task(self._execute(run))
                 await self._sleep()
 
@@ -238,9 +231,7 @@ class Runs:
         tasks = [run.task for run in active if run.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_seconds)
-        for run in active:
-            if run.log is not None:
-                run.log.seal()
+        self.roster.abandon()
         await self._store.durable()
 
     def wake(self) -> None:
@@ -311,7 +302,10 @@ class Runs:
             case Resolve(source):
                 self._jobs.append(self._guarded(run, self._read_input(run, source)))
             case Accept():
-                await self._runner.begin(run, verdict)
+                first, plan = await self._runner.planned(run, verdict)
+                if not self.roster.goes_on(run):
+                    return  # it was deleted while its plan was made
+                self._runner.begin(run, verdict, first, plan)
                 if self._turns.at_once(run):
                     self._start(run)  # its first steps and the acceptance share a commit
                 else:
@@ -395,6 +389,8 @@ class Runs:
             await self._set_aside(run, f"internal error, tried again later; see the engine's log for trace {trace}")
 
     async def _set_aside(self, run: Run, note: str) -> None:
+        if self.roster.get(run.uid) is not run:
+            return
         now_ms = self._clock()
         run.note, run.retry_ms = note, min(max(run.retry_ms * 2, FIRST_RETRY_MS), LONGEST_RETRY_MS)
         if run.standing is Standing.WAITING:
@@ -435,10 +431,9 @@ class Runs:
 
     def _end_like_object(self, run: Run, published: Mapping[str, Any]) -> None:
         """A finished object always wins: whatever the journal says, nothing of this run is executed any more."""
-        if run.log is not None:
-            run.log.seal()
-        if run.task is not None:
-            run.task.cancel()
+        if run.over:
+            return
+        run.stop()
         run.published = published
         self._jobs.append(self._endings.end(run, mirrored_draft(published), silent=True))
         self._woken.set()

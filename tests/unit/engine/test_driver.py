@@ -29,6 +29,7 @@ class Bench:
 
     def __init__(self, store: Store, clock: FakeClock, *steps: dict[str, Any], semantics: int = SEMANTICS) -> None:
         flow = workflow(*steps)
+        self.flow = steps
         self.clock = clock
         self.resources = FakeResources(flow)
         plan = compile_plan("w", REVISION, flow.spec)
@@ -191,3 +192,60 @@ async def test_a_sealed_log_takes_nothing_more(store: Store, clock: FakeClock) -
     bench.log.seal()
     bench.log.append(Draft(EntryKind.CLOSING, data={"reason": "Cancelled", "message": ""}))
     assert bench.log.state.seq == before
+
+
+async def test_a_journal_that_takes_nothing_more_does_not_spin(store: Store, clock: FakeClock) -> None:
+    bench = Bench(store, clock, tool_step("a"))
+    bench.log.seal()
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(bench.drive(FakeGate()), 10)
+    assert raised.group_contains(DriverStuck)
+
+
+class Beside(FakeGate):
+    """A read hangs; an effect beside it meets a bug, once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(self._hang)
+        self.hangs, self.breaks = asyncio.Event(), asyncio.Event()
+        self.left: list[bool] = []
+
+    async def call(self, log: RunLog, call: Call) -> None:
+        if call.function == "send":
+            await self.breaks.wait()
+            raise ZeroDivisionError
+        try:
+            await super().call(log, call)
+        finally:
+            self.left.append(log.draining)
+
+    async def _hang(self, call: Call) -> dict[str, Any]:
+        self.hangs.set()
+        await asyncio.Event().wait()
+        return {}
+
+
+@pytest.mark.parametrize("how", ["cancelled", "broken"])
+async def test_what_a_driver_leaves_in_flight_stays_as_it_stands(store: Store, clock: FakeClock, how: str) -> None:
+    bench, gate = Bench(store, clock, tool_step("a"), tool_step("b", "send", needs=[])), Beside()
+    bench.log.plan = compile_plan("w", REVISION, workflow(*bench.flow, order="Graph").spec)
+    driving = asyncio.create_task(bench.drive(gate))
+    await gate.hangs.wait()
+    if how == "cancelled":
+        driving.cancel()
+    else:
+        gate.breaks.set()
+    await asyncio.gather(driving, return_exceptions=True)
+    assert gate.left == [True]  # so that the pod of a container is left, too
+    kinds = [entry.kind for entry in await store.load(UID)]
+    assert EntryKind.CALL_INTENT in kinds and EntryKind.CALL_OUTCOME not in kinds
+
+
+async def test_what_is_in_flight_when_the_object_has_ended_is_left_to_nobody(store: Store, clock: FakeClock) -> None:
+    bench, gate = Bench(store, clock, tool_step("a")), Beside()
+    driving = asyncio.create_task(bench.drive(gate))
+    await gate.hangs.wait()
+    bench.log.seal()
+    driving.cancel()
+    await asyncio.gather(driving, return_exceptions=True)
+    assert gate.left == [False]

@@ -198,3 +198,24 @@ async def test_one_sweep_does_a_bounded_part(
             await sweep(engine)
             left.append((len(cluster.objects), len(await engine.store.runs())))
     assert left == [(3, 3), (1, 1), (0, 0)]
+
+
+async def test_a_journal_stays_while_an_open_run_goes_on_from_it(world: World, cluster: FakeCluster) -> None:
+    keep(world, succeeded=0)
+    async with world.engine() as engine:
+        await execute(engine, world, made(0))
+        world.resources.workflows["w"] = workflow(
+            {"name": "nap", "wait": {"seconds": 600}}, tool_step("a"), retention={"succeeded": 0}
+        )
+        engine.submit(cluster.add(made(1, retryFrom={"run": "run-0"})))
+        await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
+        await sweep(engine)
+        assert (list(cluster.objects), list(engine.store.ended_runs())) == (["run-1"], [uid_of(run_object(0))])
+    async with world.engine(objects=list(cluster.objects.values())) as engine:
+        await sweep(engine)
+        world.clock.now += 601_000
+        engine.runs.wake()
+        await world.until(lambda: world.succeeded("run-1") == ("True", "Completed"))
+        await sweep(engine)
+        assert uid_of(run_object(0)) not in engine.store.ended_runs()
+    assert world.gate.dispatched == ["a:read"]

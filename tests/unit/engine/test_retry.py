@@ -12,6 +12,8 @@ from tests.unit.engine.runworld import World, hanging, killed, open_engine, run_
 from fairlead.api.policy import Policy
 from fairlead.engine.engine import WorkflowEngine
 from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.journal import RunUid
+from fairlead.flow.plan import Plan
 
 STEPS = (tool_step("a"), tool_step("b", "send"), tool_step("c", "send"))
 
@@ -158,3 +160,68 @@ async def test_when_the_earlier_journal_is_gone_what_is_left_is_done(world: Worl
         state = await asyncio.wait_for(ended, 20)
     assert state.terminal is not None and state.terminal.reason == "Completed"
     assert world.gate.dispatched == ["a:read", "b:send", "c:send"] * 2
+
+
+@pytest.mark.requirement("F12")
+async def test_one_that_is_killed_while_it_is_accepted_is_accepted_after_the_restart(world: World) -> None:
+    async with world.engine() as engine:
+        await first(world, engine)
+    world.gate = FakeGate()
+    raw, engine = run_object(1, retryFrom=retry()), await open_engine(world)
+    await engine.recover({})
+    reads = asyncio.Event()
+
+    async def killed_here(plan: Plan, earlier: Any) -> Plan:
+        await engine.store.durable()  # as every reading does first
+        reads.set()
+        await asyncio.Event().wait()
+        return plan
+
+    engine.runs._runner._earlier.going_on = killed_here  # type: ignore[method-assign]
+    parts = asyncio.create_task(engine._parts())
+    engine.submit(raw)
+    await asyncio.wait_for(reads.wait(), 20)
+    parts.cancel()
+    await asyncio.gather(parts, return_exceptions=True)
+    await engine.store.close()
+    async with world.engine(objects=[raw]):
+        await world.until(lambda: world.succeeded("run-1") == ("True", "Completed"))
+    assert world.gate.dispatched == ["c:send"]
+
+
+@pytest.mark.requirement("F33")
+async def test_one_that_is_deleted_while_it_is_accepted_holds_no_place(world: World) -> None:
+    world.resources.workflows["w"] = workflow(*STEPS, concurrency={"maxRuns": 1})
+    async with world.engine() as engine:
+        await first(world, engine)
+        world.gate.answer = at_once
+        raw, earlier = run_object(1, retryFrom=retry()), engine.runs._runner._earlier
+        going_on, gone = earlier.going_on, asyncio.Event()
+
+        async def deleted_meanwhile(plan: Plan, retried: Any) -> Plan:
+            engine.runs.gone(uid_of(raw))
+            gone.set()
+            return await going_on(plan, retried)
+
+        earlier.going_on = deleted_meanwhile  # type: ignore[method-assign]
+        engine.runs.observe(raw)
+        await asyncio.wait_for(gone.wait(), 20)
+        await asyncio.wait_for(engine.submit(run_object(2, input={"n": 2})), 20)
+        assert not engine.store.knows(uid_of(raw))
+        status = engine.runs.roster.status("w")
+    assert (status["active"], status["queued"], engine.runs.roster.active()) == (0, 0, 0)
+
+
+async def test_one_whose_earlier_journal_goes_while_it_is_read_is_refused(world: World) -> None:
+    async with world.engine() as engine:
+        await first(world, engine)
+        uid, load = uid_of(run_object()), engine.store.load
+
+        async def forgotten_meanwhile(asked: RunUid) -> Any:
+            entries = await load(asked)
+            engine.store.forget(uid)
+            return entries
+
+        engine.store.load = forgotten_meanwhile  # type: ignore[method-assign]
+        state = await asyncio.wait_for(engine.submit(run_object(1, retryFrom=retry())), 20)
+    assert state.terminal is not None and "the journal of run-0 was deleted" in state.terminal.message

@@ -10,6 +10,7 @@ from tests.unit.engine.fakes import (
     READY,
     FakeGate,
     FakeSink,
+    at_once,
     tool_step,
     workflow,
 )
@@ -17,6 +18,7 @@ from tests.unit.engine.runworld import World, hanging, killed, open_engine, run_
 
 from fairlead.engine.log import RunLog
 from fairlead.engine.runs import FIRST_RETRY_MS
+from fairlead.engine.store.rows import Batch
 from fairlead.flow.calls import Call
 from fairlead.flow.journal import Draft, EntryKind
 from fairlead.flow.next import CLOSING_GRACE_MS
@@ -195,3 +197,105 @@ async def test_nothing_is_journaled_after_the_end(world: World) -> None:
         before = await engine.store.load(uid_of(run_object()))
         assert engine.store.append(uid_of(run_object()), [Draft(EntryKind.STEP_STARTED)]) == []
         assert await engine.store.load(uid_of(run_object())) == before
+
+
+@pytest.mark.requirement("G1")
+@pytest.mark.parametrize("how", ["a part of it dies", "it is cancelled"])
+async def test_what_an_engine_leaves_in_flight_the_next_goes_on_with(world: World, how: str) -> None:
+    begun, hang = hanging()
+    world.gate = FakeGate(hang)
+    engine = await open_engine(world)
+    await engine.recover({})
+
+    async def dies() -> None:
+        await begun.wait()
+        if how == "it is cancelled":
+            await asyncio.Event().wait()
+        raise ZeroDivisionError
+
+    engine.approvals.run = dies  # type: ignore[method-assign]
+    serving = asyncio.create_task(engine.serve(asyncio.Event()))
+    await asyncio.sleep(0)
+    engine.submit(run_object())
+    await asyncio.wait_for(begun.wait(), 20)
+    if how == "it is cancelled":
+        serving.cancel()
+    (died,) = await asyncio.wait_for(asyncio.gather(serving, return_exceptions=True), 20)
+    assert isinstance(died, BaseException)
+    world.gate, world.sink = FakeGate(), FakeSink()
+    async with world.engine(objects=[run_object()]):
+        await world.until(lambda: world.succeeded() == ("True", "Completed"))
+    assert world.gate.dispatched == ["a:read", "b:send"]
+
+
+async def test_an_error_in_one_call_fails_none_beside_it(world: World) -> None:
+    world.resources.workflows["w"] = workflow(tool_step("a"), tool_step("b", "send"), order="Graph")
+    begun, hang = hanging()
+    world.gate = FakeGate(hang)
+    whole = world.gate.call
+
+    async def broken(log: RunLog, call: Call) -> None:
+        if call.function == "send":
+            await begun.wait()
+            raise ZeroDivisionError
+        await whole(log, call)
+
+    world.gate.call = broken
+    async with world.engine() as engine:
+        ended = engine.submit(run_object())
+        await world.until(lambda: engine.runs.roster.status("w")["waiting"] == 1)
+        world.gate.call, world.gate.answer = whole, at_once
+        world.clock.now += FIRST_RETRY_MS
+        engine.runs.wake()
+        state = await asyncio.wait_for(ended, 20)
+    assert state.terminal is not None and state.terminal.kind is EntryKind.RUN_SUCCEEDED
+
+
+@pytest.mark.requirement("F12")
+@pytest.mark.parametrize("input", [{"n": 1}, {}], ids=["accepted", "rejected"])
+async def test_a_run_is_known_from_the_commit_of_its_first_entry_on(world: World, input: dict[str, int]) -> None:
+    world.resources.workflows["w"] = workflow(tool_step("a"), input={"schema": {"type": "object", "required": ["n"]}})
+    known: list[tuple[set[str], set[str]]] = []
+    async with world.engine() as engine:
+        commit = engine.store._database.commit
+
+        def watched(batch: Batch) -> float:
+            known.append(({row["uid"] for row in batch.runs}, {row["run_uid"] for row in batch.rows}))
+            return commit(batch)
+
+        engine.store._database.commit = watched  # type: ignore[method-assign]
+        await asyncio.wait_for(engine.submit(run_object(input=input)), 20)
+    assert [begun <= written for begun, written in known if begun] == [True]
+
+
+@pytest.mark.requirement("F12")
+async def test_a_run_that_was_killed_before_its_first_entry_has_not_begun(world: World) -> None:
+    raw = run_object()
+    engine = await open_engine(world)
+    engine.store.begin(uid_of(raw), namespace="team", name="run-0", workflow="w")
+    await engine.store.close()
+    async with world.engine(objects=[raw]):
+        await world.until(lambda: world.succeeded() == ("True", "Completed"))
+    assert world.gate.dispatched == ["a:read", "b:send"]
+
+
+@pytest.mark.requirement("G4")
+async def test_a_run_that_is_taken_over_is_not_driven_once_its_object_has_ended(world: World) -> None:
+    begun, hang = hanging()
+    world.gate = FakeGate(hang)
+    raw, engine = run_object(), await open_engine(world)
+    async with killed(engine, begun, raw):
+        pass
+    world.gate = FakeGate()
+    since = READY["lastTransitionTime"]
+    ended = {"type": "Finished", "status": "True", "reason": "Timeout", "lastTransitionTime": since}
+    again = await open_engine(world)
+    await again.recover({uid_of(raw): raw})
+    (run,) = again.runs.roster.all()
+    again.runs.observe(run_object(status={"conditions": [ended]}))
+    stop = asyncio.Event()
+    serving = asyncio.create_task(again.serve(stop))
+    await world.until(lambda: again.runs.roster.all() == [])
+    assert run.task is None and world.gate.dispatched == []
+    stop.set()
+    await asyncio.wait_for(serving, 20)

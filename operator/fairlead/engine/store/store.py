@@ -46,6 +46,7 @@ class Store:
         self._database = commits.database
         self._clock = clock
         self._heads: dict[RunUid, _Head] = {}
+        self._earlier: dict[RunUid, RunUid] = {}
         self._last_number = 0
         self._ended: dict[RunUid, EndedRun] = {}
         self._forgotten: dict[RunUid, EndedRun] = {}
@@ -100,7 +101,13 @@ class Store:
             if uid in self._ended:  # its last status may not have been written
                 self._trail.end(uid)
         for row in await read(self._database.open_runs):
+            if not row.sequence:
+                self._commits.batch().dropped.append(row.uid)  # its process was killed before it began
+                continue
             self._heads[row.uid] = _Head(row.workflow, row.sequence, row.last_at)
+            accepted, _ = ends.get(row.uid, ({}, None))
+            if retry := accepted.get("retryFrom"):
+                self._earlier[row.uid] = RunUid(retry["uid"])
 
     def subscribe(self, committed: Committed) -> None:
         """Call `committed` on the event loop after every commit, with its entries in order."""
@@ -109,6 +116,10 @@ class Store:
     def knows(self, run_uid: RunUid) -> bool:
         """Tell whether the run has or had a journal here: it never begins again."""
         return run_uid in self._heads or run_uid in self._ended or run_uid in self._forgotten
+
+    def earlier(self, run_uid: RunUid) -> RunUid | None:
+        """Return the run that one goes on from which was open when the store was; None if it goes on from none."""
+        return self._earlier.get(run_uid)
 
     def ended_runs(self) -> Mapping[RunUid, EndedRun]:
         """Return the runs that have ended and have their journal here."""
