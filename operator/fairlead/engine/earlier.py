@@ -1,7 +1,7 @@
 """The ended runs that others go on from (`retryFrom`): found by name at acceptance, by UID from then on.
 
-Their journals are read again whenever a run that goes on from one is loaded, and kept for it (`retention.py`). Where such
-a journal is gone all the same, nothing more is taken over: what is left of the run is done.
+Their journals are read again whenever a run that goes on from one is loaded, and kept for it (`retention.py`). Where
+such a journal is gone all the same, nothing more is taken over: what is left of the run is done.
 """
 
 from __future__ import annotations
