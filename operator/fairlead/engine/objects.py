@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from fairlead.errors import Conflict, KubeError, NotFound
@@ -54,7 +55,7 @@ class ClusterObjects:
             KubeError: the API server did not do it.
         """
         try:
-            return await self._kube.create(WORKFLOW_RUNS, run, self._namespace)
+            return await self._kube.once_ready(partial(self._kube.create, WORKFLOW_RUNS, run, self._namespace))
         except Conflict:
             return await self._kube.get(WORKFLOW_RUNS, run["metadata"]["name"], self._namespace)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -24,6 +24,7 @@ from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.kube.pace import TokenBucket
 from fairlead.kube.types import ResourceType
 
+T = TypeVar("T")
 Objects = list[dict[str, Any]]
 APPLY = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
@@ -89,6 +90,22 @@ class Kube:
     async def turn(self) -> None:
         """Wait for a turn to write. Who makes up what it writes only then writes what is true, `urgent`."""
         await self._writes.take()
+
+    async def once_ready(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask, and ask what is not allowed again of a server that is ready: only that answer counts.
+
+        One that has just started answers before it has read its roles and bindings, and a plain no is what it says.
+        """
+        try:
+            return await ask()
+        except KubeError as error:
+            if error.status not in (401, 403):
+                raise
+        try:
+            await self.request("GET", "/readyz")
+        except KubeError as error:
+            raise Unreachable(error.status, f"the API server is not ready: {error.message}") from error
+        return await ask()
 
     async def get(self, rt: ResourceType, name: str, namespace: str | None = None) -> dict[str, Any]:
         """Return one object."""

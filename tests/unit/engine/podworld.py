@@ -16,6 +16,7 @@ from fairlead.engine.pods.build import Beside, EngineAddress
 from fairlead.engine.pods.calling import CallingPods
 from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
+from fairlead.kube.client import Kube
 from fairlead.kube.types import ResourceType
 
 IMAGE = "example.com/python@sha256:" + "0" * 64
@@ -39,7 +40,12 @@ def exited(code: int, **more: Any) -> dict[str, Any]:
 
 
 class Cluster:
-    """Pods in memory. `ends` is the status that a pod has once it is looked at so often."""
+    """Pods in memory. `ends` is the status that a pod has once it is looked at so often.
+
+    So many reads as `away` have no answer, so many pods as `lost` are made and nobody hears of it.
+    """
+
+    once_ready = Kube.once_ready
 
     def __init__(self) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
@@ -49,7 +55,9 @@ class Cluster:
         self.silent = False
         self.looks = 2
         self.refuse: KubeError | None = None
+        self.starting = False
         self.away = 0
+        self.lost = 0
         self.deleted: list[str] = []
 
     async def create(self, rt: ResourceType, obj: dict[str, Any], namespace: str) -> dict[str, Any]:
@@ -61,6 +69,9 @@ class Cluster:
         self.made += 1
         created = {"uid": f"pod-{self.made}", "creationTimestamp": datetime.now(UTC).isoformat()}
         self.pods[name] = obj | {"metadata": obj["metadata"] | created, "status": {}, "looks": 0}
+        if self.lost:
+            self.lost -= 1
+            raise Unreachable(0, "no answer in time")
         return self.pods[name]
 
     async def get(self, rt: ResourceType, name: str, namespace: str) -> dict[str, Any]:
@@ -75,7 +86,10 @@ class Cluster:
             pod["status"] = self.ends
         return pod
 
-    async def request(self, method: str, path: str, *, query: dict[str, str], headers: dict[str, str]) -> str:
+    async def request(self, method: str, path: str, *, query: dict[str, str] | None = None, headers: Any = None) -> str:
+        if query is None:
+            self.refuse = None if self.starting else self.refuse
+            return "ok"
         if query["container"] == "step":
             return "hello\nbye\n"
         if self.silent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from tests.unit.kube.api_server import FakeApiServer, answer, failure, serving
 
 from fairlead.engine.objects import ATTEMPTS, ClusterObjects
 from fairlead.errors import Conflict, NotFound
@@ -65,3 +66,12 @@ async def test_a_run_of_another_workflow_is_none(name: str, workflow: str) -> No
 async def test_who_is_always_overtaken_says_so() -> None:
     with pytest.raises(Conflict):
         await objects(FakeKube(ATTEMPTS)).signal_run("w-1", "w", SIGNAL)
+
+
+@pytest.mark.requirement("F15")
+async def test_a_run_that_an_api_server_refuses_which_has_just_started_is_made() -> None:
+    api, run = FakeApiServer(), {"metadata": {"name": "c-1"}, "spec": {"workflow": "c"}}
+    api.answers(failure(403), answer("ok"), answer(run))
+    async with serving(api) as kube:
+        made = await ClusterObjects(kube, "team", cast(Informer, None), cast(Informer, None)).create_run(run)
+    assert made == run

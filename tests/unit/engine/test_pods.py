@@ -441,6 +441,49 @@ async def test_an_api_server_that_is_away_costs_nothing_but_time() -> None:
     assert world.outcome()["status"] == "Succeeded"
 
 
+@pytest.mark.requirement("F15")
+async def test_a_pod_whose_making_nobody_heard_of_is_found() -> None:
+    world = PodWorld()
+    world.cluster.lost = 1
+    await world.make(asked())
+    assert (world.outcome()["status"], world.cluster.made) == ("Succeeded", 1)
+    assert world.log.kinds() == ["CallIntent", "PodStarted", "CallOutcome"]
+
+
+@pytest.mark.requirement("F15")
+async def test_a_pod_is_found_again_when_the_api_server_comes_back() -> None:
+    world = PodWorld()
+    world.cluster.looks = 10**9
+    first = asyncio.create_task(world.make(asked()))
+    while "PodStarted" not in world.log.kinds():
+        await asyncio.sleep(0.001)
+    world.log.draining = True  # type: ignore[attr-defined]
+    await first
+    world.log.draining = False  # type: ignore[attr-defined]
+    world.cluster.looks, world.cluster.away = 0, 1
+    await world.make(asked())
+    assert (world.outcome()["status"], world.cluster.made) == ("Succeeded", 1)
+
+
+@pytest.mark.requirement("F15")
+async def test_a_no_of_an_api_server_that_has_just_started_is_asked_again() -> None:
+    world = PodWorld()
+    world.cluster.refuse, world.cluster.starting = KubeError(403, "pods is forbidden: no RBAC policy matched"), True
+    await world.make(asked())
+    assert world.outcome()["status"] == "Succeeded"
+
+
+async def test_an_engine_that_ends_leaves_the_making_to_the_next() -> None:
+    world = PodWorld()
+    world.cluster.refuse = Unreachable(0, "away")
+    running = asyncio.create_task(world.make(asked()))
+    while "CallIntent" not in world.log.kinds():
+        await asyncio.sleep(0.001)
+    world.log.draining = True  # type: ignore[attr-defined]
+    await running
+    assert world.log.kinds() == ["CallIntent"]
+
+
 async def test_a_cancelled_container_is_deleted() -> None:
     world = PodWorld()
     world.cluster.looks = 10**9
@@ -465,7 +508,7 @@ REFUSALS = {
 async def test_what_the_api_server_refuses_is_told(error: KubeError, expected: tuple[str, str]) -> None:
     world = PodWorld()
     world.cluster.refuse = error
-    await world.make(asked())
+    await world.make(replace(asked(), deadline_ms=world.clock() + 50))
     found = world.outcome()["error"]
     assert (found["class"], found["reason"]) == expected
 

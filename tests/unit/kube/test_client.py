@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -101,6 +102,26 @@ async def test_a_server_that_does_not_answer_is_unreachable() -> None:
     async with serving(api, timeout_seconds=0.05) as kube:
         with pytest.raises(Unreachable):
             await kube.get(CONFIG_MAPS, "a", "team")
+
+
+@pytest.mark.requirement("F15")
+async def test_a_no_counts_once_the_server_is_ready() -> None:
+    api, no = FakeApiServer(), failure(403, "no RBAC policy matched")
+    obj = {"metadata": {"name": "a"}}
+    async with serving(api) as kube:
+        create = partial(kube.create, CONFIG_MAPS, obj, "team")
+        api.answers(no, text("ok", "text/plain"), answer(obj))
+        assert await kube.once_ready(create) == obj
+        assert [asked.path for asked in api.asked] == [PATH, "/readyz", PATH]
+        api.answers(no, no, answer(obj))
+        with pytest.raises(Unreachable, match="not ready"):
+            await kube.once_ready(create)
+        api.answers(no, text("ok", "text/plain"), no)
+        with pytest.raises(KubeError, match="no RBAC"):
+            await kube.once_ready(create)
+        api.answers(failure(409), answer(obj))
+        with pytest.raises(Conflict):
+            await kube.once_ready(create)
 
 
 def text(body: str, content_type: str = "application/json") -> Any:

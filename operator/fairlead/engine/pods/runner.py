@@ -24,7 +24,7 @@ from fairlead.engine.pods.build import CALL, OUTPUT, STEP, Beside, Owner, build,
 from fairlead.engine.pods.calling import CallingPod, CallingPods
 from fairlead.engine.pods.reading import ended, failure, lost, succeeded
 from fairlead.engine.wellformed import problem
-from fairlead.errors import Conflict, KubeError, NotFound
+from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.flow.calls import Call, Outcome
 from fairlead.kube.client import Kube
 from fairlead.kube.types import PODS
@@ -72,13 +72,15 @@ class PodRunner:
         if large := too_large(call):
             return failed(ErrorClass.INVALID, large, reason="InputTooLarge")
         try:
-            pod = await self._pod(log, call, known, seconds)
+            pod = await self._pod(log, call, known, began + seconds)
         except (Conflict, NotFound) as error:
             reason = RunReason.CHILD_NAME_CONFLICT.value if isinstance(error, Conflict) else "PodLost"
             error_class = ErrorClass.INVALID if isinstance(error, Conflict) else ErrorClass.UNAVAILABLE
             return failed(error_class, error.message, reason=reason, started=began)
         except KubeError as error:
             return _refused(error)
+        if pod is None:
+            return None
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
         if not known:
             started(name, uid)
@@ -117,24 +119,37 @@ class PodRunner:
             with contextlib.suppress(KubeError):
                 await self._kube.delete(PODS, pod_name(log.uid, call), log.namespace, uid=uid)
 
-    async def _pod(self, log: RunLog, call: Call, known: str, seconds: float) -> Pod:
-        """Make the pod, or find it.
+    async def _pod(self, log: RunLog, call: Call, known: str, ends: float) -> Pod | None:
+        """Make the pod, or find it, also the one of a request whose answer was lost; None when the engine is to end.
 
         Raises:
             NotFound: it was made, and is gone.
             Conflict: something else has its name.
-            KubeError: the API server does not take it.
+            KubeError: the API server does not take it, or was away until the end.
         """
+        pause = _FIRST_PAUSE_SECONDS
+        while not log.draining:
+            left = ends - time.perf_counter()
+            try:
+                return await self._made(log, call, known, max(1, int(left)))
+            except Unreachable as error:
+                if left <= 0:
+                    raise
+                await asyncio.sleep(min(error.retry_after_seconds or pause, left))
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        return None
+
+    async def _made(self, log: RunLog, call: Call, known: str, seconds: int) -> Pod:
         name = pod_name(log.uid, call)
         if known:
             found = await self._kube.get(PODS, name, log.namespace)
             if found["metadata"]["uid"] != known:
                 raise Conflict(409, f"pod {name} is another one than was started")
             return found
-        owner = Owner(log.name, log.uid, log.namespace, log.account, max(1, int(seconds)))
+        owner = Owner(log.name, log.uid, log.namespace, log.account, seconds)
         try:
-            beside = await self._beside(may_call(call))
-            return await self._kube.create(PODS, build(call, owner, beside), log.namespace)
+            pod = build(call, owner, await self._beside(may_call(call)))
+            return await self._kube.once_ready(partial(self._kube.create, PODS, pod, log.namespace))
         except Conflict:
             found = await self._kube.get(PODS, name, log.namespace)
         owners = [one.get("uid") for one in found["metadata"].get("ownerReferences") or ()]
