@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fairlead.api.workflow import Workflow
 from fairlead.engine.authorizer import KubeAuthorizer
 from fairlead.engine.clock import steady_clock
 from fairlead.engine.cluster import ClusterResources, ClusterSink
@@ -52,7 +53,7 @@ from fairlead.errors import KubeError, StoreError, StoreLocked, Unreachable
 from fairlead.flow.journal import RunUid
 from fairlead.kube.client import Kube
 from fairlead.kube.events import EventRecorder
-from fairlead.kube.types import CONFIG_MAPS, ENGINES, PODS, WORKFLOW_RUNS, ResourceType
+from fairlead.kube.types import CONFIG_MAPS, ENGINES, PODS, WORKFLOW_RUNS, WORKFLOWS, ResourceType
 from fairlead.telemetry.export import SpanExporter
 from fairlead.telemetry.metrics import EngineMetrics
 
@@ -243,7 +244,9 @@ class App:
             metrics=self.metrics,
             announce=self._announce,
             options=EngineOptions(
-                mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8"), on_waiting=self._on_waiting
+                mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8"),
+                on_waiting=self._on_waiting,
+                on_taken=self._on_taken,
             ),
         )
 
@@ -325,6 +328,10 @@ class App:
         head = {"name": written.name, "uid": written.uid}
         for item in news(written.before, written.after):
             self._emit(WORKFLOW_RUNS, head, item.reason, item.message, warning=item.warning)
+
+    def _on_taken(self, workflow: Workflow, why: str) -> None:
+        head = {"name": workflow.metadata.name, "uid": workflow.metadata.uid}
+        self._emit(WORKFLOWS, head, "RunNameTaken", why, warning=True)
 
     def _announce_recovery(self, engine: WorkflowEngine) -> None:
         going_on = len(engine.runs.roster.all())

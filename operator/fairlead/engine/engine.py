@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fairlead.api.workflow import Workflow
 from fairlead.engine.approvals import Approvals
 from fairlead.engine.authorized import Authorizations
 from fairlead.engine.children import Children
@@ -58,12 +59,14 @@ class EngineOptions:
         mountinfo: the text of /proc/self/mountinfo where network file systems must be refused; "" to not look.
         sync_delay_seconds: added to every commit, for benchmarks.
         on_waiting: told why the store is not opened yet, where it is waited for.
+        on_taken: told of a Workflow why the run of a schedule is not made.
     """
 
     runs: RunOptions = field(default_factory=RunOptions)
     mountinfo: str = ""
     sync_delay_seconds: float = 0.0
     on_waiting: Callable[[StoreError], None] = lambda error: None
+    on_taken: Callable[[Workflow, str], None] = lambda workflow, why: None
 
 
 class WorkflowEngine:
@@ -166,7 +169,14 @@ class WorkflowEngine:
             resources, roster, self.authorizations, self._flows, self._workflow_writer, clock=clock
         )
         self.schedules = (
-            Schedules(store, resources=resources, cluster=cluster, on_made=self._workflows.mark, clock=clock)
+            Schedules(
+                store,
+                resources=resources,
+                cluster=cluster,
+                on_made=self._workflows.mark,
+                on_taken=options.on_taken,
+                clock=clock,
+            )
             if cluster
             else None
         )

@@ -2,7 +2,8 @@
 
 Each schedule has one row in the store: up to which time everything is decided. A due time becomes a WorkflowRun first,
 then the row moves. The run's name is a hash of the Workflow's UID, the schedule and the time, so that a time whose row
-did not move, because of a crash or an answer that was lost, becomes the same run again and never a second one.
+did not move, because of a crash or an answer that was lost, becomes the same run again and never a second one. Somebody
+else's run of that name is not taken for it: that is told, until that run is gone or the schedule's next time has come.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Schedules:
         resources: Resources,
         cluster: Cluster,
         on_made: Callable[[str], None],
+        on_taken: Callable[[Workflow, str], None],
         clock: Callable[[], int],
     ) -> None:
         """Take the seams.
@@ -56,12 +58,14 @@ class Schedules:
             resources: what is declared.
             cluster: where runs are made.
             on_made: called with a Workflow's name when its next time is another one.
+            on_taken: called with a Workflow and a sentence when a run cannot be made, because another one has its name.
             clock: Unix time in ms.
         """
         self._store = store
         self._resources = resources
         self._cluster = cluster
         self._on_made = on_made
+        self._on_taken = on_taken
         self._clock = clock
         self._woken = asyncio.Event()
 
@@ -122,13 +126,19 @@ class Schedules:
 
     async def _make(self, workflow: Workflow, schedule: Schedule, due_ms: int) -> bool:
         run = scheduled_run(workflow, schedule, due_ms)
+        name = run["metadata"]["name"]
         try:
-            await self._cluster.create_run(run)
+            made = await self._cluster.create_run(run)
         except KubeError as error:
-            name = run["metadata"]["name"]
             _log.warning("the scheduled run %s of Workflow %s is not made yet: %s", name, workflow.metadata.name, error)
             return False
-        return True
+        labels = made["metadata"].get("labels") or {}
+        if labels.get(SCHEDULE_LABEL) == schedule.name and made["spec"]["workflow"] == workflow.metadata.name:
+            return True
+        said = f"schedule {schedule.name}: the run of {timestamp(due_ms)} is not made: somebody else made a run {name}"
+        _log.warning("Workflow %s, %s", workflow.metadata.name, said)
+        self._on_taken(workflow, f"{said}; delete that one before the schedule's next time")
+        return False
 
 
 def schedules_of(workflow: Workflow) -> list[Schedule]:

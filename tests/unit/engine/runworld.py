@@ -52,7 +52,7 @@ class World:
 
     @asynccontextmanager
     async def engine(
-        self, *, objects: list[dict[str, Any]] | None = None, places: int = 64
+        self, *, objects: list[dict[str, Any]] | None = None, places: int = 64, **options: Any
     ) -> AsyncIterator[WorkflowEngine]:
         engine = await WorkflowEngine.open(
             self.path,
@@ -64,7 +64,7 @@ class World:
             desk=self.desk,
             cluster=self.cluster,
             exporter=self.exporter,
-            options=EngineOptions(runs=RunOptions(places=places)),
+            options=EngineOptions(runs=RunOptions(places=places), **options),
         )
         known = {uid_of(raw): raw for raw in objects or []}
         await engine.recover(known)

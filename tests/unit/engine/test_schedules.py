@@ -12,7 +12,14 @@ from tests.unit.engine.fakes import READY, FakeClock, tool_step, workflow
 from tests.unit.engine.runworld import World, run_object, uid_of
 
 from fairlead.engine.engine import WorkflowEngine
-from fairlead.engine.schedules import LATE_MS, SCHEDULE_LABEL, SCHEDULED_AT
+from fairlead.engine.schedules import (
+    LATE_MS,
+    RETRY_MS,
+    SCHEDULE_LABEL,
+    SCHEDULED_AT,
+    scheduled_run,
+    schedules_of,
+)
 from fairlead.errors import Unreachable
 from fairlead.flow.journal import RunUid
 
@@ -90,7 +97,7 @@ async def test_a_crash_between_run_and_row_makes_neither_none_nor_two(
 ) -> None:
     create = cluster.create_run
 
-    async def breaks(run: Any) -> None:
+    async def breaks(run: Any) -> Any:
         if lost == "the answer":
             await create(run)
         raise Unreachable(0, "no answer")
@@ -109,6 +116,30 @@ async def test_a_crash_between_run_and_row_makes_neither_none_nor_two(
             await world.until(lambda: engine.runs.roster.all() == [])
     assert times(cluster) == ["2026-01-02T01:00:00Z"]
     assert world.gate.dispatched == ["a:read"]
+
+
+@pytest.mark.parametrize("labels", [{}, {SCHEDULE_LABEL: "other"}], ids=["without a label", "of another schedule"])
+async def test_a_run_that_somebody_made_beforehand_is_not_taken_for_the_schedule_s(
+    world: World, cluster: FakeCluster, labels: dict[str, str]
+) -> None:
+    told: list[str] = []
+    world.resources.workflows["w"] = scheduled(NIGHTLY | {"input": {"n": 1}})
+    async with world.engine(on_taken=lambda workflow, why: told.append(why)) as engine:
+        await look(engine)
+        at(world.clock, "2026-01-02T01:00")
+        declared = world.resources.workflows["w"]
+        due = scheduled_run(declared, schedules_of(declared)[0], world.clock.now)
+        foreign = {**due, "metadata": {**due["metadata"], "uid": "foreign", "labels": labels}}
+        cluster.add({**foreign, "spec": {"workflow": "w", "input": {"n": 666}}})
+        assert await look(engine) == world.clock.now + RETRY_MS
+        (said,) = told
+        assert due["metadata"]["name"] in said and said.startswith("schedule nightly: the run of 2026-01-02T01:00:00Z")
+        cluster.objects.clear()
+        await look(engine)
+        assert [raw["spec"] for raw in cluster.objects.values()] == [due["spec"]], "it is made once the name is free"
+        cluster.objects.clear()
+        await look(engine)
+        assert cluster.objects == {} and len(told) == 1
 
 
 async def test_a_time_is_not_made_again_after_its_run_was_deleted(world: World, cluster: FakeCluster) -> None:
@@ -209,10 +240,10 @@ async def test_one_schedule_that_cannot_be_made_holds_no_other_up(
     )
     create = cluster.create_run
 
-    async def refuses_w(run: Any) -> None:
+    async def refuses_w(run: Any) -> Any:
         if run["spec"]["workflow"] == "w":
             raise Unreachable(0, "no answer")
-        await create(run)
+        return await create(run)
 
     monkeypatch.setattr(cluster, "create_run", refuses_w)
     async with world.engine() as engine:
