@@ -92,6 +92,19 @@ class TestWhoMayWeakenATool:
             ({"spec.functions.0.effect": "Irreversible"}, ""),
             ({"spec.functions.1.effect": REMOVED}, ""),
             ({"spec.functions.1": REMOVED}, "functions[create].returns.sensitivity"),
+            ({"spec.functions.1.input": REMOVED}, "functions[create].input"),
+            ({"spec.functions.1.input.schema": {"type": "object"}}, "functions[create].input"),
+            ({"spec.functions.2.input": {"schema": {"type": "object"}}}, ""),
+            ({"spec.functions.2.preset": {"force": True}}, "functions[drop].preset"),
+            ({"spec.functions.1.preset": {"dry": False}}, "functions[create].preset"),
+            ({"spec.functions.1.preset": REMOVED}, "functions[create].preset"),
+            ({"spec.functions.3": {"name": "more", "preset": {"dry": True}}}, ""),
+            ({"spec.functions.1.idempotency": {"header": "X-None"}}, "functions[create].idempotency"),
+            ({"spec.functions.1.idempotency": {"argument": "key"}}, "functions[create].idempotency"),
+            ({"spec.functions.1.idempotency": REMOVED}, ""),
+            ({"spec.functions.2.idempotency": {"header": "Idempotency-Key"}}, "functions[drop].idempotency"),
+            ({"spec.mcp.url": "https://other.example/mcp"}, "spec.mcp: what spec.functions[search] says"),
+            ({"spec.mcp": {"server": {"image": "mine:1"}}}, "spec.mcp: what spec.functions[search] says"),
             ({"spec.functions.2.reach": "Internal"}, "functions[drop].reach"),
             ({"spec.functions.2.reach": "External"}, ""),
             ({"spec.functions.2.returns": {"trust": "Trusted"}}, "functions[drop].returns.trust"),
@@ -122,14 +135,54 @@ class TestWhoMayWeakenATool:
         assert attempt(alice) == ""
 
     @pytest.mark.requirement("A68")
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"effect": "Read"},
+            {"reach": "Internal"},
+            {"returns": {"trust": "Trusted"}},
+            {"returns": {"sensitivity": "Public"}},
+            {"idempotency": {"header": "Idempotency-Key"}},
+            {"pin": PIN},
+        ],
+    )
+    def test_what_was_approved_of_one_server_is_not_said_of_another(
+        self, kubectl: Kubectl, alice: Kubectl, said: dict[str, Any]
+    ) -> None:
+        spec = {"mcp": {"server": {"image": "a:1"}}, "functions": [{"name": "plain"}, {"name": "send"} | said]}
+        kubectl.create(manifest("Tool", "tickets", spec))
+        for server_ in ({"image": "b:1"}, {"command": ["sh"]}, {"env": [{"name": "URL", "value": "x"}]}):
+            change = json.dumps({"spec": {"mcp": {"server": server_}}})
+            refusal = alice.refusal("patch", "tool", "tickets", "--type=merge", "-p", change)
+            assert (
+                f"spec.mcp: what spec.functions[send] says was approved for the server as it is; to change it, {NEEDS}"
+                in refusal
+            )
+            kubectl("patch", "tool", "tickets", "--type=merge", "--dry-run=server", "-p", change)
+        spec["functions"] = [{"name": "plain", "returns": {"sensitivity": "Confidential"}}]
+        kubectl.create(manifest("Tool", "strict", spec))
+        alice("patch", "tool", "strict", "--type=merge", "-p", '{"spec": {"mcp": {"server": {"image": "b:1"}}}}')
+
+    @pytest.mark.requirement("A68")
     def test_the_largest_contract_is_judged_too(self, kubectl: Kubectl, alice: Kubectl) -> None:
-        functions = [{"name": f"{n:03}".ljust(64, "x"), "effect": "Reversible", "pin": PIN} for n in range(200)]
+        said = {
+            "effect": "Reversible",
+            "reach": "Internal",
+            "returns": {"trust": "Trusted", "sensitivity": "Public"},
+            "idempotency": {"header": "Idempotency-Key"},
+            "input": {"schema": {"type": "object", "properties": {"title": {"type": "string"}}}},
+            "preset": {"dry": True},
+            "pin": PIN,
+        }
+        functions = [{"name": f"{n:03}".ljust(64, "x"), **said} for n in range(200)]
         tool = changed(specimen("Tool"), {"spec.functions": functions})
         kubectl.create(tool)
         lowered = changed(tool, {"spec.functions.199.effect": "Read", "metadata.labels": {"a": "b"}})
         with pytest.raises(CommandFailed, match=r'needs the verb "approve" on tools\.fairlead\.dev/tickets'):
             alice.replace(lowered, "--dry-run=server")
         kubectl.replace(lowered, "--dry-run=server")
+        others = [function | {"name": function["name"].replace("x", "y")} for function in reversed(functions)]
+        kubectl.replace(changed(tool, {"spec.functions": others}), "--dry-run=server")
 
 
 @pytest.fixture(scope="module")

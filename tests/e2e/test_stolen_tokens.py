@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.identities import OPERATOR, bind, engine_of, give, someone, tries, with_token_of
-from tests.e2e.installation import SYSTEM, Fairlead
+from tests.e2e.installation import SYSTEM, Fairlead, until
 from tests.e2e.kubectl import Kubectl
 from tests.specimens import REMOVED, changed, specimen
 
@@ -57,6 +57,27 @@ class TestStolenEngineToken:
         run = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "WorkflowRun", "metadata": {"name": "mine"}, "spec": spec}
         kubectl.create(run)
         assert "deletes no run that somebody named" in engine.refusal("delete", "workflowrun", "mine")
+
+    @pytest.mark.requirement("A14")
+    def test_an_engine_says_neither_that_no_clusterpolicy_binds_it_nor_that_nobody_knows(
+        self, kubectl: Kubectl
+    ) -> None:
+        """Where the operator has said nothing no call is made; where it has said `none` they are."""
+        engine = engine_of(kubectl)
+        give(kubectl, engine.user, ("fairlead.dev", "engines", ["get"], None))
+        give(kubectl, engine.user, ("fairlead.dev", "engines/status", ["get", "patch"], None))
+        kubectl.create(changed(specimen("Engine"), {"spec": {"storage": {"size": "100Mi"}}}))
+
+        def copies() -> Any:
+            return kubectl.get("engine", "default").get("status", {}).get("clusterPolicies")
+
+        until("the operator has said", lambda: copies() is not None)
+        words = ("patch", "engine", "default", "--subresource=status", "--type=merge", "-p")
+        refused = "an engine does not say which ClusterPolicies bind it"
+        assert refused in engine.refusal(*words, '{"status": {"clusterPolicies": null}}')
+        assert refused in engine.refusal(*words, '{"status": null}')
+        engine(*words, '{"status": {"owner": "fairlead-engine-0"}}')
+        assert copies() == []
 
 
 def refused(thief: Kubectl, obj: Mapping[str, Any], word: str) -> None:

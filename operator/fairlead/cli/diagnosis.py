@@ -18,6 +18,7 @@ GUARDRAILS = tuple(
     for name in (
         "approvals",
         "engine-scope",
+        "network",
         "operator-grants",
         "operator-objects",
         "operator-scope",
@@ -26,6 +27,7 @@ GUARDRAILS = tuple(
         "pods",
         "policy-grant",
         "run-invoke",
+        "run-labels",
         "run-signals",
         "server-proxy",
         "status-writers",
@@ -39,6 +41,7 @@ GUARDRAILS = tuple(
 """The admission policies of the chart."""
 
 EVERYBODY = ("system:authenticated", "system:unauthenticated", "system:serviceaccounts")
+ENGINE_ACCOUNT = "fairlead-engine"
 _INVOKABLE = frozenset({"tools", "toolfunctions", "models", "workflows", "*"})
 
 
@@ -105,8 +108,7 @@ def wide_grants(
         cluster_roles: all ClusterRoles.
         bindings: its RoleBindings, and all ClusterRoleBindings.
     """
-    rules = {("Role", role["metadata"]["name"]): role.get("rules") or [] for role in roles}
-    rules |= {("ClusterRole", role["metadata"]["name"]): role.get("rules") or [] for role in cluster_roles}
+    rules = _rules(roles, cluster_roles)
     found = False
     for binding in bindings:
         reference = binding["roleRef"]["kind"], binding["roleRef"]["name"]
@@ -123,6 +125,45 @@ def wide_grants(
                 yield Finding("warning", f"{who} {what}, {how}", "grant functions by name, in a Policy")
     if not found:
         yield Finding("ok", "no account of the namespace may invoke whatever there is")
+
+
+def impersonators(
+    roles: Iterable[Object], cluster_roles: Iterable[Object], bindings: Iterable[Object]
+) -> Iterator[Finding]:
+    """Look for who may act as the engine by impersonation, which no admission policy can tell from the engine.
+
+    Args:
+        roles: those of the namespace.
+        cluster_roles: all ClusterRoles.
+        bindings: the namespace's RoleBindings; who may so everywhere administers the cluster.
+    """
+    rules, found = _rules(roles, cluster_roles), False
+    for binding in bindings:
+        kind, name = binding["roleRef"]["kind"], binding["roleRef"]["name"]
+        if not any(_impersonates(rule) for rule in rules.get((kind, name), ())):
+            continue
+        for subject in binding.get("subjects") or ():
+            found = True
+            how = f"by {kind} {name} (RoleBinding {binding['metadata']['name']})"
+            what = f"{subject['kind']} {subject['name']} may impersonate {ENGINE_ACCOUNT}, {how}"
+            advice = "bind a role without `impersonate` on serviceaccounts, which Kubernetes' own edit and admin have"
+            yield Finding("warning", what, advice)
+    if not found:
+        yield Finding("ok", f"no RoleBinding lets anybody impersonate {ENGINE_ACCOUNT}")
+
+
+def _rules(roles: Iterable[Object], cluster_roles: Iterable[Object]) -> dict[tuple[str, str], Sequence[Object]]:
+    return {
+        (kind, role["metadata"]["name"]): role.get("rules") or []
+        for kind, found in (("Role", roles), ("ClusterRole", cluster_roles))
+        for role in found
+    }
+
+
+def _impersonates(rule: Object) -> bool:
+    names = rule.get("resourceNames") or (ENGINE_ACCOUNT,)
+    wanted = (("apiGroups", ""), ("verbs", "impersonate"), ("resources", "serviceaccounts"))
+    return ENGINE_ACCOUNT in names and all({one, "*"} & {*(rule.get(key) or ())} for key, one in wanted)
 
 
 def _invokes(rule: Mapping[str, Any]) -> bool:

@@ -41,14 +41,11 @@ async def _look(access: Access) -> list[Finding]:
     bindings = _of_kind(await all_of(types.ROLE_BINDINGS), "RoleBinding")
     tools, policies = await all_of(types.TOOLS), await all_of(types.POLICIES)
     engines = await all_of(types.ENGINES)
+    roles, cluster_roles = await all_of(types.ROLES), await all_of(types.CLUSTER_ROLES)
     found = [
         *diagnosis.guardrails(await all_of(types.ADMISSION_POLICIES), await all_of(types.ADMISSION_BINDINGS)),
-        *diagnosis.wide_grants(
-            access.namespace,
-            await all_of(types.ROLES),
-            await all_of(types.CLUSTER_ROLES),
-            [*bindings, *cluster_bindings],
-        ),
+        *diagnosis.wide_grants(access.namespace, roles, cluster_roles, [*bindings, *cluster_bindings]),
+        *(diagnosis.impersonators(roles, cluster_roles, bindings) if engines else ()),
         *diagnosis.objects("Engine", engines, ("Ready", "GuardrailsInstalled", "NetworkIsolation")),
         *diagnosis.unisolated(engines),
         *diagnosis.objects("Policy", policies, ("Ready", "Enforced")),

@@ -10,7 +10,16 @@ import pytest
 import yaml
 
 from fairlead import __version__
-from fairlead.cli.diagnosis import GUARDRAILS, Finding, guardrails, objects, pins, unisolated, wide_grants
+from fairlead.cli.diagnosis import (
+    GUARDRAILS,
+    Finding,
+    guardrails,
+    impersonators,
+    objects,
+    pins,
+    unisolated,
+    wide_grants,
+)
 
 CHART = Path(__file__).parents[3] / "charts/fairlead"
 ADMISSION = CHART / "templates/admission"
@@ -100,6 +109,29 @@ def bound(rule: dict[str, Any], *subjects: dict[str, Any]) -> list[Finding]:
 )
 def test_who_may_invoke_whatever_there_is_is_named(rule: Any, subject: Any, level: str) -> None:
     assert levels(bound(rule, subject)) == [level]
+
+
+IMPERSONATE = {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["impersonate"]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "level"),
+    [
+        (IMPERSONATE, "warning"),
+        (EVERYTHING, "warning"),
+        (IMPERSONATE | {"resourceNames": ["fairlead-engine"]}, "warning"),
+        (IMPERSONATE | {"resourceNames": ["worker"]}, "ok"),
+        (IMPERSONATE | {"verbs": ["get"]}, "ok"),
+        (IMPERSONATE | {"resources": ["users"]}, "ok"),
+        (IMPERSONATE | {"apiGroups": ["fairlead.dev"]}, "ok"),
+    ],
+)
+def test_who_may_impersonate_the_engine_is_named(rule: Any, level: str) -> None:
+    role, subject = {"metadata": {"name": "r"}, "rules": [rule]}, {"kind": "User", "name": "alice"}
+    binding = {"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [subject]}
+    (found,) = impersonators([{"metadata": {"name": "r"}, "rules": []}], [role], [binding])
+    assert found.level == level
+    assert ("User alice may impersonate fairlead-engine" in found.what) == (level == "warning")
 
 
 def test_objects_are_believed_when_they_say_that_something_is_wrong() -> None:
