@@ -55,7 +55,10 @@ class EngineResources(ApiModel):
     """The engine's requests and memory limit."""
 
     cpu: Annotated[Quantity, Field(description="CPU request; there is no CPU limit. Default 250m.")] = "250m"
-    memory: Annotated[Quantity, Field(description="Memory request and limit. Default 512Mi.")] = "512Mi"
+    memory: Annotated[
+        Quantity,
+        Field(description="Memory request and limit. Default 512Mi: room for a few runs at once that hold much."),
+    ] = "512Mi"
 
 
 class Telemetry(ApiModel):

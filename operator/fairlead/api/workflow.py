@@ -169,7 +169,10 @@ class Defaults(ApiModel):
 
 
 class Limits(ApiModel):
-    """Bounds of one run; absent fields have the values shown. What its child runs use counts."""
+    """Bounds of one run; absent fields have the values shown. What its child runs use counts.
+
+    Not to be set: a value has at most 10 MiB, a run's input and the outputs of its steps together 64 MiB, as JSON.
+    """
 
     timeout_seconds: Annotated[
         int, Field(ge=1, le=31536000, description="The whole run takes no longer. Default 86400.")

@@ -140,7 +140,7 @@ class Hooks:
         return user
 
     def _signed(self, auth: HmacAuth, request: Request, body: bytes, place: str) -> bool:
-        """Tell whether one of the signatures is the body's; a key that is not there yet, or not for this, signs nothing."""
+        """Tell whether a signature is the body's; with a key that is not there yet, or not for this, none is."""
         try:
             key = trigger_key(self._resources, auth.secret_ref)
         except (CredentialMissing, CredentialPending) as error:
@@ -216,12 +216,12 @@ def _headers(request: Request, trigger: HttpTrigger) -> dict[str, str]:
 
 
 def _evaluated(
-    place: str, evaluate: Callable[[Any, Mapping[str, Any]], Any], what: Any, scope: Mapping[str, Any]
+    place: str, evaluate: Callable[[Any, Mapping[str, Any], str], Any], what: Any, scope: Mapping[str, Any]
 ) -> Any:
     try:
-        return evaluate(what, scope)
+        return evaluate(what, scope, place)
     except ExpressionError as error:
-        raise Answer(422, "Invalid", f"{place}: {error.message}") from error
+        raise Answer(422, "Invalid", error.message) from error
 
 
 def _fits(workflow: Workflow, value: Any) -> None:

@@ -42,6 +42,7 @@ from fairlead.flow.walking import (
     evaluate,
     evaluated,
     expression_failed,
+    without_room,
 )
 
 
@@ -89,7 +90,8 @@ class Walk:
         if frame.body.output is None:
             last = self.state.steps[frame.path(frame.body.sequence[-1].name)]
             return Succeeded(last.output, last.label)
-        value = evaluate(PlaceEvaluator(self.state, frame), lambda evaluator: evaluator.render(frame.body.output))
+        at = f"block {frame.body.name}: output" if frame.body.name else "spec.output"
+        value = evaluate(PlaceEvaluator(self.state, frame), lambda evaluator: evaluator.render(frame.body.output, at))
         return Failed(value.error) if value.error else Succeeded(value.value, value.label)
 
     # Steps that start.
@@ -116,8 +118,8 @@ class Walk:
         if plan.spec.when is not None:
             when = self.state.whens.get(path)
             if when is None:
-                expression = plan.spec.when
-                when = evaluate(PlaceEvaluator(self.state, frame), lambda evaluator: evaluator.holds(expression))
+                expression, evaluator = plan.spec.when, PlaceEvaluator(self.state, frame)
+                when = evaluate(evaluator, lambda evaluator: evaluator.holds(expression, "when"))
                 self.record(EntryKind.EVALUATED, path, 0, evaluated("When", when))
             if when.error is not None:
                 self.fail(path, 0, when.error, then=plan.spec.on_error)
@@ -217,7 +219,8 @@ class Walk:
         elif result is None:
             result = self._wait(step, attempt, drain=drain)
         if isinstance(result, Succeeded):
-            self.succeed(step, result.output, label=result.label or _label_of(plan, step, result.output))
+            label = result.label or _label_of(plan, step, result.output)
+            self.succeed(step, result.output, label=label, then=None if drain else _handler(plan))
         elif isinstance(result, Failed):
             self._attempt_failed(plan, step, result.error, drain=drain)
 
@@ -267,8 +270,23 @@ class Walk:
 
     # Steps that end.
 
-    def succeed(self, step: StepState, output: Any, *, partial: str = "", label: Label | None = None) -> None:
-        """Propose the end of a step that succeeded; `partial` says why its output is not whole."""
+    def succeed(
+        self,
+        step: StepState,
+        output: Any,
+        *,
+        partial: str = "",
+        label: Label | None = None,
+        then: OnError | None = None,
+    ) -> None:
+        """Propose the end of a step that succeeded; `partial` says why its output is not whole.
+
+        One for whose output there is no room has failed; `then` is what handles that.
+        """
+        error = without_room(self.state, output)
+        if error is not None:
+            self.fail(step.path, step.attempt, error, then=then)
+            return
         data = {"output": output} | ({"partial": partial} if partial else {}) | written(label or step.context)
         self.record(EntryKind.STEP_SUCCEEDED, step.path, step.attempt, data)
 

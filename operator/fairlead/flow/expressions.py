@@ -7,8 +7,11 @@ be bound (`values.py`), by the size of a loop that makes a list (`syntax.py`) an
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -23,10 +26,10 @@ from cel_expr_python.ext import (
 
 from fairlead.api.reasons import ErrorClass
 from fairlead.errors import StepError
-from fairlead.flow import functions, syntax
-from fairlead.flow.cost import MAX_MADE_BYTES, grows, measure
+from fairlead.flow import functions, syntax, wording
+from fairlead.flow.cost import exceeded, grows
 from fairlead.flow.syntax import Message, Reference
-from fairlead.flow.values import MAX_DEPTH, to_cel, to_json
+from fairlead.flow.values import MAX_DEPTH, Reading, in_mib, to_cel, to_json
 
 __all__ = [
     "Expression",
@@ -35,12 +38,24 @@ __all__ = [
     "compile_expression",
     "evaluate",
     "evaluate_bool",
+    "located",
     "named",
     "read",
 ]
 
+if sys.version_info < (3, 12):
+    # For every null the library gives back one reference to None too many, and who frees the last one ends the process.
+    # Later versions of Python count none; here it gets as many as nobody can use up.
+    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 60
+
+TOO_LARGE = "TooLarge"
+"""The reason of a step whose value is over a bound."""
+
 MAX_BYTES = 4096
 """The longest expression, in UTF-8."""
+
+SHOWN_CHARACTERS = 120
+"""So much of an expression stands in its errors."""
 
 _SYNTAX_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (?:Syntax error: )?([^\n]*)")
 
@@ -50,13 +65,13 @@ _FAILURES = (
     (r"_\+_\(map, list\)", "map and filter take a list; a map has no order"),
     (r"<jump_condition>", "a condition is neither true nor false"),
     (r"<iter_range>", "a loop runs over what is neither a list nor a map"),
-    (r"found : size\((\w+)\)$", r"a list is needed, but this is \1"),
-    (r"^UNKNOWN: No matching overloads found : ([^\"']{1,120})$", r"there is no \1"),
     (
         r"Applying SELECT to non-message type",
         "a member is read of something that is no object; get() gives null instead",
     ),
+    (r"Index error: expected integer type, got (\w+)$", r"an item of a list has a number, not a \1"),
     (r"Index error", "an index is outside of its list"),
+    (r"Invalid container type: '(\w+)'", r"an item is read of what is neither a list nor a map, but \1"),
     (r"divide by zero|modulus by zero", "division by zero"),
     (r"integer overflow|out of range", "a number is out of range"),
     (r"invalid regular expression", "a regular expression is invalid"),
@@ -72,20 +87,32 @@ _MISSING_KEY = re.compile(r'Key not found in map : "([^"]*)"$')
 class ExpressionError(StepError):
     """An expression does not compile or has no value. The message holds no content of what it read."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(ErrorClass.INVALID, message)
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(ErrorClass.INVALID, message, reason=reason)
+
+    def at(self, place: str, text: str) -> ExpressionError:
+        """Return the error with the field and the expression: both are the Workflow's own words."""
+        words = " ".join(text.split())
+        shown = words if len(words) <= SHOWN_CHARACTERS else f"{words[:SHOWN_CHARACTERS]}..."
+        return ExpressionError(f"{place}: `{shown}`: {self.message}", reason=self.reason)
 
 
 class Expression:
     """A compiled expression. Make it with `compile_expression`."""
 
-    __slots__ = ("_growing", "_program", "_reads", "_words", "references", "text")
+    __slots__ = ("_growing", "_program", "_reads", "_words", "named", "references", "text")
 
     def __init__(
-        self, text: str, program: cel.Expression, references: tuple[Reference, ...], growing: Message | None
+        self,
+        text: str,
+        program: cel.Expression,
+        references: tuple[Reference, ...],
+        named: tuple[str, ...],
+        growing: Message | None,
     ) -> None:
         self.text = text
         self.references = references
+        self.named = named
         self._program = program
         self._growing = growing
         self._reads = _tree(references)
@@ -101,26 +128,27 @@ class Expression:
             ExpressionError: a name is not in scope, a value cannot be bound, or the evaluation fails.
         """
         data: dict[str, Any] = {}
+        reading = Reading()
         for root, members in self._reads.items():
             if root not in scope:
                 raise ExpressionError(f"'{root}' is not in scope here")
             try:
-                data[root] = _bind(scope[root], members)
+                data[root] = _bind(scope[root], members, reading)
             except ValueError as error:
                 raise ExpressionError(f"'{root}' cannot be read: {error}") from None
-        if self._growing is not None and measure(self._growing, data).made > MAX_MADE_BYTES:
-            raise ExpressionError(f"the expression may make more than {MAX_MADE_BYTES // 2**20} MiB of these values")
+        if self._growing is not None and (most := exceeded(self._growing, data)):
+            raise ExpressionError(f"the expression may make more than {in_mib(most)} of these values", reason=TOO_LARGE)
         return self._run(data)
 
     def _run(self, data: dict[str, Any]) -> Any:
         try:
             value = self._program.eval(data=data)
-            plain = value.plain_value()
+            plain, kind = value.plain_value(), value.type()
         except RuntimeError as error:
             raise ExpressionError(self._explain(str(error))) from None
         except (TypeError, SystemError):  # how the binding says that it has no Python value for an optional
-            raise ExpressionError("an optional value has to be unwrapped, for example with orValue") from None
-        if value.type() == cel.Type.ERROR:
+            raise ExpressionError(functions.UNWRAP) from None
+        if kind == cel.Type.ERROR:
             raise ExpressionError(self._explain(str(plain)))
         try:
             return to_json(plain)
@@ -132,11 +160,15 @@ class Expression:
         key = _MISSING_KEY.search(failure)
         if key is not None:
             return f"there is no '{key[1]}'" if key[1] in self._words else "there is no such key"
+        tree = syntax.expression_of(*syntax.unpack(_compile(_environment(()), self.text, check=False).serialize()))
         for pattern, words in _FAILURES:
             found = re.search(pattern, failure)
             if found is not None:
                 return found.expand(words)
-        return "the evaluation failed: " + failure.partition(":")[0].replace("_", " ").lower()[:40]
+        return (
+            wording.refused(failure, tree)
+            or "the evaluation failed: " + failure.partition(":")[0].replace("_", " ").lower()[:40]
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -162,11 +194,13 @@ def compile_expression(text: str) -> Expression:
     expr = syntax.expression_of(tree, kind)
     found = syntax.references(expr)
     growing = syntax.expression_of(*syntax.unpack(checked.serialize())) if grows(expr) else None
+    named_by = syntax.named_by(expr)
     syntax.bound_loops(expr)
-    if checked.return_type().name().startswith("optional_type"):
+    syntax.unwrap_entries(expr)
+    if _is_optional(checked):
         expr = syntax.or_null(expr)
     program = environment.deserialize(syntax.pack(syntax.with_expression(tree, kind, expr), kind))
-    return Expression(text, program, found, growing)
+    return Expression(text, program, found, named_by, growing)
 
 
 def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
@@ -178,26 +212,40 @@ def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
     return compile_expression(text).evaluate(scope)
 
 
-def evaluate_bool(text: str, scope: Mapping[str, Any]) -> bool:
-    """Compile and evaluate a condition.
+def evaluate_bool(text: str, scope: Mapping[str, Any], at: str = "") -> bool:
+    """Compile and evaluate a condition. `at` is the field where it stands, for its errors.
 
     Raises:
         ExpressionError: also when the value is neither true nor false.
     """
-    value = evaluate(text, scope)
-    if not isinstance(value, bool):
-        raise ExpressionError("the expression must be true or false")
-    return value
+    with located(at, text):
+        value = evaluate(text, scope)
+        if not isinstance(value, bool):
+            raise ExpressionError("the expression must be true or false")
+        return value
+
+
+@contextmanager
+def located(place: str, text: str) -> Iterator[None]:
+    """Let errors tell of the field and the expression, unless there is no field to tell of."""
+    try:
+        yield
+    except ExpressionError as error:
+        if not place:
+            raise
+        raise error.at(place, text) from None
 
 
 def read(text: str, scope: Mapping[str, Any]) -> Any:
-    """Return the value that an expression names, of any size, if it does no more than name one; else evaluate it.
+    """Return the value that an expression names, as it is, if it does no more than name one; else evaluate it.
+
+    So lists have no bound here but that of values, and what is not computed with needs not be what CEL can take.
 
     Raises:
         ExpressionError: as `evaluate`.
     """
     value: Any = scope
-    for member in named(text) or [""]:
+    for member in compile_expression(text).named or ("",):
         if not isinstance(value, Mapping) or member not in value:
             return evaluate(text, scope)
         value = value[member]
@@ -221,6 +269,13 @@ def _environment(roots: tuple[str, ...]) -> cel.Env:
         ],
         functions=functions.declarations(),
     )
+
+
+def _is_optional(checked: cel.Expression) -> bool:
+    try:
+        return str(checked.return_type().name()).startswith("optional_type")
+    except RuntimeError:  # the type of a map whose keys JSON does not have
+        raise ExpressionError("a map has keys that are not strings") from None
 
 
 def _compile(environment: cel.Env, text: str, *, check: bool) -> cel.Expression:
@@ -255,9 +310,9 @@ def _tree(references: Iterable[Reference]) -> dict[str, Any]:
     return tree
 
 
-def _bind(value: Any, members: Mapping[str, Any], depth: int = 0) -> Any:
+def _bind(value: Any, members: Mapping[str, Any], reading: Reading, depth: int = 0) -> Any:
     if not members or not isinstance(value, Mapping):
-        return to_cel(value, depth)
+        return to_cel(value, depth, reading)
     if depth >= MAX_DEPTH:
         raise ValueError(f"a value is nested more than {MAX_DEPTH} levels deep")
-    return {name: _bind(value[name], below, depth + 1) for name, below in members.items() if name in value}
+    return {name: _bind(value[name], below, reading, depth + 1) for name, below in members.items() if name in value}

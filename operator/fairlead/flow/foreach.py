@@ -45,7 +45,7 @@ def go_on(walk: Walk, frame: Frame, plan: StepPlan, step: StepState, *, deadline
 
 
 def _items(walk: Walk, frame: Frame, loop: ForEach) -> Evaluation:
-    found = evaluate(PlaceEvaluator(walk.state, frame), lambda evaluator: evaluator.named(loop.items))
+    found = evaluate(PlaceEvaluator(walk.state, frame), lambda evaluator: evaluator.render(loop.items, "forEach.items"))
     if found.error is not None:
         return found
     if not isinstance(found.value, list):
@@ -90,7 +90,8 @@ def _over(
         ends = [walk.state.steps.get(Path(f"{step.path}[{index}]")) for index in range(len(items))]
         left_out = f"{sum(map(_left_out, ends))} of {len(items)} skipped"
         partial = f"BudgetExceeded: {reached} reached, {left_out}" if reached else ""
-        walk.succeed(step, [end.output if end else None for end in ends], partial=partial)
+        output = [end.output if end else None for end in ends]
+        walk.succeed(step, output, partial=partial, then=None if drain else plan.spec.on_error)
 
 
 def _left_out(item: StepState | None) -> bool:

@@ -13,8 +13,10 @@ import orjson
 from cel_expr_python import cel
 
 from fairlead.api.canonical import canonical_json
-from fairlead.flow.syntax import MAX_ITEMS, TOO_MANY_ITEMS
+from fairlead.flow.syntax import MAX_ITEMS, TOO_MANY_ITEMS, WRAPPED
 from fairlead.flow.values import to_cel, to_json
+
+UNWRAP = "an optional value has to be unwrapped, for example with orValue"
 
 NAMES = ("toJson", "fromJson", "get")
 
@@ -44,6 +46,7 @@ def declarations() -> list[cel.FunctionDecl]:
         cel.FunctionDecl(
             TOO_MANY_ITEMS, [cel.Overload(f"{TOO_MANY_ITEMS}_int", cel.Type.LIST, [cel.Type.INT], impl=_too_many)]
         ),
+        cel.FunctionDecl(WRAPPED, [cel.Overload(f"{WRAPPED}_bool", cel.Type.DYN, [cel.Type.BOOL], impl=_wrapped)]),
     ]
 
 
@@ -76,6 +79,10 @@ def _get(value: Any, path: str) -> Any:
         else:
             return None
     return to_cel(to_json(value))
+
+
+def _wrapped(_is: bool) -> Any:
+    raise ValueError(UNWRAP)
 
 
 def _too_many(_size: int) -> Any:

@@ -49,7 +49,7 @@ def _until(walk: Walk, frame: Frame, plan: StepPlan, last: StepState) -> bool:
         return False
     expression = plan.spec.repeat.until
     evaluator = PlaceEvaluator(walk.state, frame, output=last.output)
-    until = evaluate(evaluator, lambda evaluator: evaluator.holds(expression))
+    until = evaluate(evaluator, lambda evaluator: evaluator.holds(expression, "repeat.until"))
     walk.record(EntryKind.EVALUATED, last.path, last.attempt, evaluated("Until", until))
     return True
 
@@ -64,7 +64,7 @@ def _after_iteration(
     if until.error is not None:
         walk.fail(step.path, step.attempt, until.error, then=then)
     elif until.value or (step.iteration >= repeat.max_iterations and repeat.on_exhausted == "Continue"):
-        walk.succeed(step, last.output)
+        walk.succeed(step, last.output, then=then)
     elif step.iteration >= repeat.max_iterations:
         message = f"`until` did not hold after {step.iteration} iterations"
         exhausted = failed(ErrorClass.INVALID, message, reason="RepeatExhausted")

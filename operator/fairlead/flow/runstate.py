@@ -309,6 +309,8 @@ class BodyState:
 class RunState:
     """Everything that the journal says about a run. Callers read; only `apply` writes.
 
+    `held_bytes` are those of its input and of the outputs of its steps, as JSON.
+
     `approvals` are all that were ever asked for, by name. `made` counts the calls of tools by `tool.function`, from
     their intent. `signals` stand as in the run's spec.
     `finally_deadline` is Unix ms, None until `finally` begins.
@@ -325,6 +327,7 @@ class RunState:
     open_calls: dict[tuple[Path, str], None] = field(default_factory=dict)
     approvals: dict[str, ApprovalState] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
+    held_bytes: int = 0
     denials: int = 0
     made: dict[str, int] = field(default_factory=dict)
     signals: list[SignalState] = field(default_factory=list)

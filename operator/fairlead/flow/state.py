@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from fairlead.api.canonical import canonical_json
 from fairlead.api.reasons import ErrorClass
 from fairlead.api.steps import StepLimits
 from fairlead.flow.approvals import fold_decision, fold_request, withdraw
@@ -90,6 +91,7 @@ def first_failure(state: RunState, prefix: str, *, but: Callable[[CallError], bo
 def _accepted(state: RunState, entry: Entry) -> None:
     data = entry.data
     state.started_at = entry.at
+    state.held_bytes = len(canonical_json(data["input"]))
     state.accepted = Accepted(
         workflow=data["workflow"],
         namespace=data["namespace"],
@@ -204,6 +206,7 @@ def _approval_requested(state: RunState, entry: Entry) -> None:
 def _step_succeeded(state: RunState, entry: Entry) -> None:
     step = _settle(state, entry, phase="Succeeded")
     step.output, step.inputs, step.choice, step.items = entry.data.get("output"), None, None, None
+    state.held_bytes += len(canonical_json(step.output))
     step.partial, step.reused_from = entry.data.get("partial", ""), entry.data.get("reusedFrom", "")
     step.label = Label.parse(entry.data.get("label"))
     tell_holder(state, step)

@@ -1,9 +1,10 @@
 """The syntax tree of a CEL expression: which names it reads, and two rewrites that make it safe to run.
 
 The CEL library hands its tree out as protobuf bytes only. This module reads them (cel.expr.Expr in the wire format),
-so that `expressions.py` can bind no more than what is referenced and `checks.py` can tell what is visible, and
-rewrites the `map` and `filter` macros: a map has no order, so looping over one is an error, and the library's loops
-are quadratic, so the list has a bound.
+so that `expressions.py` can bind no more than what is referenced and `checks.py` can tell what is visible. It rewrites
+the `map` and `filter` macros: a map has no order, so looping over one is an error, and the library's loops are
+quadratic, so the list has a bound. And it rewrites what makes a map: one that holds an optional value kills the process
+when the library makes Python of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ MAX_ITEMS = 1000
 
 TOO_MANY_ITEMS = "tooManyItems"
 """The function that a rewritten loop calls, with the size, when its list is too long. It must raise."""
+
+WRAPPED = "wrappedValue"
+"""The function that a rewritten map calls, with true, for an entry that is an optional value. It must raise."""
 
 NAMESPACES = frozenset({"base64", "google", "math", "optional", "strings"})
 TYPES = frozenset(
@@ -41,7 +45,7 @@ _SHAPES: dict[str, dict[int, str]] = {
 _ROOT = {"Checked": 4, "Parsed": 2}
 _STRING = 6  # of Constant
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_UNUSED, _RANGE = "#unused", "@range"
+_UNUSED, _RANGE, _ENTRY = "#unused", "@range", "@entry"
 
 
 Fixed: TypeAlias = tuple[int, bytes]
@@ -113,6 +117,14 @@ def references(expr: Message) -> tuple[Reference, ...]:
     return tuple(sorted(set(_references(expr, frozenset()))))
 
 
+def named_by(expr: Message) -> tuple[str, ...]:
+    """Return the name and the members that an expression consists of; nothing when it does more than name a value."""
+    path, select = path_of(expr), expr.message(5)
+    if path is None or path[2] or path[0] in TYPES or path[0] in NAMESPACES or (select is not None and select.get(3)):
+        return ()
+    return (path[0], *path[1])
+
+
 def bound_loops(expr: Message) -> None:
     """Rewrite, in place, every loop that builds a list: its range must be a list of at most MAX_ITEMS items."""
     for child in children(expr):
@@ -123,10 +135,21 @@ def bound_loops(expr: Message) -> None:
     loop.fields = [(n, _bounded(v) if n == 2 and isinstance(v, Message) else v) for n, v in loop.fields]
 
 
+def unwrap_entries(expr: Message) -> None:
+    """Rewrite, in place, every entry of a map: it must not be an optional value."""
+    for child in children(expr):
+        unwrap_entries(child)
+    struct = expr.message(8)
+    for entry in struct.messages(2) if struct is not None else ():
+        optional = entry.get(5) == 1
+        entry.fields = [
+            (n, _unwrapped(v, optional) if n == 4 and isinstance(v, Message) else v) for n, v in entry.fields
+        ]
+
+
 def or_null(expr: Message) -> Message:
     """Return `expr.orValue(dyn(null))` for an expression whose value is optional."""
-    null = Message([(3, Message([(1, 0)]))])
-    return Message([(6, Message([(1, expr), (2, b"orValue"), (3, _call("dyn", null))]))])
+    return _or(expr, _call("dyn", _constant((1, 0))))
 
 
 def children(expr: Message) -> Iterator[Message]:
@@ -202,15 +225,39 @@ def _bounded(items: Message) -> Message:
     """Return `let r = items in size(r) <= MAX_ITEMS ? r + [] : tooManyItems(size(r))`; `map + []` is an error."""
     name = _ident(_RANGE)
     size = _call("size", name)
-    check = _call("_<=_", size, Message([(3, Message([(3, MAX_ITEMS)]))]))
-    body = _call("_?_:_", check, _call("_+_", name, _list()), _call(TOO_MANY_ITEMS, size))
-    false = Message([(3, Message([(2, 0)]))])
-    let: list[tuple[int, Value]] = [(1, _UNUSED.encode()), (2, _list()), (3, _RANGE.encode()), (4, items)]
-    return Message([(9, Message([*let, (5, false), (6, name), (7, body)]))])
+    check = _call("_<=_", size, _constant((3, MAX_ITEMS)))
+    return _let(_RANGE, items, _call("_?_:_", check, _call("_+_", name, _list()), _call(TOO_MANY_ITEMS, size)))
+
+
+def _unwrapped(value: Message, optional: bool) -> Message:
+    """Return `let e = value in type(e) == type(optional.none()) ? wrappedValue(true) : e`.
+
+    The value of an entry that is left out where it is none (`?'key'`) is an optional one; then what it holds is none.
+    """
+    if value.message(3) is not None:
+        return value
+    name = _ident(_ENTRY)
+    held = _or(name, _call("dyn", _constant((3, 0)))) if optional else name
+    wrapped = _call("_==_", _call("type", held), _call("type", _call("optional.none")))
+    return _let(_ENTRY, value, _call("_?_:_", wrapped, _call(WRAPPED, _constant((2, 1))), name))
+
+
+def _let(name: str, value: Message, body: Message) -> Message:
+    """Return the body with a name for a value: a loop over nothing."""
+    let: list[tuple[int, Value]] = [(1, _UNUSED.encode()), (2, _list()), (3, name.encode()), (4, value)]
+    return Message([(9, Message([*let, (5, _constant((2, 0))), (6, _ident(name)), (7, body)]))])
+
+
+def _constant(field: tuple[int, Value]) -> Message:
+    return Message([(3, Message([field]))])
 
 
 def _call(function: str, *arguments: Message) -> Message:
     return Message([(6, Message([(2, function.encode()), *((3, argument) for argument in arguments)]))])
+
+
+def _or(optional: Message, otherwise: Message) -> Message:
+    return Message([(6, Message([(1, optional), (2, b"orValue"), (3, otherwise)]))])
 
 
 def _ident(name: str) -> Message:

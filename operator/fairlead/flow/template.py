@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 from fairlead.api.canonical import canonical_json
-from fairlead.flow.expressions import ExpressionError, evaluate
+from fairlead.flow.expressions import TOO_LARGE, ExpressionError, located, read
+from fairlead.flow.values import MAX_VALUE_BYTES, in_mib, size_of
 
 _OPEN = re.compile(r"\$\$\(|\$\(")
 _TOKEN = re.compile(
@@ -34,6 +35,29 @@ class Segment:
 
     expression: str
     offset: int
+
+
+class Room:
+    """What is left of the bytes that one evaluation may make: counted before they are put together."""
+
+    def __init__(self) -> None:
+        self._left = MAX_VALUE_BYTES
+
+    def take(self, value: Any) -> Any:
+        """Return a value that there is room for.
+
+        Raises:
+            ExpressionError: there is none; or the value is nested too deep.
+        """
+        try:
+            self._left -= size_of(value)
+        except ValueError as error:
+            raise ExpressionError(str(error)) from None
+        if self._left < 0:
+            raise ExpressionError(
+                f"with this the value has more than {in_mib(MAX_VALUE_BYTES)} as JSON", reason=TOO_LARGE
+            )
+        return value
 
 
 @lru_cache(maxsize=1024)
@@ -67,34 +91,41 @@ def parse(text: str) -> tuple[str | Segment, ...]:
     return tuple(parts)
 
 
-def render(value: Any, scope: Mapping[str, Any]) -> Any:
+def render(value: Any, scope: Mapping[str, Any], at: str = "", room: Room | None = None) -> Any:
     """Return a JSON value with every `$( )` in its strings evaluated; keys stay as they are.
 
     A string that is exactly one segment becomes that segment's value with its type.
 
+    Args:
+        value: what the Workflow says.
+        scope: the values of the names in scope.
+        at: the field where it stands, for errors.
+        room: what may be made; all that one evaluation makes shares it.
+
     Raises:
-        ExpressionError: a segment does not parse or has no value.
+        ExpressionError: a segment does not parse or has no value, or there is no room for it.
     """
+    room = room or Room()
     match value:
         case str():
             parts = parse(value)
             if len(parts) == 1 and isinstance(parts[0], Segment):
-                return evaluate(parts[0].expression, scope)
-            return _join(parts, scope)
+                return _value(parts[0], scope, at, room)
+            return _join(parts, scope, at, room)
         case Mapping():
-            return {key: render(item, scope) for key, item in value.items()}
+            return {key: render(item, scope, at and f"{at}.{key}", room) for key, item in value.items()}
         case list() | tuple():
-            return [render(item, scope) for item in value]
+            return [render(item, scope, at and f"{at}[{index}]", room) for index, item in enumerate(value)]
     return value
 
 
-def render_text(text: str, scope: Mapping[str, Any]) -> str:
+def render_text(text: str, scope: Mapping[str, Any], at: str = "", room: Room | None = None) -> str:
     """Return the text with every `$( )` filled in: a string as is, null as nothing, else canonical JSON.
 
     Raises:
-        ExpressionError: a segment does not parse or has no value.
+        ExpressionError: as `render`.
     """
-    return _join(parse(text), scope)
+    return _join(parse(text), scope, at, room or Room())
 
 
 def expressions_in(value: Any) -> list[str]:
@@ -138,8 +169,13 @@ def _closing(text: str, opening: re.Match[str]) -> int:
     raise ExpressionError(f"the $( at character {opening.start() + 1} is not closed; write $$( for a literal $(")
 
 
-def _join(parts: tuple[str | Segment, ...], scope: Mapping[str, Any]) -> str:
-    return "".join(part if isinstance(part, str) else _text(evaluate(part.expression, scope)) for part in parts)
+def _join(parts: tuple[str | Segment, ...], scope: Mapping[str, Any], at: str, room: Room) -> str:
+    return "".join(part if isinstance(part, str) else _text(_value(part, scope, at, room)) for part in parts)
+
+
+def _value(segment: Segment, scope: Mapping[str, Any], at: str, room: Room) -> Any:
+    with located(at, segment.expression):
+        return room.take(read(segment.expression, scope))
 
 
 def _text(value: Any) -> str:

@@ -13,9 +13,11 @@ from fairlead.api.reasons import ErrorClass
 from fairlead.errors import FairleadError, StepError
 from fairlead.flow.calls import CallError
 from fairlead.flow.evaluation import PlaceEvaluator
+from fairlead.flow.expressions import TOO_LARGE
 from fairlead.flow.labels import written
-from fairlead.flow.state import BodyState, Evaluation
+from fairlead.flow.state import BodyState, Evaluation, RunState
 from fairlead.flow.steps.attempt import Failed, Succeeded
+from fairlead.flow.values import MAX_RUN_BYTES, MAX_VALUE_BYTES, in_mib, size_of
 
 CANCELLED = CallError(ErrorClass.CANCELLED.value, ErrorClass.CANCELLED.value, "the steps around it have ended")
 NOTHING = BodyState()
@@ -56,7 +58,23 @@ def evaluate(evaluator: PlaceEvaluator, evaluation: Callable[[PlaceEvaluator], A
 
 def expression_failed(error: StepError) -> CallError:
     """Return how a step fails whose expression has no value."""
-    return CallError(ErrorClass.INVALID.value, "ExpressionFailed", error.message)
+    reason = error.reason if error.reason == TOO_LARGE else "ExpressionFailed"
+    return CallError(ErrorClass.INVALID.value, reason, error.message)
+
+
+def without_room(state: RunState, output: Any) -> CallError | None:
+    """Return how a step fails whose output is too large for itself or for its run; None when it is not."""
+    try:
+        size = size_of(output)
+    except ValueError as error:
+        return CallError(ErrorClass.INVALID.value, TOO_LARGE, f"the step's output: {error}")
+    if size > MAX_VALUE_BYTES:
+        message = f"the step's output has more than {in_mib(MAX_VALUE_BYTES)} as JSON"
+        return CallError(ErrorClass.INVALID.value, TOO_LARGE, message)
+    if state.held_bytes + size > MAX_RUN_BYTES:
+        message = f"the input and the outputs of the run's steps would have more than {in_mib(MAX_RUN_BYTES)} together"
+        return CallError(ErrorClass.BUDGET_EXCEEDED.value, TOO_LARGE, message)
+    return None
 
 
 def evaluated(purpose: str, value: Evaluation) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,19 @@ def _replay(plan: Plan, scene: Scene, entries: list[Entry]) -> int:
             proposed = proposed or list(what_next(plan, state, entry.at, scene.resources).records)
             draft = proposed.pop(0)
             assert (draft.kind, draft.path, draft.attempt) == (entry.kind, entry.path, entry.attempt)
-            assert json.loads(json.dumps(draft.data)) == json.loads(json.dumps(entry.data))
+            assert _meant(draft.data) == _meant(entry.data)
         else:
             proposed = []
         state = apply(state, entry)
     return count
+
+
+def _meant(data: Mapping[str, Any]) -> Any:
+    """Return an entry's data without the words about an expression without a value: what is recorded keeps its own."""
+    meant = json.loads(json.dumps(data))
+    if meant.get("error", {}).get("reason") == "ExpressionFailed":
+        del meant["error"]["message"]
+    return meant
 
 
 def _text(version: str) -> str:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from tests.servers.serving import served
 from tests.unit.engine.declared import Declared, model
 
+from fairlead.engine import models
 from fairlead.engine.dialer import Dialer
 from fairlead.engine.models import ModelCaller, openai
 from fairlead.engine.outcomes import LONGEST_RETRY_AFTER_MS, retry_after_ms
@@ -85,6 +86,14 @@ async def test_texts_are_embedded_in_their_order() -> None:
         outcome = await ask(f"{url}/v1", embed("one", "two", "one"), api="OpenAIEmbeddings")
     first, second, third = outcome.result["vectors"]
     assert first == third != second and all(isinstance(number, float) for number in first)
+
+
+async def test_an_answer_that_is_too_large_when_it_is_written_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "MAX_ANSWER_BYTES", 100)
+    async with served(answering(200, '{"data": [{"embedding": [1e15, 1e15, 1e15, 1e15, 1e15, 1e15]}]}')) as url:
+        outcome = await ask(f"{url}/v1", embed("one"), api="OpenAIEmbeddings")
+    assert outcome.error is not None and (outcome.error.error_class, outcome.error.reason) == ("ModelError", "TooLarge")
+    assert outcome.result is None
 
 
 async def test_the_credential_goes_into_its_header_and_nowhere_else() -> None:

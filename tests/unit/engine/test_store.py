@@ -23,7 +23,7 @@ from fairlead.api.canonical import canonical_json, digest
 from fairlead.engine.store import Store, migrations, schema
 from fairlead.engine.store.database import Database
 from fairlead.engine.store.lock import file_system, refuse_network_file_system
-from fairlead.engine.store.payloads import compress, put_aside, put_back
+from fairlead.engine.store.payloads import MOST_BYTES, compress, put_aside, put_back, value_of
 from fairlead.errors import StoreError, StoreLocked
 from fairlead.flow.journal import Draft, EntryKind, RunUid
 from fairlead.flow.journal import Path as RunPath
@@ -299,6 +299,20 @@ async def test_a_store_of_this_version_is_opened_without_a_migration(
     await again.close()
 
 
+async def test_a_value_of_an_earlier_version_that_is_too_large_is_not_read_back(store: Store) -> None:
+    begin(store)
+    store.append(RUN, [Draft(EntryKind.EVALUATED, data={"purpose": "Inputs", "value": " " * MOST_BYTES})])
+    with pytest.raises(StoreError, match=f"more than {MOST_BYTES} bytes"):
+        await store.load(RUN)
+
+
+async def test_a_value_that_many_entries_have_is_read_back_once(store: Store) -> None:
+    begin(store)
+    store.append(RUN, [Draft(EntryKind.EVALUATED, data={"value": {"text": "x" * 9000}}) for _ in range(2)])
+    one, other = [entry.data["value"] for entry in await store.load(RUN)]
+    assert one is other and len(one["text"]) == 9000
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=9).map(lambda text: text * 600),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=20), inner, max_size=4),
@@ -310,7 +324,7 @@ json_values = st.recursive(
 def test_what_was_put_aside_comes_back_as_it_was(data: dict[str, Any]) -> None:
     kept, refs, bodies = put_aside(data)
     stored = {key: compress(body) for key, body in bodies.items()}
-    assert put_back(kept, canonical_json(refs) if refs else None, stored.__getitem__) == data
+    assert put_back(kept, canonical_json(refs) if refs else None, lambda digest: value_of(stored[digest])) == data
 
 
 MOUNTS = """\

@@ -52,6 +52,7 @@ JSON = st.recursive(
         ("input.a.all(k, k == 'b')", True),
         ("input.big", 2**53 + 1),
         ("has(input.a.c)", False),
+        ("{'a': input.?a.orValue(1), ?'b': input.?nothing, ?'c': input.?big}", {"a": {"b": 4}, "c": 2**53 + 1}),
         ("type(input.a) == map", True),
         ("1 // one", 1),
     ],
@@ -70,7 +71,7 @@ def test_an_expression_gives_json(text: str, value: Any) -> None:
         ("input[input.secret]", "there is no such key"),
         ("int(input.secret)", "a conversion failed"),
         ("'a'.matches(input.open)", "a regular expression is invalid"),
-        ("input.secret + 1", "there is no _+_(string, int64)"),
+        ("input.secret + 1", "cannot add string and int; write string(the int)"),
         ("input.secret.x", "of something that is no object"),
         ("input.list[5]", "outside of its list"),
         ("input.secret ? 1 : 2", "neither true nor false"),
@@ -82,6 +83,12 @@ def test_an_expression_gives_json(text: str, value: Any) -> None:
         ("{1: 2}", "keys that are not strings"),
         ("0.0 / 0.0", "not finite"),
         ("[optional.of(1)]", "unwrapped"),
+        ("{'a': optional.none()}", "unwrapped"),
+        ("{'a': 1, 'b': [{'c': input.?nothing}]}", "unwrapped"),
+        ("{?'a': optional.of(optional.of(1))}", "unwrapped"),
+        ("[1].map(x, {'a': optional.of(x)})", "unwrapped"),
+        ("toJson({'a': optional.of(input.secret)})", "unwrapped"),
+        ("{null: 1}", "keys that are not strings"),
         ("dyn(optional.of(1))", "unwrapped"),
         ("fromJson(input.secret)", "fromJson takes JSON only"),
         ("fromJson('\"\\\\u0000\"')", "NUL"),
@@ -237,6 +244,51 @@ def test_a_condition_is_true_or_false() -> None:
     assert evaluate_bool("input == 1", {"input": 1}) is True
     with pytest.raises(ExpressionError, match="true or false"):
         evaluate_bool("input", {"input": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("input.n + 1.0", "cannot add int and double; write double(input.n)"),
+        ("1.5 * input.n", "cannot multiply double by int; write double(input.n)"),
+        ("input.n / 2.0 + input.n / 3.0", "cannot divide int by double; write double(the int)"),
+        ("input.n - input.f", "cannot subtract double from int; write double(input.n)"),
+        ("'n: ' + input.n", "cannot add string and int; write string(input.n)"),
+        ("input.none + 1", "cannot add null and int"),
+        ("input.text < 1", "cannot compare string and int by size"),
+        ("string(input.none)", "string() does not take null"),
+        ("input.n.size()", "size() does not take int"),
+        ("input.n.startsWith('a')", "startsWith() does not take int and string"),
+        ("math.greatest(input.text, 1)", "max() does not take string and int"),
+        ("-input.text", "cannot negate string"),
+        ("!input.n", "! takes true or false only"),
+        ("input.n && true", "&& takes true or false only"),
+        ("input.n in input.n", "`in` looks into a list or a map, and this is neither"),
+        ("input.list['a']", "an item of a list has a number, not a string"),
+        ("input.n[0]", "an item is read of what is neither a list nor a map, but int"),
+    ],
+)
+def test_what_cannot_be_done_is_told_as_people_say_it(text: str, message: str) -> None:
+    scope = {"input": {"n": 2, "f": 1.5, "text": "s3cr3t", "none": None, "list": [1]}}
+    with pytest.raises(ExpressionError) as caught:
+        evaluate(text, scope)
+    assert caught.value.message == message
+
+
+def test_nulls_without_end_do_not_end_the_process() -> None:
+    program = (
+        "from fairlead.flow.expressions import evaluate\n"
+        "for _ in range(100): evaluate('[x, x]', {'x': [None] * 1000})\n"
+        "print('done')"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout == b"done\n"
+
+
+def test_what_an_expression_reads_has_a_bound() -> None:
+    lists = [[0] * 1000] * 500
+    assert evaluate("size(x)", {"x": lists[:499]}) == 499
+    with pytest.raises(ExpressionError, match="'x' cannot be read: it holds more than 500000 values"):
+        evaluate("size(x)", {"x": lists})
 
 
 @given(JSON)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from fairlead.api.canonical import canonical_json
 from fairlead.api.model import Model
 from fairlead.api.reasons import ErrorClass
 from fairlead.engine.credentials import destination
@@ -75,7 +76,10 @@ class ModelCaller:
         read = openai.read_chat if call.kind is CallKind.CHAT else openai.read_embeddings
         duration_ms = int((time.perf_counter() - started) * 1000)
         try:
-            return read(content, call, duration_ms)
+            outcome = read(content, call, duration_ms)
+            if len(canonical_json(outcome.result)) > MAX_ANSWER_BYTES:  # as `1e15` is longer when it is written out
+                raise StepError(ErrorClass.MODEL_ERROR, "the answer is too large when written out", reason="TooLarge")
+            return outcome
         except StepError as error:
             unusable = failed(error.error_class, f"Model {name}: {error}", reason=error.reason, started=started)
             return openai.metered(unusable, content)

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import orjson
@@ -24,7 +25,7 @@ from fairlead.engine.audit.verify import readable
 from fairlead.engine.store import schema
 from fairlead.engine.store.backend import Backend
 from fairlead.engine.store.migrations import upgrade
-from fairlead.engine.store.payloads import compress, expand, put_back
+from fairlead.engine.store.payloads import compress, expand, put_back, value_of
 from fairlead.engine.store.rows import OPEN, AuditPlace, Batch, EndedRun, RunRow, ScheduleKey, ScheduleRow
 from fairlead.engine.store.statements import Statements
 from fairlead.engine.store.windows import Spent, Windows
@@ -82,7 +83,8 @@ class Database:
         return time.perf_counter() - begun
 
     def load(self, run_uid: RunUid) -> list[Entry]:
-        """Return a run's journal in order, payloads put back."""
+        """Return a run's journal in order, payloads put back: each is there once, however many entries have it."""
+        read = cache(lambda digest: value_of(self._payload(digest)))
         columns = schema.entries.c
         rows = self._rows(select(schema.entries).where(columns.run_uid == run_uid).order_by(columns.seq))
         return [
@@ -93,7 +95,7 @@ class Database:
                 EntryKind(row.kind),
                 RunPath(row.path),
                 row.attempt,
-                put_back(row.data, row.payloads, self._payload),
+                put_back(row.data, row.payloads, read),
             )
             for row in rows
         ]

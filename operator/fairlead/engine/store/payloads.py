@@ -13,9 +13,13 @@ from typing import Any
 import orjson
 
 from fairlead.api.canonical import canonical_json
+from fairlead.errors import StoreError
 
 INLINE_BYTES = 4096
 """A value whose canonical JSON is longer goes to the payloads."""
+
+MOST_BYTES = 32 * 1024 * 1024
+"""A larger value is not read back: no run makes one (flow/values.py), but earlier versions had no bound."""
 
 PUT_ASIDE = ("result", "output", "value", "input", "inputs")
 """The keys of an entry's data that hold values of users, models and tools."""
@@ -46,12 +50,11 @@ def put_aside(data: Mapping[str, Any]) -> tuple[bytes, dict[str, str], dict[str,
     return canonical_json({key: value for key, value in data.items() if key not in refs}), refs, bodies
 
 
-def put_back(data: bytes, refs: bytes | None, read: Callable[[str], bytes]) -> dict[str, Any]:
-    """Return the data as it was appended; `read` returns the compressed bytes of a digest."""
+def put_back(data: bytes, refs: bytes | None, read: Callable[[str], Any]) -> dict[str, Any]:
+    """Return the data as it was appended; `read` returns the value of a digest."""
     value: dict[str, Any] = orjson.loads(data)
     if refs is not None:
-        for key, digest in orjson.loads(refs).items():
-            value[key] = orjson.loads(expand(read(digest)))
+        value |= {key: read(digest) for key, digest in orjson.loads(refs).items()}
     return value
 
 
@@ -61,5 +64,22 @@ def compress(body: bytes) -> bytes:
 
 
 def expand(data: bytes) -> bytes:
-    """Return the canonical JSON of a payload."""
-    return zlib.decompress(data)
+    """Return the canonical JSON of a payload.
+
+    Raises:
+        StoreError: it is too large to be held in memory, or not whole.
+    """
+    stream = zlib.decompressobj()
+    body = stream.decompress(data, MOST_BYTES)
+    if not stream.eof:
+        raise StoreError(f"a value in the journal has more than {MOST_BYTES} bytes, or is not whole")
+    return body
+
+
+def value_of(data: bytes) -> Any:
+    """Return the value of a payload.
+
+    Raises:
+        StoreError: as `expand`.
+    """
+    return orjson.loads(expand(data))

@@ -61,7 +61,7 @@ def judge_inputs(judge: Judge | None, evaluator: Evaluator, setting: Setting) ->
     """Return whom to ask, and what about: {model, criteria}."""
     if judge is None:
         return None
-    return {"model": setting.model(judge.model), "criteria": evaluator.text(judge.criteria)}
+    return {"model": setting.model(judge.model), "criteria": evaluator.text(judge.criteria, "judge.criteria")}
 
 
 def review_text(

@@ -13,7 +13,7 @@ from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting, Suc
 
 def inputs(definition: ApprovalStep, evaluator: Evaluator, setting: Setting) -> Any:
     """Return {message}."""
-    return {"message": evaluator.text(definition.message)}
+    return {"message": evaluator.text(definition.message, "approval.message")}
 
 
 def advance(definition: ApprovalStep, attempt: Attempt) -> Result | None:

@@ -85,22 +85,25 @@ Result = Succeeded | Failed | Enter | Fork
 
 
 class Evaluator(Protocol):
-    """Evaluates what a step says at its place in the run. All of it raises ExpressionError."""
+    """Evaluates what a step says at its place in the run. All of it raises ExpressionError.
+
+    `at` is the field of the step where something stands, for errors.
+    """
 
     @property
     def reads(self) -> Reads:
         """Return what has the label of all that was read."""
         ...
 
-    def render(self, value: Any, **more: Any) -> Any:
+    def render(self, value: Any, at: str, /, **more: Any) -> Any:
         """Return a JSON value with its `$( )` segments evaluated; None stays None. `more` is in scope too."""
         ...
 
-    def text(self, template: str) -> str:
+    def text(self, template: str, at: str) -> str:
         """Return a text with its `$( )` segments filled in."""
         ...
 
-    def holds(self, expression: str) -> bool:
+    def holds(self, expression: str, at: str) -> bool:
         """Return whether a bare expression is true."""
         ...
 
@@ -238,7 +241,7 @@ class Attempt:
         at = CallId(self.path, self.state.attempt, CallIndex())
         asked = request(self.run, at, terms, index="", message=message, now_ms=self.now_ms)
         if notice is not None:
-            told = self.evaluator.render(notice, approval={"name": asked.data["name"]})
+            told = self.evaluator.render(notice, "approval.notify.arguments", approval={"name": asked.data["name"]})
             led = self.given.join(self.evaluator.reads.label)
             asked = replace(asked, data={**asked.data, "notice": told, **written(led)})
         self.records.append(asked)

@@ -16,7 +16,7 @@ from fairlead.flow.steps.attempt import Attempt, Evaluator, Failed, Result, Sett
 
 def inputs(definition: ContainerStep, evaluator: Evaluator, setting: Setting) -> Any:
     """Return what its input file holds."""
-    return evaluator.render(definition.input)
+    return evaluator.render(definition.input, "container.input")
 
 
 def advance(definition: ContainerStep, attempt: Attempt) -> Result | None:

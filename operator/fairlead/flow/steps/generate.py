@@ -14,10 +14,11 @@ def inputs(definition: Generate, evaluator: Evaluator, setting: Setting) -> Any:
     """Return {model, messages, judge}."""
     messages = []
     if definition.instructions is not None:
-        messages.append(message("system", evaluator.text(definition.instructions)))
+        messages.append(message("system", evaluator.text(definition.instructions, "generate.instructions")))
     if definition.prompt is not None:
-        messages.append(message("user", evaluator.text(definition.prompt)))
-    messages += [message(given.role, evaluator.text(given.content)) for given in definition.messages or []]
+        messages.append(message("user", evaluator.text(definition.prompt, "generate.prompt")))
+    for nth, given in enumerate(definition.messages or []):
+        messages.append(message(given.role, evaluator.text(given.content, f"generate.messages[{nth}].content")))
     judge = definition.output.judge if definition.output else None
     return {
         "model": setting.model(definition.model),

@@ -20,11 +20,12 @@ _CHOOSE = (
 
 def inputs(definition: Route, evaluator: Evaluator, setting: Setting) -> Any:
     """Return {value, rule: the choice that a `when` decided, model, embeds}."""
-    rules = (choice for choice in definition.choices if choice.when is not None)
-    rule = next((choice.name for choice in rules if evaluator.holds(choice.when or "")), None)
+    rules = ((nth, choice) for nth, choice in enumerate(definition.choices) if choice.when is not None)
+    at = "route.choices[{}].when"
+    rule = next((choice.name for nth, choice in rules if evaluator.holds(choice.when or "", at.format(nth))), None)
     model = setting.resources.models.get(definition.model or "")
     return {
-        "value": evaluator.text(definition.value),
+        "value": evaluator.text(definition.value, "route.value"),
         "rule": rule,
         "model": definition.model,
         "embeds": model is not None and model.spec.api == "OpenAIEmbeddings",

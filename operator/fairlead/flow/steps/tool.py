@@ -11,7 +11,7 @@ from fairlead.flow.steps.attempt import Attempt, Evaluator, Failed, Result, Sett
 
 def inputs(definition: ToolCall, evaluator: Evaluator, setting: Setting) -> Any:
     """Return the arguments."""
-    return evaluator.render(definition.arguments)
+    return evaluator.render(definition.arguments, "tool.arguments")
 
 
 def advance(definition: ToolCall, attempt: Attempt) -> Result | None:

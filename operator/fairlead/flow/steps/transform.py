@@ -10,7 +10,7 @@ from fairlead.flow.steps.attempt import Attempt, Evaluator, Result, Setting, Suc
 
 def inputs(definition: Transform, evaluator: Evaluator, setting: Setting) -> Any:
     """Return the value."""
-    return evaluator.render(definition.value)
+    return evaluator.render(definition.value, "transform.value")
 
 
 def advance(definition: Transform, attempt: Attempt) -> Result | None:

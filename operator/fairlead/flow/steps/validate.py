@@ -14,7 +14,10 @@ from fairlead.flow.steps.attempt import Attempt, Enter, Evaluator, Failed, Resul
 
 def inputs(definition: Validate, evaluator: Evaluator, setting: Setting) -> Any:
     """Return {value, judge}."""
-    return {"value": evaluator.render(definition.value), "judge": judge_inputs(definition.judge, evaluator, setting)}
+    return {
+        "value": evaluator.render(definition.value, "validate.value"),
+        "judge": judge_inputs(definition.judge, evaluator, setting),
+    }
 
 
 def advance(definition: Validate, attempt: Attempt) -> Result | None:

@@ -23,7 +23,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]
 
 def inputs(definition: Wait, evaluator: Evaluator, setting: Setting) -> Any:
     """Return the Unix ms of `until`; None where it does not say when."""
-    return unix_ms(evaluator.render(definition.until)) if definition.until is not None else None
+    return unix_ms(evaluator.render(definition.until, "wait.until")) if definition.until is not None else None
 
 
 def advance(definition: Wait, attempt: Attempt) -> Result | None:

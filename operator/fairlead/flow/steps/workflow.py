@@ -11,7 +11,7 @@ from fairlead.flow.steps.attempt import Attempt, Evaluator, Failed, Result, Sett
 
 def inputs(definition: ChildCall, evaluator: Evaluator, setting: Setting) -> Any:
     """Return the child's input."""
-    return evaluator.render(definition.input)
+    return evaluator.render(definition.input, "workflow.input")
 
 
 def advance(definition: ChildCall, attempt: Attempt) -> Result | None:
