@@ -16,24 +16,27 @@ from fairlead.api.run import WorkflowRun
 from fairlead.engine.acceptance import Accept
 from fairlead.engine.schedules import scheduled_ms
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, RunUid
-from fairlead.flow.labels import of_input
+from fairlead.flow.labels import Label, of_input
 from fairlead.flow.plan import Plan
 
 NO_ACCOUNT = "fairlead-none"
 """Who a Workflow without an account acts as: an account without permissions."""
 
 
-def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, retries: RunUid | None, now_ms: int) -> Draft:
+def accepted_draft(
+    run: WorkflowRun, accept: Accept, plan: Plan, *, goes_on_from: tuple[RunUid | None, Label], now_ms: int
+) -> Draft:
     """Return the entry that freezes what the run executes, with what, as whom, until when.
 
     Args:
         run: the object.
         accept: the Workflow and the input.
         plan: its revision.
-        retries: the UID of the run that it goes on from, where its spec names one.
+        goes_on_from: the UID of the run that it goes on from, where its spec names one, and the label of what it takes
+            over from that as its input.
         now_ms: Unix ms.
     """
-    workflow = accept.workflow
+    workflow, (earlier, taken) = accept.workflow, goes_on_from
     seconds = min(run.spec.timeout_seconds or plan.limits.timeout_seconds, plan.limits.timeout_seconds)
     parent = run.spec.parent
     seconds = min(seconds, parent.limits.timeout_seconds) if parent is not None else seconds
@@ -59,11 +62,11 @@ def accepted_draft(run: WorkflowRun, accept: Accept, plan: Plan, *, retries: Run
         data["concurrencyKey"] = accept.key
     if run.spec.requested_by:
         data["requestedBy"] = run.spec.requested_by
-    data["inputLabel"] = str(of_input(workflow, parent.label if parent is not None else None))
+    data["inputLabel"] = str(of_input(workflow, parent.label if parent is not None else None).join(taken))
     if parent is not None:
         data["parent"] = parent.to_yaml_dict()
     if run.spec.retry_from is not None:
-        data["retryFrom"] = run.spec.retry_from.to_yaml_dict() | {"uid": retries}
+        data["retryFrom"] = run.spec.retry_from.to_yaml_dict() | {"uid": earlier}
     return Draft(EntryKind.RUN_ACCEPTED, data=data)
 
 

@@ -18,6 +18,7 @@ from fairlead.engine.reading import read_back
 from fairlead.engine.store import Store
 from fairlead.errors import InvalidSpec
 from fairlead.flow.journal import RunUid
+from fairlead.flow.labels import TRUSTED, Label
 from fairlead.flow.plan import Plan
 from fairlead.flow.reuse import going_on, past_of
 
@@ -31,25 +32,29 @@ class EarlierRuns:
         self._store = store
         self._plans = plans
 
-    async def given(self, source: RetryFrom, spec: WorkflowRunSpec) -> tuple[Given, RunUid | None]:
-        """Return the input of a run that goes on from another, and that one's UID; or why there is none.
+    async def given(self, source: RetryFrom, spec: WorkflowRunSpec) -> tuple[Given, RunUid | None, Label]:
+        """Return the input of a run that goes on from another, that one's UID, and the label of what is taken over.
+
+        Without an input why there is none.
 
         Raises:
             StoreError: the store cannot be read.
         """
         row = await self._store.run_named(source.run)
         if row is None:
-            return _refused(f"the engine knows no run {source.run}, or its journal was deleted"), None
+            return _refused(f"the engine knows no run {source.run}, or its journal was deleted")
         if row.workflow != spec.workflow:
-            return _refused(f"{source.run} is a run of Workflow {row.workflow}, not of {spec.workflow}"), None
+            return _refused(f"{source.run} is a run of Workflow {row.workflow}, not of {spec.workflow}")
         if row.open:
-            return _refused(f"{source.run} has not ended; cancel it, or wait"), None
+            return _refused(f"{source.run} has not ended; cancel it, or wait")
         accepted = (await read_back(self._store, self._plans, row.uid)).state.accepted
         if not self._store.ended(row.uid):
-            return _refused(f"the journal of {source.run} was deleted"), None
+            return _refused(f"the journal of {source.run} was deleted")
         if accepted is None:
-            return _refused(f"{source.run} was never accepted: it has done nothing to go on from"), None
-        return (spec.input if spec.input is not None else accepted.input), row.uid
+            return _refused(f"{source.run} was never accepted: it has done nothing to go on from")
+        if spec.input is not None:
+            return spec.input, row.uid, TRUSTED
+        return accepted.input, row.uid, accepted.label or TRUSTED
 
     async def going_on(self, plan: Plan, retry: Mapping[str, Any]) -> Plan:
         """Return the plan of a run that goes on from another, with what that one did.
@@ -71,5 +76,5 @@ class EarlierRuns:
         return going_on(plan, past_of(retry["run"], known.entries, known.plan), retry.get("step"))
 
 
-def _refused(message: str) -> Refuse:
-    return refuse(RunReason.INVALID_INPUT, f"spec.retryFrom.run: {message}")
+def _refused(message: str) -> tuple[Refuse, None, Label]:
+    return refuse(RunReason.INVALID_INPUT, f"spec.retryFrom.run: {message}"), None, TRUSTED

@@ -18,6 +18,7 @@ from fairlead.engine.acceptance import Given
 from fairlead.engine.log import RunLog
 from fairlead.engine.store.rows import OPEN
 from fairlead.flow.journal import EntryKind, RunUid
+from fairlead.flow.labels import TRUSTED, Label
 from fairlead.telemetry.ids import trace_id
 from fairlead.telemetry.metrics import EngineMetrics
 
@@ -51,6 +52,7 @@ class Run:
         key: counted with others of the same key where the Workflow bounds its concurrency; "" for no key.
         given: what came of reading `inputFrom` or `retryFrom`, until the next look at the run.
         retries: the UID of the run that it goes on from, once that was found.
+        taken: the label of the input that it takes over from that.
         deadline_ms: Unix ms; 0 while not known.
         cancel: why it is to be cancelled, "" if it is not.
         note: why it does not go on, "" when it does.
@@ -72,6 +74,7 @@ class Run:
     key: str = ""
     given: Given | None = None
     retries: RunUid | None = None
+    taken: Label = TRUSTED
     deadline_ms: int = 0
     cancel: str = ""
     note: str = ""

@@ -68,7 +68,7 @@ class Runner:
         """Read the input from where it stands; what came of it is `run.given`."""
         if isinstance(source, RetryFrom):
             assert run.obj is not None
-            run.given, run.retries = await self._earlier.given(source, run.obj.spec)
+            run.given, run.retries, run.taken = await self._earlier.given(source, run.obj.spec)
             return
         until_ms = run.seen_at_ms + grace_ms
         run.given = await read_input(source, self._cluster, until_ms=until_ms, now_ms=self._clock())
@@ -81,7 +81,8 @@ class Runner:
         """Freeze the Workflow as it stands; return the run's first entry and its plan."""
         assert run.obj is not None
         plan = await self._plans.freeze(accept.workflow)
-        first = accepted_draft(run.obj, accept, plan, retries=run.retries, now_ms=self._clock())
+        goes_on = (run.retries, run.taken)
+        first = accepted_draft(run.obj, accept, plan, goes_on_from=goes_on, now_ms=self._clock())
         return first, await self._bounded(plan, first.data.get("parent"), first.data.get("retryFrom"))
 
     def begin(self, run: Run, accept: Accept, first: Draft, plan: Plan) -> None:

@@ -13,6 +13,7 @@ from fairlead.api.policy import Policy
 from fairlead.engine.engine import WorkflowEngine
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.journal import RunUid
+from fairlead.flow.labels import TOLD, TRUSTED, Label
 from fairlead.flow.plan import Plan
 
 STEPS = (tool_step("a"), tool_step("b", "send"), tool_step("c", "send"))
@@ -126,6 +127,16 @@ async def test_the_input_that_is_taken_over_must_fit_the_workflow_as_it_is_now(w
         world.resources.workflows["w"] = workflow(*STEPS, input={"schema": {"type": "object", "required": ["m"]}})
         state = await asyncio.wait_for(engine.submit(run_object(1, retryFrom=retry())), 20)
     assert state.terminal is not None and state.terminal.reason == "InvalidInput"
+
+
+@pytest.mark.requirement("A37")
+@pytest.mark.parametrize(("given", "label"), [({}, TOLD), ({"input": {"n": 2}}, TRUSTED)], ids=["taken over", "new"])
+async def test_the_input_that_is_taken_over_keeps_its_label(world: World, given: dict[str, Any], label: Label) -> None:
+    async with world.engine() as engine:
+        await first(world, engine)
+        world.resources.workflows["w"] = workflow(*STEPS, input={"trust": "Trusted"})
+        state = await asyncio.wait_for(engine.submit(run_object(1, retryFrom=retry(), **given)), 20)
+    assert state.accepted is not None and state.accepted.label == label
 
 
 @pytest.mark.requirement("G1")
