@@ -88,6 +88,16 @@ class CountedStatuses:
             self.writes[name] += 1
 
 
+class QuietDesk(LocalDesk):
+    """Where people are asked who never answer."""
+
+    async def create_approval(self, approval: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Keep it, and print nothing."""
+        made = {**approval, "metadata": {**approval["metadata"], "uid": str(uuid.uuid4())}}
+        self._approvals[made["metadata"]["name"]] = made
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class Commits:
     """How many commits there were, and how long they took together."""
@@ -110,6 +120,7 @@ class Bench:
 
     engine: WorkflowEngine
     gate: TimedGate
+    children: dict[RunUid, Manifest] = field(default_factory=dict)
     statuses: CountedStatuses = field(default_factory=CountedStatuses)
 
     async def run(self, workflow: str, name: str = "") -> RunState:
@@ -158,6 +169,7 @@ async def serving(
     sync_delay_seconds: float = 0.0,
     store: Place | None = None,
     left: Mapping[RunUid, Manifest] | None = None,
+    killed: bool = False,
 ) -> AsyncIterator[Bench]:
     """Serve an engine for as long as the block lasts.
 
@@ -169,15 +181,15 @@ async def serving(
         sync_delay_seconds: added to every commit.
         store: the database file, or a backend; a new file below `folder` by default.
         left: the WorkflowRuns that the store may hold open, by UID.
+        killed: end without waiting for what is under way, as a killed process does.
     """
     resources = _declared(folder, objects, addresses or {})
     authorizer, dialer, statuses = GrantAuthorizer(resources.policies), Dialer(), CountedStatuses()
-    gates: list[TimedGate] = []
+    gates, children = list[TimedGate](), LocalRuns(NAMESPACE)
 
     def gate(clock: Any, metrics: EngineMetrics) -> TimedGate:
         caller: Any = tools or ToolCaller(dialer, resources)
         models = ModelCaller(dialer, resources)
-        children = LocalRuns(NAMESPACE)
         gates.append(TimedGate(Gate(resources, authorizer, models, caller, clock, metrics, creator=children)))
         return gates[0]
 
@@ -188,17 +200,26 @@ async def serving(
         sink=statuses,
         gate=gate,
         clock=clock_ms,
-        desk=LocalDesk(),
+        desk=QuietDesk(),
         options=EngineOptions(sync_delay_seconds=sync_delay_seconds),
     )
+    bench = Bench(engine, gates[0], statuses=statuses)
+
+    def made(run: Manifest) -> None:
+        bench.children[RunUid(run["metadata"]["uid"])] = run
+        engine.runs.observe(run)
+
+    children.observe = made
     await engine.recover(left or {})
     stop = asyncio.Event()
     served = asyncio.create_task(engine.serve(stop))
     try:
-        yield Bench(engine, gates[0], statuses)
+        yield bench
     finally:
+        if killed:
+            served.cancel()
         stop.set()
-        await served
+        await asyncio.gather(served, return_exceptions=killed)
         await dialer.close()
 
 

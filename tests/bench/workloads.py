@@ -41,6 +41,17 @@ def waiting(name: str) -> Manifest:
     return _workflow(name, [{"name": "ask", "wait": {"signal": {"name": "never"}}}])
 
 
+def parent(name: str, child: str) -> Manifest:
+    """Return a Workflow whose runs wait for a child run."""
+    return _workflow(name, [{"name": "ask", "workflow": {"workflow": child}}])
+
+
+def approval(name: str) -> Manifest:
+    """Return a Workflow whose runs wait for people."""
+    asked = {"message": "May it be?", "from": {"groups": ["oncall"]}, "requester": "Allowed"}
+    return _workflow(name, [{"name": "ask", "approval": asked}])
+
+
 def asking(name: str) -> Manifest:
     """Return a Workflow of one model call."""
     return _workflow(name, [{"name": "ask", "generate": {"model": MODEL, "prompt": "$( input.key )"}}])
@@ -70,10 +81,11 @@ def model(where: Mapping[str, Any]) -> Manifest:
     return _object("Model", MODEL, dict(where))
 
 
-def policy() -> Manifest:
-    """Return the Policy that lets the account do all this."""
+def policy(*workflows: str) -> Manifest:
+    """Return the Policy that lets the account do all this, and start runs of these Workflows."""
     tools = [{"tool": TOOL, "functions": list(FUNCTIONS)}]
     granted = {"serviceAccounts": [ACCOUNT], "models": [MODEL], "tools": tools, "images": [SERVERS_IMAGE]}
+    granted |= {"workflows": list(workflows)} if workflows else {}
     return _object("Policy", ACCOUNT, {"grants": granted})
 
 
