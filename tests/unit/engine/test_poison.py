@@ -13,6 +13,7 @@ from fairlead.api.canonical import MAX_DEPTH
 from fairlead.engine.log import RunLog
 from fairlead.engine.roster import Run
 from fairlead.engine.runner import Runner
+from fairlead.engine.tools import _outcome
 from fairlead.flow.calls import Call
 
 pytestmark = pytest.mark.requirement("A34")
@@ -78,3 +79,9 @@ async def test_a_workflow_that_is_nested_too_deep_is_in_the_way_of_no_other(worl
             world.resources.workflows["deep"] = deep
             engine.workflow_changed(["deep", "w"])
             await asyncio.wait_for(engine.submit(run_object(number)), 20)
+
+
+@pytest.mark.parametrize(("levels", "reason"), [(MAX_DEPTH, None), (MAX_DEPTH + 1, "TooDeep"), (900, "TooDeep")])
+def test_a_result_that_is_nested_too_deep_is_none(levels: int, reason: str | None) -> None:
+    error = _outcome({"structuredContent": nested(levels)}, "desk", 1 << 20, 0.0).error
+    assert (error.reason if error is not None else None) == reason

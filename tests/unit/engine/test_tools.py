@@ -441,16 +441,6 @@ async def test_a_result_is_no_larger_than_allowed(limit: int, expected: str) -> 
         assert class_of(await caller.call("read")) == expected
 
 
-@pytest.mark.requirement("A34")
-@pytest.mark.parametrize(("levels", "reason"), [(64, None), (65, "TooDeep"), (400, "TooDeep")])
-async def test_a_result_that_is_nested_too_deep_is_none(levels: int, reason: str | None) -> None:
-    server = OldServer()
-    server.result = {"content": [], "structuredContent": {"n": json.loads("[" * levels + "]" * levels)}}
-    async with served(server.app) as url, calling(f"{url}/mcp") as caller:
-        error = (await caller.call("read")).error
-    assert (error.reason if error is not None else None) == reason
-
-
 async def test_many_calls_share_one_handshake() -> None:
     server = OldServer()
     async with served(server.app) as url, calling(f"{url}/mcp") as caller:
