@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from starlette.responses import JSONResponse, Response
+from tests.servers.serving import served
 from tests.unit.engine.declared import Declared, tool
+from tests.unit.engine.test_tools import answering, calling
 
 from fairlead.api.workflow import Workflow
 from fairlead.engine.credentials import destination, known_secrets, scrub
@@ -159,3 +164,21 @@ def test_placeholders_are_no_secrets() -> None:
     resources = Declared(tool("https://a.example.com/mcp", credential=CREDENTIAL))
     resources.secrets = {("tickets", "token"): "EMPTY"}
     assert known_secrets(resources) == frozenset()
+
+
+@pytest.mark.requirement("A23")
+async def test_a_credential_that_a_server_lists_is_shown_to_nobody() -> None:
+    key = "canary-8e1f6d2c"
+    listed = [{"name": f"Bearer {key}", "description": f"asked with {key}"}, {"name": "read", key: [key]}]
+
+    def respond(message: dict[str, Any]) -> Response:
+        return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": listed}})
+
+    credential = {"secretRef": {"name": "tickets", "key": "token"}}
+    async with served(answering(respond)) as url, calling(f"{url}/mcp", credential=credential) as caller:
+        caller.resources._own, caller.resources.engine = False, Declared(private=(url[7:],)).engine
+        caller.resources.secrets = {("tickets", "token"): key, ("tickets", "allowed-hosts"): url}
+        found = await caller.caller.discover("ledger", caller.tool)
+        digests = (await caller.caller.definitions("ledger", caller.tool)).digests
+    assert list(found.digests) == ["Bearer [redacted]", "read"] and key not in str(found.definitions)
+    assert found.digests == digests, "what is shown is what a pin compares"

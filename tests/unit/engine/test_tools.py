@@ -297,24 +297,6 @@ async def test_discovery_names_the_protocol_and_all_functions(tmp_path: File) ->
     assert set(found.digests) == {"read", "append", "append_keyed", "slow", "fail", "echo_headers"}
 
 
-@pytest.mark.requirement("A23")
-async def test_a_credential_that_a_server_lists_is_shown_to_nobody() -> None:
-    key = "canary-8e1f6d2c"
-    listed = [{"name": f"Bearer {key}", "description": f"asked with {key}"}, {"name": "read", key: [key]}]
-
-    def respond(message: dict[str, Any]) -> Response:
-        return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": listed}})
-
-    credential = {"secretRef": {"name": "tickets", "key": "token"}}
-    async with served(answering(respond)) as url, calling(f"{url}/mcp", credential=credential) as caller:
-        caller.resources._own, caller.resources.engine = False, Declared(private=(url[7:],)).engine
-        caller.resources.secrets = {("tickets", "token"): key, ("tickets", "allowed-hosts"): url}
-        found = await caller.caller.discover("ledger", caller.tool)
-        digests = (await caller.caller.definitions("ledger", caller.tool)).digests
-    assert list(found.digests) == ["Bearer [redacted]", "read"] and key not in str(found.definitions)
-    assert found.digests == digests, "what is shown is what a pin compares"
-
-
 async def test_a_listing_without_end_is_given_up() -> None:
     server = OldServer()
     server.endless = True
