@@ -99,7 +99,7 @@ def examine(
         if created == runs and not is_open:
             break
         for number in range(created, min(runs, created + AT_ONCE - len(is_open))):
-            is_open.append(f"sink-{number}")
+            is_open.append(kitchensink.run_name(number))
             team.create(kitchensink.run_of(is_open[-1]))
             created += 1
         time.sleep(chance.uniform(0.2, LONGEST_PAUSE_SECONDS))
@@ -185,7 +185,7 @@ def main() -> int:
         environment = cluster.environment()
         fairlead = Fairlead(Kubectl(environment["KUBECONFIG"], environment["PATH"]), environment)
         fairlead.install()
-        team = scene(fairlead.kubectl)
+        team = scene(fairlead.kubectl, arguments.runs)
         began = time.monotonic()
         chance = random.Random(arguments.seed)
         marks = examine(cluster, team, arguments.runs, chance=chance, minutes=arguments.minutes)
@@ -200,13 +200,13 @@ def main() -> int:
     return int(not marks.passed)
 
 
-def scene(administrator: Kubectl) -> Kubectl:
-    """Make a restricted namespace with the kitchen sink, and return kubectl within it."""
+def scene(administrator: Kubectl, runs: int) -> Kubectl:
+    """Make a restricted namespace where so many kitchen sinks can run, and return kubectl within it."""
     name = f"exam-{uuid.uuid4().hex[:8]}"
     administrator("create", "namespace", name)
     administrator("label", "namespace", name, RESTRICTED)
     team = administrator.within(name)
-    kitchensink.declare(team)
+    kitchensink.declare(team, map(kitchensink.run_name, range(runs)))
     return team
 
 

@@ -1,7 +1,8 @@
-"""The kitchen sink: a Workflow with every kind of step that needs no people. A ledger counts its effects, by key."""
+"""The kitchen sink: a Workflow with every kind of step; its people never answer. A ledger counts effects by key."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tests.e2e.installation import SERVERS_IMAGE, until
@@ -29,13 +30,29 @@ _RUN = {"type": "object", "required": ["run"], "properties": {"run": {"type": "s
 _PATIENT = {"limit": 10, "backoffSeconds": 1, "factor": 1}
 _READS = {"limit": 10, "backoffSeconds": 1, "factor": 1, "errorClasses": ["Unavailable", "ToolError", "Timeout"]}
 _STUBBORN = _READS | {"limit": 20}
+_NOBODY = {"message": "May it go on?", "from": {"users": ["nobody"]}, "requester": "Allowed"}
+_NOBODY |= {"expiresAfterSeconds": 5, "onDenied": "Continue"}
+_IN_STOCK = {"expression": "output > 0", "message": "sold out"}
 FUNCTIONS = ["read", "append", "append_keyed", "slow"]
 
 
 def effects_of(run: str) -> set[str]:
     """Return the keys of what a run that ended well has done, each once."""
     loops = [f"each-{number}" for number in range(ITEMS)] + [f"again-{number}" for number in range(1, ROUNDS + 1)]
-    return {f"{run}-{key}" for key in ("first", "keyed", "left", "right", "child", "topic", "inside", "after", *loops)}
+    ways = ["topic", "way", "left", "right", "charged", "refunded"]
+    return {f"{run}-{key}" for key in ("first", "keyed", "agent", "inside", "child", "after", *ways, *loops)}
+
+
+def script(runs: Iterable[str]) -> list[Manifest]:
+    """Return what the model says: to the agent of each of these runs what to note, and to whoever asks the way."""
+    notes = [
+        {
+            "when": {"contains": f"note {run}.", "toolResults": 0},
+            "toolCalls": [{"name": "ledger__append_keyed", "arguments": {"key": f"{run}-agent"}}],
+        }
+        for run in runs
+    ]
+    return [*notes, {"when": {"contains": "which way"}, "content": {"choice": "onwards"}}, {"content": "hello"}]
 
 
 def _call(name: str, function: str, key: str, **more: Any) -> Manifest:
@@ -66,6 +83,25 @@ def _steps() -> list[Manifest]:
             },
         },
         {
+            "name": "way",
+            "route": {
+                "value": "Which way?",
+                "model": "scripted",
+                "choices": [{"name": "back"}, {"name": "onwards", "block": "onwards"}],
+            },
+        },
+        {
+            "name": "noted",
+            "agent": {
+                "model": "scripted",
+                "prompt": "Note $( input.run ).",
+                "tools": [{"tool": "ledger", "functions": ["append_keyed"]}],
+            },
+            "retry": _PATIENT,
+        },
+        {"name": "order", "block": "order", "onError": {"block": "refund"}},
+        {"name": "asked", "approval": _NOBODY},
+        {
             "name": "checked",
             "validate": {
                 "value": "$( steps.say.output.text )",
@@ -91,6 +127,15 @@ def _steps() -> list[Manifest]:
 def _blocks() -> list[Manifest]:
     return [
         {"name": "greeted", "steps": [_call("greet", "append", "$( input.run )-topic")]},
+        {"name": "onwards", "steps": [_call("go", "append", "$( input.run )-way")]},
+        {
+            "name": "order",
+            "steps": [
+                _call("charge", "append_keyed", "$( input.run )-charged", retry=_PATIENT),
+                {"name": "stock", "validate": {"value": 0, "rules": [_IN_STOCK]}},
+            ],
+        },
+        {"name": "refund", "steps": [_call("refund", "append_keyed", "$( input.run )-refunded", retry=_PATIENT)]},
         {
             "name": "again",
             "steps": [
@@ -113,8 +158,14 @@ def _blocks() -> list[Manifest]:
     ]
 
 
-def declare(team: Kubectl) -> None:
-    """Create everything, and wait until runs can begin."""
+def sink() -> Manifest:
+    """Return the Workflow; its runs are kept until they have been judged."""
+    more = {"finally": "after", "input": {"schema": _RUN}, "retention": {"succeeded": 5000, "failed": 5000}}
+    return workflow(NAME, *_steps(), blocks=_blocks(), **more)
+
+
+def declare(team: Kubectl, runs: Iterable[str]) -> None:
+    """Create everything, and wait until these runs can begin."""
     keyed = ledger_tool()
     for function in keyed["spec"]["functions"]:
         if function["name"] == "append_keyed":
@@ -126,26 +177,27 @@ def declare(team: Kubectl) -> None:
         "workflows": [CHILD],
         "images": [SERVERS_IMAGE],
     }
-    given = {"input": {"schema": _RUN}}
-    child = workflow(CHILD, _call("do", "append", "$( input.run )-child"), **given)
-    sink = workflow(NAME, *_steps(), blocks=_blocks(), **{"finally": "after"}, **given)
-    retention = {"retention": {"succeeded": 5000, "failed": 5000}}
-    sink["spec"] |= retention
+    child = workflow(CHILD, _call("do", "append", "$( input.run )-child"), input={"schema": _RUN})
     for obj in (
         engine(security={"imageTags": "Allowed"}, resources={"cpu": "100m", "memory": "512Mi"}),
         keyed,
         scripted_model(),
         manifest("Policy", ACCOUNT, {"grants": granted}),
         child,
-        sink,
+        sink(),
     ):
         team.create(obj)
     becomes(team, "model", "scripted", "Reachable", timeout_seconds=240)
     becomes(team, "tool", "ledger", "Reachable", timeout_seconds=240)
-    play(team, {"content": "hello"})
+    play(team, *script(runs))
     for name in (CHILD, NAME):
         becomes(team, "workflow", name, "Authorized")
     until("the engine is ready", lambda: team.get("statefulset", "fairlead-engine")["status"].get("readyReplicas"))
+
+
+def run_name(number: int) -> str:
+    """Return the name of a run of it."""
+    return f"sink-{number}"
 
 
 def run_of(name: str) -> Manifest:

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600 + 60 * RUNS)]
 def test_whatever_is_killed_every_run_ends_and_no_effect_is_lost_or_repeated(
     cluster: Cluster, fairlead: Fairlead
 ) -> None:
-    team = scene(fairlead.kubectl)
+    team = scene(fairlead.kubectl, RUNS)
     try:
         marks = examine(cluster, team, RUNS, chance=random.Random(RUNS))
     finally:
