@@ -19,6 +19,7 @@ from fairlead.api import API_VERSION, GROUP
 from fairlead.api.clusterpolicy import ClusterPolicy
 from fairlead.api.engine import Engine
 from fairlead.api.meta import LABEL, Resource
+from fairlead.api.mistakes import mistakes
 from fairlead.api.model import Model
 from fairlead.api.policy import Policy
 from fairlead.api.run import WorkflowRun
@@ -141,7 +142,7 @@ def _read_document(file: Path, number: int, document: Any, found: Manifests) -> 
         try:
             resource = KINDS[kind].model_validate(_named(document))
         except ValidationError as error:
-            found.problems += [Problem(file, number, path, message) for path, message in _explain(error)]
+            found.problems += [Problem(file, number, path, message) for path, message in mistakes(error)]
             return
         found.items.append(item := Manifest(file, number, kind, resource))
         found.problems += [
@@ -161,13 +162,6 @@ def _name_rules(item: Manifest) -> Iterator[tuple[str, str]]:
     longest = item.resource.crd.name_max_length
     if not re.fullmatch(LABEL, item.name) or len(item.name) > longest:
         yield "metadata.name", f"a name has lower-case letters, digits and dashes, at most {longest}, and no dots"
-
-
-def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]).lstrip(".")
-        message = "there is no such field" if item["type"] == "extra_forbidden" else item["msg"]
-        yield path, message[:1].lower() + message[1:]
 
 
 def _refuse_twins(found: Manifests) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from fairlead.api.canonical import MAX_SPEC_DEPTH, too_deep
 from fairlead.api.conditions import find_condition, set_condition
 from fairlead.api.meta import Condition, Resource
+from fairlead.api.mistakes import mistakes
 from fairlead.api.reasons import NetworkReason, ReadyReason
 from fairlead.errors import InvalidSpec
 from fairlead.kube.types import ResourceType
@@ -85,13 +86,12 @@ def parse(model: type[R], obj: Mapping[str, Any]) -> R:
     Raises:
         InvalidSpec: with the path of the first field that is wrong; admission by an older CRD may have let it in.
     """
-    try:
     if too_deep(obj.get("spec"), most=MAX_SPEC_DEPTH):
         raise InvalidSpec("spec", f"nested deeper than {MAX_SPEC_DEPTH} levels")
+    try:
         return model.model_validate({key: value for key, value in obj.items() if key != "status"})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise InvalidSpec(_field_path(first["loc"]), first["msg"]) from None
+        raise InvalidSpec(*next(mistakes(error))) from None
 
 
 def invalid(error: InvalidSpec) -> Verdict:
@@ -180,10 +180,3 @@ def status_of(
 
 def _type(condition: Condition) -> str:
     return condition.type
-
-
-def _field_path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return path.lstrip(".")

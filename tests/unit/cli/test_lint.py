@@ -88,6 +88,34 @@ def test_a_finding_names_document_and_field(tmp_path: Path, documents: list[str]
     assert any(line.startswith(expected) for line in found), found
 
 
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ("onError: Continue, transform: {value: 1}", "1 spec.steps[0].onError: write {action: Continue}"),
+        ("parallel: {blocks: [b], join: Any}", "1 spec.steps[0].parallel.join: write {mode: Any}"),
+        ("parallel: {blocks: [b], join: 1}", "1 spec.steps[0].parallel.join: write {succeeded: 1}"),
+        ("validate: {value: 1, onFailure: Fail}", "1 spec.steps[0].validate.onFailure: write {action: Fail}"),
+        ("onError: b, transform: {value: 1}", "1 spec.steps[0].onError: an object is needed, with the fields of"),
+    ],
+)
+def test_a_word_instead_of_an_object_is_told_how_to_write_it(tmp_path: Path, step: str, expected: str) -> None:
+    (found,) = findings(tmp_path, WORKFLOW.replace("generate: {model: small, prompt: hello}", step))
+    assert found.startswith(expected)
+
+
+def test_workflows_of_the_files_that_always_run_each_other_are_found(tmp_path: Path) -> None:
+    first = WORKFLOW.replace("generate: {model: small, prompt: hello}", "workflow: {workflow: x}")
+    found = findings(tmp_path, first, first.replace("{name: w}", "{name: x}").replace("workflow: x", "workflow: w"))
+    assert len(found) == 2 and "always runs itself again: w -> x -> w;" in found[0]
+
+
+def test_arguments_are_held_against_the_contract_of_a_tool_of_the_files(tmp_path: Path) -> None:
+    tool = TOOL.replace("effect: Read", "effect: Read, input: {schema: {required: [q]}}")
+    call = WORKFLOW.replace("generate: {model: small, prompt: hello}", "tool: {tool: t, function: look}")
+    (found,) = findings(tmp_path, call, tool)
+    assert found == '1 spec.steps[0].tool.arguments: does not fit t.look: "q" is a required property'
+
+
 def test_what_is_not_of_our_group_is_counted_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("apiVersion: v1\nkind: Secret\n---\n- a list\n---\n", encoding="utf-8")
     found = manifests.read([tmp_path])
