@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,8 @@ from fairlead.cli.exits import CommandFailed, Exit
 
 if TYPE_CHECKING:
     from fairlead.api.policy import Policy
+    from fairlead.api.tool import Tool
+    from fairlead.api.workflow import WorkflowSpec
     from fairlead.cli.manifests import Manifest, Manifests, Problem
 
 
@@ -49,14 +51,17 @@ def check(found: Manifests) -> list[Problem]:
     from fairlead.policy.rules import problems as policy_problems
 
     models = found.of("Model") or None
-    tools = {name: {f.name for f in tool.spec.functions} for name, tool in found.of("Tool").items()} or None
-    schemas = {name: w.spec.input.schema_ if w.spec.input else None for name, w in found.of("Workflow").items()}
+    tools = {name: _functions(tool) for name, tool in found.of("Tool").items()} or None
+    specs: dict[str, WorkflowSpec] = {name: workflow.spec for name, workflow in found.of("Workflow").items()}
+    schemas = {name: spec.input.schema_ if spec.input else None for name, spec in specs.items()}
     workflows = schemas if len(schemas) > 1 else None
     problems = []
     for item in found.items:
         if item.kind == "Workflow":
             spec = item.resource.spec
-            findings = check_workflow(spec, models=models, tools=tools, workflows=workflows, name=item.name)
+            findings = check_workflow(
+                spec, models=models, tools=tools, workflows=workflows, specs=specs.get, name=item.name
+            )
             problems += [item.problem(_in_spec(finding.path), finding.message) for finding in findings]
         if item.kind == "Policy":
             problems += _grants(item, found)
@@ -64,6 +69,10 @@ def check(found: Manifests) -> list[Problem]:
             policy = as_policy(item.resource) if item.kind == "ClusterPolicy" else item.resource
             problems += [item.problem(wrong.path, wrong.message) for wrong in policy_problems(policy)]
     return problems + _leaks(found)
+
+
+def _functions(tool: Tool) -> dict[str, dict[str, Any] | None]:
+    return {function.name: function.input.schema_ if function.input else None for function in tool.spec.functions}
 
 
 def _leaks(found: Manifests) -> list[Problem]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import ReadyReason
-from fairlead.api.workflow import Workflow
+from fairlead.api.workflow import Workflow, WorkflowSpec
 from fairlead.controllers.children import is_reserved
 from fairlead.controllers.plan import Object, Plan, Verdict, conditions_of, invalid, listed, parse
 from fairlead.errors import InvalidSpec
@@ -39,11 +41,13 @@ def plan(
     if account is not None and is_reserved(account):
         message = f"spec.serviceAccountName: {account} never runs a Workflow; name another account"
         return Plan(verdict=Verdict(False, ReadyReason.RESERVED_ACCOUNT, message, stalled=True))
+    others = {other["metadata"]["name"]: other for other in workflows}
     findings = check_workflow(
         workflow.spec,
         models={model["metadata"]["name"] for model in models},
         tools={tool["metadata"]["name"]: _functions(tool) for tool in tools},
-        workflows={other["metadata"]["name"]: _input_schema(other) for other in workflows},
+        workflows={name: _input_schema(other) for name, other in others.items()},
+        specs=lambda name: _spec(others.get(name)),
         name=workflow.metadata.name,
     )
     if findings:
@@ -66,13 +70,25 @@ def _engine_verdict(engine: Object | None) -> Verdict:
     return Verdict(True, ReadyReason.READY, "can run")
 
 
-def _functions(tool: Object) -> set[str]:
+def _functions(tool: Object) -> dict[str, Mapping[str, Any] | None]:
     functions = (tool.get("spec") or {}).get("functions")
     named = functions if isinstance(functions, list) else []
-    return {str(one["name"]) for one in named if isinstance(one, Mapping) and "name" in one}
+    return {str(one["name"]): _schema(one) for one in named if isinstance(one, Mapping) and "name" in one}
 
 
 def _input_schema(workflow: Object) -> Mapping[str, Any] | None:
-    given = (workflow.get("spec") or {}).get("input")
+    return _schema(workflow.get("spec") or {})
+
+
+def _schema(holder: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    given = holder.get("input")
     schema = given.get("schema") if isinstance(given, Mapping) else None
     return schema if isinstance(schema, Mapping) else None
+
+
+def _spec(workflow: Object | None) -> WorkflowSpec | None:
+    """Return the spec of another Workflow. What is not well-formed runs nothing."""
+    try:
+        return WorkflowSpec.model_validate(workflow["spec"]) if workflow is not None else None
+    except (KeyError, ValidationError):
+        return None

@@ -13,15 +13,17 @@ from typing import Any
 from fairlead.api.meta import ApiModel, cel_name
 from fairlead.api.reasons import ReadyReason
 from fairlead.api.workflow import NEEDS_ONLY_IN_A_GRAPH, Block, Judge, Limits, OutputContract, Step, WorkflowSpec
+from fairlead.flow.checks_times import time_problems
 from fairlead.flow.checks_triggers import trigger_problems
+from fairlead.flow.checks_ways import Specs, endless_problems, way_problems
+from fairlead.flow.children import child_workflows
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
 from fairlead.flow.literals import misfits
 from fairlead.flow.schema import check_schema
 from fairlead.flow.shapes import Shape, did_you_mean, items_of, types_of
 from fairlead.flow.sites import BlockCall, Site, block_calls, final_call, offers, sites_of, tool_calls
-from fairlead.flow.steps.wait import unix_ms
 from fairlead.flow.syntax import MAX_ITEMS
-from fairlead.flow.template import expressions_in
+from fairlead.flow.template import expressions_in, whole_segment
 from fairlead.flow.visibility import Place, Reader, before_the_run, places
 
 
@@ -38,15 +40,16 @@ class Finding:
 
 
 InputSchemas = Mapping[str, Mapping[str, Any] | None]
-"""The input schema of each Workflow that exists; None for one that takes anything."""
+"""The input schema of each Workflow that exists, or of each function of a Tool; None for one that takes anything."""
 
 
 def check_workflow(
     spec: WorkflowSpec,
     *,
     models: Container[str] | None,
-    tools: Mapping[str, Container[str]] | None,
+    tools: Mapping[str, InputSchemas] | None,
     workflows: InputSchemas | None = None,
+    specs: Specs = lambda name: None,
     name: str = "",
 ) -> list[Finding]:
     """Return everything that is known to be wrong, in the order of the checks; empty when it can run.
@@ -56,6 +59,7 @@ def check_workflow(
         models: the names of the Models that exist; None when that is not known.
         tools: the functions of each Tool that exists; None when that is not known.
         workflows: the input schema of each Workflow that exists; None when that is not known.
+        specs: the definitions of other Workflows, as far as they are known.
         name: the Workflow's own.
     """
     blocks = {block.name: block for block in spec.blocks}
@@ -65,18 +69,19 @@ def check_workflow(
         found += _order(place)
         for index, step, scope in place.scopes():
             path, items = f"{place.path}.steps[{index}]", scope.items(step, blocks)
-            found += _route(step, path)
-            found += _waits(step, path, spec.limits or Limits())
+            found += [Finding(*problem) for problem in way_problems(step, path)]
             found += _for_each(step, path, items)
             found += _references(step, path, spec, models, tools)
-            found += _children(step, path, workflows)
+            found += _children(step, path, spec.limits or Limits(), workflows)
             for site in sites_of(step, path, blocks, items_of(items)):
-                found += _site(site, Reader(spec, place, scope.adding(site.adds)))
+                found += _site(site, Reader(spec, place, scope.adding(site.adds), site.later))
         output = Site(f"{place.path}.output", place.body.output)
         found += _site(output, Reader(spec, place, place.after()))
     if spec.concurrency is not None:
         found += _site(Site("spec.concurrency.key", spec.concurrency.key), before_the_run(spec))
-    found += [*(Finding(*problem) for problem in trigger_problems(spec)), *_schemas(spec), *_endless(spec, name)]
+    for problems in (time_problems(spec, order), trigger_problems(spec), endless_problems(spec, name, specs)):
+        found += [Finding(*problem) for problem in problems]
+    found += _schemas(spec)
     if spec.defaults is not None and spec.defaults.model is not None:
         found += _model("spec.defaults.model", spec.defaults.model, models)
     return list(dict.fromkeys(found))
@@ -235,34 +240,6 @@ def _reachable(edges: Mapping[str, Iterable[str]], start: str) -> set[str]:
     return found
 
 
-def _route(step: Step, path: str) -> Iterator[Finding]:
-    if step.route is None:
-        return
-    if step.route.model is None:
-        for index, choice in enumerate(step.route.choices):
-            if choice.when is None and choice.name != step.route.otherwise:
-                yield Finding(
-                    f"{path}.route.choices[{index}]",
-                    f"'{choice.name}' can never be chosen: give it when, make it otherwise, or set route.model",
-                )
-
-
-def _waits(step: Step, path: str, limits: Limits) -> Iterator[Finding]:
-    """Check what a wait or an approval says without an expression."""
-    lengths = {"approval.expiresAfterSeconds": step.approval.expires_after_seconds} if step.approval else {}
-    if step.wait is not None:
-        lengths = {"wait.seconds": step.wait.seconds or 0, "wait.timeoutSeconds": step.wait.timeout_seconds or 0}
-    for field, seconds in lengths.items():
-        if seconds >= limits.timeout_seconds:
-            most = f"the run ends after {limits.timeout_seconds} s; wait less, or raise spec.limits.timeoutSeconds"
-            yield Finding(f"{path}.{field}", most)
-    if step.wait is not None and step.wait.until is not None and "$(" not in step.wait.until:
-        try:
-            unix_ms(step.wait.until)
-        except ExpressionError as error:
-            yield Finding(f"{path}.wait.until", error.message)
-
-
 def _for_each(step: Step, path: str, items: Shape) -> Iterator[Finding]:
     if step.for_each is None:
         return
@@ -278,8 +255,9 @@ def _for_each(step: Step, path: str, items: Shape) -> Iterator[Finding]:
 def _site(site: Site, reader: Reader) -> Iterator[Finding]:
     for path, value in [(site.path, site.value)] if site.bare else _texts(site.path, site.value):
         try:
+            wanted = "boolean" if site.bare else site.wanted if whole_segment(value) is not None else ""
             for text in [value] if site.bare else expressions_in(value):
-                for problem in reader.problems(compile_expression(text)):
+                for problem in reader.problems(compile_expression(text), wanted):
                     yield Finding(path, problem)
         except ExpressionError as error:
             yield Finding(path, error.message)
@@ -306,6 +284,8 @@ def _schemas(spec: WorkflowSpec) -> Iterator[Finding]:
     for path, step in _steps(spec):
         for kind, contract in _contracts(step):
             yield from _schema(f"{path}.{kind}.output.schema", contract.schema_)
+        if step.container is not None and step.container.output is not None:
+            yield from _schema(f"{path}.container.output.schema", step.container.output.schema_)
         if step.validate_ is not None:
             yield from _schema(f"{path}.validate.schema", step.validate_.schema_)
         if step.wait is not None and step.wait.signal is not None:
@@ -328,7 +308,7 @@ def _references(
     path: str,
     spec: WorkflowSpec,
     models: Container[str] | None,
-    tools: Mapping[str, Container[str]] | None,
+    tools: Mapping[str, InputSchemas] | None,
 ) -> Iterator[Finding]:
     default = spec.defaults.model if spec.defaults else None
     judges: list[tuple[str, Judge | None]] = [(f"{kind}.output.judge", c.judge) for kind, c in _contracts(step)]
@@ -347,6 +327,9 @@ def _references(
         yield Finding(f"{path}.container", message)
     for here, called in tool_calls(step, path):
         yield from _tool(here, called.tool, {".function": called.function}, tools)
+        schema = (tools or {}).get(called.tool, {}).get(called.function)
+        for problem in misfits(schema, called.arguments) if schema is not None else []:
+            yield Finding(f"{here}.arguments", f"does not fit {called.tool}.{called.function}: {problem}")
     for number, allowed in enumerate(step.container.models if step.container is not None else []):
         yield from _model(f"{path}.container.models[{number}]", allowed, models)
     for offer in offers(step, path):
@@ -360,7 +343,7 @@ def _model(path: str, name: str, models: Container[str] | None) -> Iterator[Find
 
 
 def _tool(
-    path: str, name: str, functions: Mapping[str, str], tools: Mapping[str, Container[str]] | None
+    path: str, name: str, functions: Mapping[str, str], tools: Mapping[str, InputSchemas] | None
 ) -> Iterator[Finding]:
     if tools is None:
         return
@@ -377,7 +360,10 @@ def _tool(
 # Child runs.
 
 
-def _children(step: Step, path: str, workflows: InputSchemas | None) -> Iterator[Finding]:
+def _children(step: Step, path: str, limits: Limits, workflows: InputSchemas | None) -> Iterator[Finding]:
+    if any(child_workflows(step)) and limits.depth == 0:
+        field = "workflow" if step.workflow is not None else "agent.tools"
+        yield Finding(f"{path}.{field}", "no child can run: spec.limits.depth is 0; raise it")
     if step.workflow is not None:
         yield from _workflow(f"{path}.workflow.workflow", step.workflow.workflow, workflows)
         schema = (workflows or {}).get(step.workflow.workflow)
@@ -404,14 +390,6 @@ def _workflow(path: str, name: str, workflows: InputSchemas | None) -> Iterator[
     if workflows is not None and name not in workflows:
         message = f"there is no Workflow '{name}'{_hint(name, workflows)}"
         yield Finding(path, message, ReadyReason.UNKNOWN_REFERENCE.value)
-
-
-def _endless(spec: WorkflowSpec, name: str) -> Iterator[Finding]:
-    """Find a Workflow that always runs itself again. A step in a block runs only if something chose it."""
-    for index, step in enumerate(spec.steps):
-        if step.workflow is not None and step.workflow.workflow == name and step.when is None:
-            message = "the Workflow always runs itself again: give the step a when, or put it into a block of a route"
-            yield Finding(f"spec.steps[{index}].workflow.workflow", message)
 
 
 def _hint(name: str, known: Container[str]) -> str:

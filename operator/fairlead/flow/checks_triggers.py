@@ -7,6 +7,7 @@ from typing import Any
 
 from fairlead.api.triggers import HttpTrigger, Schedule
 from fairlead.api.workflow import WorkflowSpec
+from fairlead.flow.celtypes import judge, unlike
 from fairlead.flow.cron import cron_problem, zone_problem
 from fairlead.flow.expressions import ExpressionError, compile_expression
 from fairlead.flow.literals import misfits
@@ -52,7 +53,7 @@ def _schedule(schedule: Schedule, path: str, schema: Any) -> Iterator[Problem]:
 
 def _http(trigger: HttpTrigger, path: str, schema: Any) -> Iterator[Problem]:
     if trigger.when is not None:
-        yield from _expressions([trigger.when], f"{path}.when")
+        yield from _expressions([trigger.when], f"{path}.when", "boolean")
     signal = trigger.signal
     for field, value in {
         "input": trigger.input,
@@ -68,7 +69,7 @@ def _http(trigger: HttpTrigger, path: str, schema: Any) -> Iterator[Problem]:
         yield from ((f"{path}.input", problem) for problem in misfits(schema, trigger.input or {}))
 
 
-def _expressions(texts: list[str], path: str) -> Iterator[Problem]:
+def _expressions(texts: list[str], path: str, wanted: str = "") -> Iterator[Problem]:
     for text in texts:
         try:
             references = compile_expression(text).references
@@ -78,3 +79,5 @@ def _expressions(texts: list[str], path: str) -> Iterator[Problem]:
         for reference in references:
             if reference.root not in REQUEST:
                 yield path, f"there is no '{reference.root}'; there are {' and '.join(REQUEST)}"
+        if wanted and (problem := unlike(judge(text, ())[0], wanted)):
+            yield path, problem

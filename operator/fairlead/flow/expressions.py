@@ -35,6 +35,7 @@ __all__ = [
     "Expression",
     "ExpressionError",
     "Reference",
+    "check_types",
     "compile_expression",
     "evaluate",
     "evaluate_bool",
@@ -203,6 +204,22 @@ def compile_expression(text: str) -> Expression:
     return Expression(text, program, found, named_by, growing)
 
 
+def check_types(text: str, types: Iterable[tuple[str, str]]) -> tuple[str, str, Message]:
+    """Return what the library's checker says where names, or members of them, have types.
+
+    That is the type of the result, else its complaints, and the tree that they are about. Nothing that runs is compiled
+    so. What `has` asks for keeps no type: for the checker it would no longer be a member.
+    """
+    tree = syntax.expression_of(*syntax.unpack(_compile(_environment(()), text, check=False).serialize()))
+    roots = {reference.root for reference in syntax.references(tree)}
+    asked = {str(reference) for reference in syntax.presences(tree)}
+    known = tuple((name, of) for name, of in types if name not in asked)
+    try:
+        return str(_environment(tuple(sorted(roots)), known).compile(text).return_type().name()), "", tree
+    except RuntimeError as error:
+        return "", str(error), tree
+
+
 def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
     """Compile and evaluate.
 
@@ -258,9 +275,9 @@ def named(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def _environment(roots: tuple[str, ...]) -> cel.Env:
+def _environment(roots: tuple[str, ...], types: tuple[tuple[str, str], ...] = ()) -> cel.Env:
     return cel.NewEnv(
-        variables=dict.fromkeys(roots, cel.Type.DYN),
+        variables=dict.fromkeys(roots, cel.Type.DYN) | {name: cel.Type(of) for name, of in types},
         extensions=[
             ext_optional.ExtOptional(),
             ext_strings.ExtStrings(),

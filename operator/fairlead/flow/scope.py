@@ -87,7 +87,7 @@ class VisibleSteps(Mapping[str, Any]):
         for place in self._frame.outward():
             if name in place.body.steps:
                 step = self._state.steps.get(place.path(name))
-                if step is not None and step.finished_at is not None:  # checks.py refuses to read what may not be over
+                if step is not None and step.finished_at is not None:  # else there is only null: visibility.py
                     self._reads.note(step.label)
                 return _view(step)
         raise KeyError(name)

@@ -87,7 +87,7 @@ def turn_shape(step: Step, blocks: Mapping[str, Block], inside: frozenset[str] =
 
 def items_of(shape: Shape) -> Shape:
     """Return the shape of a list's items, as far as it is known."""
-    items = shape.get("items", UNKNOWN) if not any(word in shape for word in _COMBINED) else UNKNOWN
+    items = shape.get("items", UNKNOWN) if not any(word in shape for word in (*_COMBINED, "prefixItems")) else UNKNOWN
     return items if isinstance(items, Mapping) else UNKNOWN
 
 
@@ -112,6 +112,10 @@ def value_shape(value: Any) -> Shape:
             except ExpressionError:
                 return UNKNOWN
             return UNKNOWN if len(parts) == 1 and isinstance(parts[0], Segment) else TEXT
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return NUMBER
     return UNKNOWN
 
 

@@ -20,12 +20,16 @@ class Site:
         value: bare CEL, or a JSON value whose strings hold `$( )`.
         bare: which of the two.
         adds: the names that are in scope here beside those of the list of steps.
+        later: the names that the step itself has later on, and of what there is one for each.
+        wanted: the type of JSON that a value must have that is one `$( )`; bare CEL is a condition.
     """
 
     path: str
     value: Any
     bare: bool = False
     adds: Mapping[str, Shape] = field(default_factory=dict)
+    later: Mapping[str, str] = field(default_factory=dict)
+    wanted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,15 @@ class BlockCall:
 
 def sites_of(step: Step, path: str, blocks: Mapping[str, Block], item: Shape) -> Iterator[Site]:
     """Yield every place of a step that holds expressions, in the order of the text; `item` is one of a forEach."""
-    if step.when is not None:
-        yield Site(f"{path}.when", step.when, True)
     loop = _loop(step, blocks, item)
+    later = dict.fromkeys(loop, "items" if step.for_each is not None else "iterations")
+    if step.when is not None:
+        yield Site(f"{path}.when", step.when, True, later=later)
     output = {"output": turn_shape(step, blocks)}
     if step.repeat is not None:
         yield Site(f"{path}.repeat.until", step.repeat.until, True, loop | output)
     if step.for_each is not None:
-        yield Site(f"{path}.forEach.items", step.for_each.items)
+        yield Site(f"{path}.forEach.items", step.for_each.items, later=later)
     if step.generate is not None:
         here = f"{path}.generate"
         yield Site(f"{here}.instructions", step.generate.instructions, adds=loop)
@@ -83,7 +88,7 @@ def sites_of(step: Step, path: str, blocks: Mapping[str, Block], item: Shape) ->
             here = f"{path}.approval.notify.arguments"
             yield Site(here, step.approval.notify.arguments, adds=loop | {"approval": APPROVAL})
     if step.wait is not None:
-        yield Site(f"{path}.wait.until", step.wait.until, adds=loop)
+        yield Site(f"{path}.wait.until", step.wait.until, adds=loop, wanted="string")
 
 
 def tool_calls(step: Step, path: str) -> Iterator[tuple[str, ToolCall]]:

@@ -125,6 +125,15 @@ def named_by(expr: Message) -> tuple[str, ...]:
     return (path[0], *path[1])
 
 
+def presences(expr: Message) -> Iterator[Reference]:
+    """Yield what `has` asks for."""
+    select, path = expr.message(5), path_of(expr)
+    if select is not None and select.get(3) and path is not None:
+        yield Reference(path[0], path[1])
+    for child in children(expr):
+        yield from presences(child)
+
+
 def bound_loops(expr: Message) -> None:
     """Rewrite, in place, every loop that builds a list: its range must be a list of at most MAX_ITEMS items."""
     for child in children(expr):

@@ -53,6 +53,28 @@ def test_what_cannot_be_right_is_stalled_and_named_by_its_field(
     assert path in verdict.message
 
 
+def test_others_that_always_run_it_again_are_followed_and_malformed_ones_are_not() -> None:
+    always = {"spec.steps": [{"name": "again", "workflow": {"workflow": "researcher"}}]}
+    back = declared(
+        "Workflow", "researcher", changes={"spec": {"steps": [{"name": "x", "workflow": {"workflow": "w"}}]}}
+    )
+    own = declared("Workflow", "w", changes=always | {"spec.output": None})
+    broken = declared("Workflow", "researcher", changes={"spec": {"steps": 7}})
+    world: dict[str, Any] = {"models": MODELS, "tools": TOOLS, "engine": ENGINE}
+    looped = plan(own, workflows=[own, back], **world).verdict
+    assert looped is not None and "always runs itself again: w -> researcher -> w" in looped.message
+    unknown = plan(own, workflows=[own, broken], **world).verdict
+    assert unknown is not None and "again" not in unknown.message
+
+
+def test_arguments_are_held_against_the_contract_of_the_tool() -> None:
+    call = {"tool": "tickets", "function": "create", "arguments": {"title": 7}}
+    verdict = planned({"spec.blocks.0.steps.0.tool": call}).verdict
+    assert verdict is not None
+    assert (verdict.ready, verdict.reason) == (False, ReadyReason.INVALID_SPEC)
+    assert "spec.blocks[0].steps[0].tool.arguments: does not fit tickets.create" in verdict.message
+
+
 def test_a_reference_is_looked_up_among_what_is_declared_now() -> None:
     verdict = planned(models=[]).verdict
     assert verdict is not None

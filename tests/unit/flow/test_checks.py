@@ -13,7 +13,7 @@ from fairlead.api.workflow import WorkflowSpec
 from fairlead.flow.checks import Finding, check_workflow
 
 MODELS = {"small", "embedder"}
-TOOLS = {"tickets": ["create", "search"]}
+TOOLS: dict[str, Any] = {"tickets": {"create": None, "search": None}}
 
 TRIAGE = """
 input:
@@ -185,7 +185,7 @@ WRONG = {
     "own loop in when": (
         "steps: [{name: a, when: 'iteration == 1', repeat: {until: 'true', maxIterations: 2}, transform: {value: 1}}]",
         "spec.steps[0].when",
-        "'iteration' exists only in a step with repeat",
+        "there is no 'iteration' yet: this is asked once, before the iterations",
     ),
     "error outside of a handler": (
         "steps: [{name: a, transform: {value: '$( error.reason )'}}]",

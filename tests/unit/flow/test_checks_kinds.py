@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fairlead.api.workflow import WorkflowSpec
-from fairlead.flow.checks import Finding, check_workflow
+from fairlead.flow.checks import Finding, InputSchemas, check_workflow
 
 TOPIC = {
     "type": "object",
@@ -15,11 +15,13 @@ TOPIC = {
     "additionalProperties": False,
 }
 WORKFLOWS = {"researcher": TOPIC, "open": None, "me": None}
+TOOLS: dict[str, InputSchemas] = {"tickets": {"find": TOPIC, "list": None}}
+PEOPLE = "message: x, from: {users: [a]}"
 
 
 def check(text: str) -> list[Finding]:
     spec = WorkflowSpec.model_validate(yaml.safe_load(text))
-    return check_workflow(spec, models=None, tools=None, workflows=WORKFLOWS, name="me")
+    return check_workflow(spec, models=None, tools=TOOLS, workflows=WORKFLOWS, name="me")
 
 
 RIGHT = {
@@ -29,7 +31,12 @@ RIGHT = {
     "a Workflow that takes anything": "steps: [{name: a, workflow: {workflow: open, input: {any: 1}}}]",
     "itself, if something holds": "steps: [{name: a, when: 'input.n > 0', workflow: {workflow: me}}]",
     "offered to an agent": "steps: [{name: a, agent: {model: m, prompt: x, "
-    "tools: [{workflow: researcher}, {tool: t}]}}]",
+    "tools: [{workflow: researcher}, {tool: tickets}]}}]",
+    "arguments that fit": "steps: [{name: a, tool: {tool: tickets, function: find, arguments: {topic: x, depth: 2}}}]",
+    "arguments that are only known when it runs": "steps: [{name: a, tool: {tool: tickets, function: find, "
+    "arguments: {topic: '$( run.name )', depth: '$( 1 + 1 )'}}}]",
+    "arguments of a function that takes any": "steps: [{name: a, tool: {tool: tickets, function: list, "
+    "arguments: {any: 1}}}]",
     "a wait's output": "steps: [{name: a, wait: {signal: {name: go, schema: {type: object, additionalProperties: false"
     ", properties: {n: {type: integer}}}}}}, {name: b, transform: {value: '$( steps.a.output.data.n )'}}]",
     "a time that is evaluated": "steps: [{name: a, wait: {until: '$( run.createdAt )'}}]",
@@ -67,10 +74,40 @@ WRONG = {
         "spec.steps[0].workflow.input",
         "/depth:",
     ),
-    "itself, always": (
-        "steps: [{name: a, workflow: {workflow: me}}]",
-        "spec.steps[0].workflow.workflow",
-        "the Workflow always runs itself again",
+    "an argument that is missing": (
+        "steps: [{name: a, tool: {tool: tickets, function: find}}]",
+        "spec.steps[0].tool.arguments",
+        'does not fit tickets.find: "topic" is a required property',
+    ),
+    "an argument that the function does not take": (
+        "steps: [{name: a, tool: {tool: tickets, function: find, arguments: {topic: '$( run.name )', dpth: 1}}}]",
+        "spec.steps[0].tool.arguments",
+        "there is no 'dpth'; did you mean 'depth'?",
+    ),
+    "an argument of another type": (
+        "steps: [{name: a, tool: {tool: tickets, function: find, arguments: {topic: '$( run.name )', depth: deep}}}]",
+        "spec.steps[0].tool.arguments",
+        "/depth:",
+    ),
+    "an argument of a notice that is missing": (
+        f"steps: [{{name: a, approval: {{{PEOPLE}, notify: {{tool: tickets, function: find}}}}}}]",
+        "spec.steps[0].approval.notify.arguments",
+        'does not fit tickets.find: "topic" is a required property',
+    ),
+    "a schema of a container's output that is none": (
+        "serviceAccountName: bob\nsteps: [{name: a, container: {image: x, output: {schema: {type: objet}}}}]",
+        "spec.steps[0].container.output.schema",
+        "/type: is none of array",
+    ),
+    "an item in a when, which is asked once": (
+        "steps: [{name: a, when: n > 1, forEach: {items: [1], as: n}, transform: {value: 1}}]",
+        "spec.steps[0].when",
+        "there is no 'n' yet: this is asked once, before the items",
+    ),
+    "an iteration in a when, which is asked once": (
+        "steps: [{name: a, when: iteration > 1, repeat: {until: 'true', maxIterations: 2}, transform: {value: 1}}]",
+        "spec.steps[0].when",
+        "there is no 'iteration' yet: this is asked once, before the iterations",
     ),
     "a wait longer than the run": (
         "limits: {timeoutSeconds: 60}\nsteps: [{name: a, wait: {seconds: 60}}]",

@@ -87,12 +87,12 @@ WRONG = {
     "an item in the items": (
         f"steps: [{{forEach: {{items: '$( item )'}}, {ONE[1:-1]}}}]",
         "spec.steps[0].forEach.items",
-        "'item' exists only in a step with forEach",
+        "there is no 'item' yet: this is asked once, before the items",
     ),
     "an index in when": (
         f"steps: [{{when: index > 1, forEach: {{items: [1]}}, {ONE[1:-1]}}}]",
         "spec.steps[0].when",
-        "'index' exists only in a step with forEach",
+        "there is no 'index' yet: this is asked once, before the items",
     ),
     "an item in the handler of the step": (
         f"steps: [{{forEach: {{items: [1]}}, onError: {{block: b}}, {ONE[1:-1]}}}]\n"

@@ -47,6 +47,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "spec.triggers.http[0].when",
         "there is no 'input'; there are body and headers",
     ),
+    "a trigger's condition that is a text": (
+        requested("{name: n, auth: {kubernetes: {}}, when: \"'x'\"}"),
+        "spec.triggers.http[0].when",
+        "a condition must be true or false; this is of type string",
+    ),
     "a trigger's input that is no expression": (
         requested("{name: n, auth: {kubernetes: {}}, input: {day: '$( body. )'}}"),
         "spec.triggers.http[0].input",

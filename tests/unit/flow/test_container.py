@@ -153,7 +153,7 @@ steps:
     tools: [{{tool: t, functions: [loook]}}, {{tool: u}}, {{tool: t}}]
 """
     spec = WorkflowSpec.model_validate(yaml.safe_load(text))
-    found = check_workflow(spec, models=["small"], tools={"t": ["look"]}, workflows={}, name="w")
+    found = check_workflow(spec, models=["small"], tools={"t": {"look": None}}, workflows={}, name="w")
     assert [(finding.path, finding.message.partition(";")[0]) for finding in found] == [
         ("spec.steps[0].container.models[0]", "there is no Model 'smal'"),
         ("spec.steps[0].container.tools[0].functions[0]", "Tool 't' has no function 'loook'"),

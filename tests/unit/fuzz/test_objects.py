@@ -139,7 +139,7 @@ def test_what_parses_is_checked_to_the_end(spec: dict[str, Any]) -> None:
         workflow = Workflow.model_validate({"metadata": {"name": "poison"}, "spec": spec})
     except ValidationError:
         return
-    for finding in check_workflow(workflow.spec, models={"small"}, tools={"tickets": {"search"}}, workflows={}):
+    for finding in check_workflow(workflow.spec, models={"small"}, tools={"tickets": {"search": None}}, workflows={}):
         assert finding.path and finding.message
     worst_of(workflow, {}, {"poison": workflow})
 
