@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from fairlead.api.conditions import find_condition
 from fairlead.api.reasons import ReadyReason
 from fairlead.api.workflow import Workflow, WorkflowSpec
@@ -89,6 +87,6 @@ def _schema(holder: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _spec(workflow: Object | None) -> WorkflowSpec | None:
     """Return the spec of another Workflow. What is not well-formed runs nothing."""
     try:
-        return WorkflowSpec.model_validate(workflow["spec"]) if workflow is not None else None
-    except (KeyError, ValidationError):
+        return parse(Workflow, workflow).spec if workflow is not None else None
+    except InvalidSpec:
         return None
