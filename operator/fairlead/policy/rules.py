@@ -15,6 +15,7 @@ from fairlead.api.policy import Policy, Rules
 from fairlead.api.toolcall import ToolCall
 from fairlead.errors import StepError
 from fairlead.flow.calls import Call, CallKind
+from fairlead.flow.celtypes import judge, unlike
 from fairlead.flow.expressions import ExpressionError, compile_expression, evaluate_bool
 from fairlead.flow.runstate import RunState
 from fairlead.flow.template import expressions_in
@@ -156,7 +157,7 @@ def problems(policy: Policy) -> list[Finding]:
         return []
     found: list[Finding] = []
     for index, rule in enumerate(rules.calls):
-        found += _unreadable_names(f"spec.rules.calls[{index}].when", [rule.when], NAMES)
+        found += _unreadable_names(f"spec.rules.calls[{index}].when", [rule.when], NAMES, wanted="boolean")
     for path, notify in _notices(policy):
         found += _notice_problems(f"{path}.arguments", notify)
     return found
@@ -187,7 +188,9 @@ def _notice_problems(path: str, notify: ToolCall) -> list[Finding]:
         return [Finding(path, error.message)]
 
 
-def _unreadable_names(path: str, expressions: Iterable[str], names: Mapping[str, frozenset[str]]) -> list[Finding]:
+def _unreadable_names(
+    path: str, expressions: Iterable[str], names: Mapping[str, frozenset[str]], *, wanted: str = ""
+) -> list[Finding]:
     found = []
     for expression in expressions:
         try:
@@ -201,6 +204,8 @@ def _unreadable_names(path: str, expressions: Iterable[str], names: Mapping[str,
             elif reference.members and reference.members[0] not in names[reference.root]:
                 known = ", ".join(sorted(names[reference.root]))
                 found.append(Finding(path, f"'{reference.root}' has no '{reference.members[0]}'; it has {known}"))
+        if wanted and (problem := unlike(judge(expression, ())[0], wanted)):
+            found.append(Finding(path, problem))
     return found
 
 
