@@ -46,6 +46,9 @@ from fairlead.flow.walking import (
 )
 
 
+ALL_DONE = "AllDone"
+
+
 @dataclass(slots=True)
 class Walk:
     """What one walk looks at, and what it has found. `most_steps` is how many the run may start, None for any number.
@@ -73,13 +76,14 @@ class Walk:
         here = self.state.bodies.get(frame.prefix, NOTHING)
         if len(here.settled) == len(frame.body.steps) and not here.failed:
             return self._output(frame)
-        stop = max(drain, Drain.WAIT) if here.failed else drain
-        if not stop:
+        if not drain:
             self._start_ready(frame, here)
         for name in here.open:
             if self.records:
                 break
-            self._step(frame, frame.body.steps[name], deadline_ms=deadline_ms, drain=stop)
+            plan = frame.body.steps[name]
+            stop = max(drain, Drain.WAIT) if here.failed and plan.join != ALL_DONE else drain
+            self._step(frame, plan, deadline_ms=deadline_ms, drain=stop)
         if here.open or self.records:
             return Unfinished.PENDING
         if here.failed:
@@ -98,9 +102,9 @@ class Walk:
 
     def _start_ready(self, frame: Frame, here: BodyState) -> None:
         """Start all that is ready. Anything else than a start is a record of its own."""
-        latest = next(reversed(here.open), None)
-        if latest is not None:
-            self.complete_start(frame, frame.body.steps[latest], frame.path(latest))
+        latest = frame.body.steps[next(reversed(here.open))] if here.open else None
+        if latest is not None and (not here.failed or latest.join == ALL_DONE):
+            self.complete_start(frame, latest, frame.path(latest.name))
         for plan in _ready(frame, here, self.state):
             if not self._begin(frame, plan):
                 break
@@ -336,18 +340,25 @@ class Walk:
 
 
 def _ready(frame: Frame, here: BodyState, state: RunState) -> Iterator[StepPlan]:
-    """Yield the steps of a list that may start now."""
+    """Yield the steps of a list that may start now: once one has failed, those alone whose join is AllDone."""
     body: Body = frame.body
     if body.order == "Sequence":
-        if not here.open:
+        if not here.open and not here.failed:
             yield body.sequence[len(here.settled)]
         return
     for plan in body.sequence:
         if plan.name in here.open or plan.name in here.settled:
             continue
-        done = sum(need in here.settled for need in plan.needs)
-        if done == len(plan.needs) or (plan.join == "Any" and done and _one_succeeded(frame, plan, state)):
+        over = [need in here.settled or (bool(here.failed) and _never(body.steps[need], here)) for need in plan.needs]
+        if here.failed and plan.join != ALL_DONE:
+            continue
+        if all(over) or (plan.join == "Any" and any(over) and _one_succeeded(frame, plan, state)):
             yield plan
+
+
+def _never(plan: StepPlan, here: BodyState) -> bool:
+    """Tell whether a step will not start any more, where another one has failed."""
+    return plan.join != ALL_DONE and plan.name not in here.open
 
 
 def _one_succeeded(frame: Frame, plan: StepPlan, state: RunState) -> bool:
