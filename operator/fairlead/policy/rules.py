@@ -12,6 +12,7 @@ from typing import Any
 
 from fairlead.api.model import Model
 from fairlead.api.policy import Policy, Rules
+from fairlead.api.tool import Function
 from fairlead.api.toolcall import ToolCall
 from fairlead.errors import StepError
 from fairlead.flow.calls import Call, CallKind
@@ -120,10 +121,18 @@ def call_limits(call: Call, made: Mapping[str, int], policies: Iterable[Policy])
 
 
 def scope_of(
-    call: Call, state: RunState, *, account: str, effect: str, model: Model | None, labels: Mapping[str, str] | None
+    call: Call,
+    state: RunState,
+    *,
+    account: str,
+    function: Function | None,
+    effect: str,
+    model: Model | None,
+    labels: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Return what the expressions of rules read about a call."""
     kind, request = _KINDS[call.kind], call.request
+    arguments = request.get("arguments", {})
     most = model.spec.limits.max_output_tokens if model is not None and model.spec.limits is not None else None
     accepted = state.accepted
     return {
@@ -135,7 +144,7 @@ def scope_of(
             "image": call.target if kind == "container" else "",
             "function": call.function,
             "effect": effect,
-            "arguments": request.get("arguments", {}),
+            "arguments": function.sent(arguments) if function is not None and isinstance(arguments, dict) else arguments,
             "parameters": {"maxOutputTokens": most} | dict(request.get("parameters") or {}),
             "input": request.get("input", {}),
             "path": call.id.path,
