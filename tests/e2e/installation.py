@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import Cluster
+from tests.cluster import Cluster, CommandFailed
 from tests.cluster.commands import run
 from tests.e2e.kubectl import Kubectl
 

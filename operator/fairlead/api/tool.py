@@ -120,7 +120,7 @@ class Function(ApiModel):
     input: FunctionInput | None = None
     preset: Annotated[
         JsonObject | None,
-        Field(description="Arguments that the server gets with every call. No caller sees them, and none may set them."),
+        Field(description="Arguments that the server gets with every call. No caller sees them, none may set them."),
     ] = None
     pin: Annotated[
         Digest | None,

@@ -48,6 +48,7 @@ def check(found: Manifests) -> list[Problem]:
     """
     from fairlead.flow.checks import check_workflow
     from fairlead.policy.clusterwide import as_policy
+    from fairlead.policy.contract import contract_problems
     from fairlead.policy.rules import problems as policy_problems
 
     models = found.of("Model") or None
@@ -63,6 +64,8 @@ def check(found: Manifests) -> list[Problem]:
                 spec, models=models, tools=tools, workflows=workflows, specs=specs.get, name=item.name
             )
             problems += [item.problem(_in_spec(finding.path), finding.message) for finding in findings]
+        if item.kind == "Tool":
+            problems += [item.problem(wrong.path, wrong.message) for wrong in contract_problems(item.resource)]
         if item.kind == "Policy":
             problems += _grants(item, found)
         if item.kind in ("Policy", "ClusterPolicy"):

@@ -45,7 +45,6 @@ from fairlead.flow.walking import (
     without_room,
 )
 
-
 ALL_DONE = "AllDone"
 
 

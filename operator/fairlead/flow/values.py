@@ -55,7 +55,8 @@ def to_cel(value: Any, depth: int = 0, reading: Reading | None = None) -> Any:
 
     Raises:
         ValueError: the value holds NUL, half a surrogate pair, NaN or infinity, an integer beyond 64 bits, a list of
-            more than MAX_ITEMS items or too many values, is nested too deep, or is no JSON. The message holds no content.
+            more than MAX_ITEMS items or too many values, is nested too deep, or is no JSON. The message holds no
+            content.
     """
     reading = reading or Reading()
     match value:

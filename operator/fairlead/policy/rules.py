@@ -132,7 +132,8 @@ def scope_of(
 ) -> dict[str, Any]:
     """Return what the expressions of rules read about a call."""
     kind, request = _KINDS[call.kind], call.request
-    arguments = request.get("arguments", {})
+    given = request.get("arguments", {})
+    arguments = function.sent(given) if function is not None and isinstance(given, dict) else given
     most = model.spec.limits.max_output_tokens if model is not None and model.spec.limits is not None else None
     accepted = state.accepted
     return {
@@ -144,7 +145,7 @@ def scope_of(
             "image": call.target if kind == "container" else "",
             "function": call.function,
             "effect": effect,
-            "arguments": function.sent(arguments) if function is not None and isinstance(arguments, dict) else arguments,
+            "arguments": arguments,
             "parameters": {"maxOutputTokens": most} | dict(request.get("parameters") or {}),
             "input": request.get("input", {}),
             "path": call.id.path,

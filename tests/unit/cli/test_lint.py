@@ -67,6 +67,10 @@ def test_a_long_list_in_a_value_is_no_matter_of_the_rules_beside_it(tmp_path: Pa
 @pytest.mark.parametrize(
     ("documents", "expected"),
     [
+        (
+            [TOOL.replace("effect: Read", "effect: Read, input: {schema: {type: objet}}")],
+            "1 spec.functions[0].input.schema: /type: is none of array, boolean, integer, null, number, object, string",
+        ),
         ([WORKFLOW.replace("prompt: hello", "promt: hello")], "1 spec.steps[0].generate.promt: there is no such field"),
         ([WORKFLOW.replace("steps:", "steps: 1\n  x:")], "1 spec.steps: "),
         ([WORKFLOW.replace("{name: w}", "{name: W.x}")], "1 metadata.name: "),

@@ -17,7 +17,6 @@ from fairlead.errors import Unreachable
 from fairlead.flow.approvals import undecided
 from fairlead.flow.journal import EntryKind
 
-
 READS = {"name": "after", "tool": {"tool": "desk", "function": "send", "arguments": {"t": "$( steps.first.output )"}}}
 CONFIDENTIAL = Tool.model_validate(
     {
