@@ -121,7 +121,7 @@ def _open(team: Kubectl, names: Sequence[str]) -> list[str]:
 
 
 def _kill(cluster: Cluster, team: Kubectl, chance: random.Random, marks: Marks) -> None:
-    unhurt = "engine" if not marks.engine else "step pod" if not marks.step_pods else ""  # a quick machine soon ends all
+    unhurt = "engine" if not marks.engine else "step pod" if not marks.step_pods else ""  # all may end soon
     what = unhurt or chance.choices(("engine", "step pod", "agent"), weights=(3, 3, 1))[0]
     if what == "engine":
         if not _serves(team) and chance.randrange(100) < SPARED_PERCENT:
