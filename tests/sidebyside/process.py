@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,9 @@ class Running:
         return at - began
 
     def kill(self) -> None:
-        """End it as a crash would."""
-        self.process.kill()
+        """End it as a crash would, if it has not ended by itself."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
 
     async def listen(self) -> None:
         """Take what it says until it is gone."""
