@@ -20,6 +20,7 @@ from typing import Any
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -63,14 +64,17 @@ class Temporal:
                 await asyncio.sleep(0.1)
 
     async def _execute(self, chain: Chain) -> str:
-        handle = await self._client.start_workflow(
-            ChainOfCalls.run,
-            args=[self._url, *chain],
-            id=chain.run,
-            task_queue=QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-        )
+        try:
+            handle = await self._client.start_workflow(
+                ChainOfCalls.run,
+                args=[self._url, *chain],
+                id=chain.run,
+                task_queue=QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            )
+        except WorkflowAlreadyStartedError:  # it ended before anybody was told
+            return str(await self._client.get_workflow_handle(chain.run).result())
         return str(await handle.result())
 
 
