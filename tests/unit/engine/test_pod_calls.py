@@ -25,6 +25,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fairlead.engine.pods.runner._LONGEST_PAUSE_SECONDS", 0.001)
 
 
+async def begun(world: PodWorld) -> asyncio.Task[None]:
+    """Begin a container whose pod does not end by itself; return the call once its pod is on record."""
+    world.cluster.looks = 10**9
+    running = asyncio.create_task(world.make(asked()))
+    while "PodStarted" not in world.log.kinds():
+        await asyncio.sleep(0.001)
+    return running
+
+
 async def test_a_container_runs_once_and_what_it_left_is_the_result() -> None:
     world = PodWorld()
     await world.make(asked())
@@ -166,10 +175,7 @@ def killed_after(world: PodWorld, *kinds: str) -> None:
 @pytest.mark.parametrize("kinds", [("CallIntent",), ("CallIntent", "PodStarted")], ids=["before", "after"])
 async def test_after_a_crash_the_same_pod_goes_on(kinds: tuple[str, ...]) -> None:
     world = PodWorld()
-    world.cluster.looks = 10**9
-    running = asyncio.create_task(world.make(asked()))
-    while "PodStarted" not in world.log.kinds():
-        await asyncio.sleep(0.001)
+    running = await begun(world)
     world.log.draining = True  # type: ignore[attr-defined]
     await running
     assert world.log.kinds() == ["CallIntent", "PodStarted"], "the pod is left to the next engine"
@@ -195,10 +201,7 @@ async def test_a_pod_that_somebody_made_is_never_believed() -> None:
 @pytest.mark.requirement("A10")
 async def test_a_pod_that_was_replaced_meanwhile_is_not_believed() -> None:
     world = PodWorld()
-    world.cluster.looks = 10**9
-    running = asyncio.create_task(world.make(asked()))
-    while "PodStarted" not in world.log.kinds():
-        await asyncio.sleep(0.001)
+    running = await begun(world)
     (pod,) = world.cluster.pods.values()
     replaced = pod | {"metadata": pod["metadata"] | {"uid": "another"}}
     world.cluster.pods[pod["metadata"]["name"]] = replaced | {"status": status(exited(0), phase="Succeeded")["status"]}
@@ -208,10 +211,7 @@ async def test_a_pod_that_was_replaced_meanwhile_is_not_believed() -> None:
 
 async def test_a_pod_that_is_gone_is_lost() -> None:
     world = PodWorld()
-    world.cluster.looks = 10**9
-    running = asyncio.create_task(world.make(asked()))
-    while "PodStarted" not in world.log.kinds():
-        await asyncio.sleep(0.001)
+    running = await begun(world)
     world.cluster.pods.clear()
     await running
     assert (world.outcome()["error"]["class"], world.outcome()["error"]["reason"]) == ("Unavailable", "PodLost")
@@ -220,10 +220,7 @@ async def test_a_pod_that_is_gone_is_lost() -> None:
 @pytest.mark.requirement("F10")
 async def test_nobody_waits_for_a_pod_on_a_lost_node_nor_for_its_log() -> None:
     world = PodWorld()
-    world.cluster.looks = 10**9
-    running = asyncio.create_task(world.make(asked()))
-    while "PodStarted" not in world.log.kinds():
-        await asyncio.sleep(0.001)
+    running = await begun(world)
     (pod,) = world.cluster.pods.values()
     pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     await running
@@ -252,10 +249,7 @@ async def test_a_pod_whose_making_nobody_heard_of_is_found() -> None:
 @pytest.mark.requirement("F15")
 async def test_a_pod_is_found_again_when_the_api_server_comes_back() -> None:
     world = PodWorld()
-    world.cluster.looks = 10**9
-    first = asyncio.create_task(world.make(asked()))
-    while "PodStarted" not in world.log.kinds():
-        await asyncio.sleep(0.001)
+    first = await begun(world)
     world.log.draining = True  # type: ignore[attr-defined]
     await first
     world.log.draining = False  # type: ignore[attr-defined]
@@ -285,10 +279,7 @@ async def test_an_engine_that_ends_leaves_the_making_to_the_next() -> None:
 
 async def test_a_cancelled_container_is_deleted() -> None:
     world = PodWorld()
-    world.cluster.looks = 10**9
-    running = asyncio.create_task(world.make(asked()))
-    while "PodStarted" not in world.log.kinds():
-        await asyncio.sleep(0.001)
+    running = await begun(world)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert world.cluster.deleted == [pod_name(world.log.uid, asked())]
