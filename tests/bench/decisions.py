@@ -11,7 +11,7 @@ from tests.bench.figures import Repetition, Title, percentiles_ms
 
 from fairlead.api.policy import Policy
 from fairlead.api.tool import Tool
-from fairlead.engine.authorizer import CachedAuthorizer
+from fairlead.engine.authorizer import Answer, CachedAuthorizer
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
 from fairlead.flow.journal import Path, RunUid
 from fairlead.flow.runstate import RunState
@@ -90,8 +90,8 @@ def _timed(once: Callable[[], Any]) -> dict[str, float]:
 
 
 async def _cached() -> dict[str, float]:
-    async def review(account: str, permission: Permission) -> bool:
-        return True
+    async def review(account: str, permission: Permission) -> Answer:
+        return Answer(True)
 
     authorizer, needed = CachedAuthorizer(review), function_permission("desk", "read")
     seconds = []

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fairlead.api import GROUP
 from fairlead.api.policy import Policy
@@ -23,8 +23,18 @@ from fairlead.policy.permission import Permission
 CACHE_SECONDS = 10.0
 CACHE_ENTRIES = 10_000
 REVIEW_TIMEOUT_SECONDS = 5.0
+REASON_CHARACTERS = 512
+"""So much is kept of what an authorizer says of its answer; what stands behind a webhook may say anything."""
 
-Review = Callable[[str, Permission], Awaitable[bool]]
+
+class Answer(NamedTuple):
+    """What a review came to, and what the authorizer said of it, such as which binding allows it."""
+
+    allowed: bool
+    reason: str = ""
+
+
+Review = Callable[[str, Permission], Awaitable[Answer]]
 """Tells whether an account has a permission; raises AuthorizerUnavailable when it cannot tell."""
 
 
@@ -64,23 +74,26 @@ class CachedAuthorizer:
         self._clock = clock
         self._counter = counter
         self._entries = entries
-        self._known: OrderedDict[tuple[str, Permission], tuple[float, bool]] = OrderedDict()
-        self._asking: dict[tuple[str, Permission], asyncio.Task[bool]] = {}
+        self._known: OrderedDict[tuple[str, Permission], tuple[float, Answer]] = OrderedDict()
+        self._asking: dict[tuple[str, Permission], asyncio.Task[Answer]] = {}
 
     async def authorize(self, account: str, any_of: tuple[Permission, ...]) -> Authorization:
         """Tell whether the ServiceAccount has at least one of these. Never raises: no answer is Unavailable."""
-        unavailable = ""
+        unavailable = because = ""
         for permission in any_of:
             try:
-                if await self._allowed(account, permission):
-                    return Authorization("Allowed")
+                answer = await self._answer(account, permission)
             except AuthorizerUnavailable as error:
                 unavailable = str(error) or error.reason
+                continue
+            if answer.allowed:
+                return Authorization("Allowed", message=answer.reason)
+            because = because or answer.reason
         if unavailable:
             return Authorization("Unavailable", message=unavailable)
-        return Authorization("Denied", missing=any_of[0] if any_of else None)
+        return Authorization("Denied", missing=any_of[0] if any_of else None, message=because)
 
-    async def _allowed(self, account: str, permission: Permission) -> bool:
+    async def _answer(self, account: str, permission: Permission) -> Answer:
         key = (account, permission)
         known = self._known.get(key)
         if known is not None and self._clock() - known[0] <= CACHE_SECONDS:
@@ -93,21 +106,21 @@ class CachedAuthorizer:
             task.add_done_callback(_retrieve)
         return await asyncio.shield(task)  # one caller that goes away does not take the answer from the others
 
-    async def _ask(self, key: tuple[str, Permission]) -> bool:
+    async def _ask(self, key: tuple[str, Permission]) -> Answer:
         sent = self._clock()
         try:
-            allowed = await self._review(*key)
+            answer = await self._review(*key)
         except AuthorizerUnavailable:
             self._count("error")
             raise
         finally:
             del self._asking[key]
         self._count("miss")
-        self._known[key] = (sent, allowed)
+        self._known[key] = (sent, answer)
         self._known.move_to_end(key)
         while len(self._known) > self._entries:
             self._known.popitem(last=False)
-        return allowed
+        return answer
 
     def _count(self, result: str) -> None:
         if self._counter is not None:
@@ -126,12 +139,20 @@ class KubeAuthorizer(CachedAuthorizer):
         counter: CacheCounter | None = None,
     ) -> None:
         """Take the client and the namespace whose accounts are asked about."""
-        super().__init__(self._ask_kube, clock=clock, counter=counter)
+        super().__init__(self._ask_about_account, clock=clock, counter=counter)
         self._kube = kube
         self._namespace = namespace
 
     async def user_may(self, user: str, permission: Permission) -> bool:
         """Tell whether a user of the cluster, a ServiceAccount or not, has a permission in this namespace now.
+
+        Raises:
+            AuthorizerUnavailable: nobody can tell.
+        """
+        return (await self._ask_kube(user, permission)).allowed
+
+    async def _ask_kube(self, user: str, permission: Permission) -> Answer:
+        """Return what the API server says of a user and a permission.
 
         A no is asked again of an API server that is ready, and only that answer counts: one that has just started
         answers before it has read its roles and bindings, and a plain no is what it says.
@@ -143,15 +164,16 @@ class KubeAuthorizer(CachedAuthorizer):
         review = subject_access_review(self._namespace, user, permission)
         try:
             async with asyncio.timeout(REVIEW_TIMEOUT_SECONDS):
-                if _verdict(await self._kube.request("POST", path, body=review)):
-                    return True
+                answer = _answer_of(await self._kube.request("POST", path, body=review))
+                if answer.allowed:
+                    return answer
                 await self._kube.request("GET", "/readyz")
-                return _verdict(await self._kube.request("POST", path, body=review))
+                return _answer_of(await self._kube.request("POST", path, body=review))
         except (KubeError, TimeoutError, OSError) as error:
             raise AuthorizerUnavailable(f"the API server did not review {permission.resource}") from error
 
-    async def _ask_kube(self, account: str, permission: Permission) -> bool:
-        return await self.user_may(f"system:serviceaccount:{self._namespace}:{account}", permission)
+    async def _ask_about_account(self, account: str, permission: Permission) -> Answer:
+        return await self._ask_kube(f"system:serviceaccount:{self._namespace}:{account}", permission)
 
 
 class GrantAuthorizer:
@@ -163,8 +185,9 @@ class GrantAuthorizer:
 
     async def authorize(self, account: str, any_of: tuple[Permission, ...]) -> Authorization:
         """Tell whether a Policy grants the account at least one of these."""
-        if any(granted(self._policies.values(), account, permission) for permission in any_of):
-            return Authorization("Allowed")
+        for policy in self._policies.values():
+            if any(granted([policy], account, permission) for permission in any_of):
+                return Authorization("Allowed", message=f"granted by Policy {policy.metadata.name}")
         return Authorization("Denied", missing=any_of[0] if any_of else None)
 
 
@@ -196,22 +219,24 @@ def _groups(user: str) -> list[str]:
     return [*own, "system:authenticated"]
 
 
-def _verdict(answer: Any) -> bool:
+def _answer_of(review: Any) -> Answer:
     """Read the review's status. Only an explicit `allowed: true` allows.
 
     The RBAC authorizer reports a dangling role in `reason`, which is a plain no; `evaluationError` means that an
     authorizer failed, so that nobody knows.
     """
-    status = answer.get("status") if isinstance(answer, dict) else None
+    status = review.get("status") if isinstance(review, dict) else None
     if not isinstance(status, dict) or not isinstance(status.get("allowed"), bool):
         raise AuthorizerUnavailable("the API server answered without a verdict")
     allowed: bool = status["allowed"]
     if not allowed and not status.get("denied") and status.get("evaluationError"):
         raise AuthorizerUnavailable("an authorizer of the API server failed")
-    return allowed and not status.get("denied")
+    reason = status.get("reason")
+    said = reason[:REASON_CHARACTERS] if isinstance(reason, str) else ""
+    return Answer(allowed and not status.get("denied"), said)
 
 
-def _retrieve(task: asyncio.Task[bool]) -> None:
+def _retrieve(task: asyncio.Task[Answer]) -> None:
     """Look at the task's exception, so that one nobody waits for any more is not reported as lost."""
     if not task.cancelled():
         task.exception()

@@ -26,7 +26,7 @@ class Authorization:
     Attributes:
         verdict: Allowed, Denied, or Unavailable - which is neither.
         missing: on Denied, the permission to grant.
-        message: the authorizer's reason, if it gave one.
+        message: what the authorizer said of it, if anything, such as which binding allows it.
     """
 
     verdict: Literal["Allowed", "Denied", "Unavailable"]

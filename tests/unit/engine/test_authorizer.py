@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fairlead.api.policy import Policy
-from fairlead.engine.authorizer import CachedAuthorizer, GrantAuthorizer, KubeAuthorizer
+from fairlead.engine.authorizer import Answer, CachedAuthorizer, GrantAuthorizer, KubeAuthorizer
 from fairlead.errors import AuthorizerUnavailable, KubeError, Unreachable
+from fairlead.policy.decision import Authorization
 from fairlead.policy.permission import Permission, function_permission, model_permission
 
 SMALL = Permission("models", "small")
@@ -28,14 +29,14 @@ class Reviews:
         self.counts: dict[str, int] = {}
         self._result = ""
 
-    async def __call__(self, account: str, permission: Permission) -> bool:
+    async def __call__(self, account: str, permission: Permission) -> Answer:
         self.asked.append((account, permission))
         answer = (account, permission) in self.allowed
         if self.gate is not None:
             await self.gate.wait()
         if self.down:
             raise AuthorizerUnavailable("no answer")
-        return answer
+        return Answer(answer, f"{account} by binding x" if answer else "")
 
     def clock(self) -> float:
         return self.now
@@ -132,12 +133,26 @@ async def test_an_outage_is_bridged_by_an_allow_that_is_fresh_and_by_no_other() 
 
 
 async def test_a_no_beside_no_answer_is_no_answer() -> None:
-    async def review(account: str, permission: Permission) -> bool:
+    async def review(account: str, permission: Permission) -> Answer:
         if permission.resource == "tools":
             raise AuthorizerUnavailable("no answer")
-        return False
+        return Answer(False)
 
     assert await verdict(CachedAuthorizer(review), any_of=SEARCH) == "Unavailable"
+
+
+async def test_what_the_authorizer_says_of_its_answer_is_told_as_long_as_the_answer_holds() -> None:
+    reviews = Reviews(("triage", SMALL))
+    authorizer = cached(reviews)
+    for _ in range(2):
+        assert (await authorizer.authorize("triage", (SMALL,))).message == "triage by binding x"
+    assert len(reviews.asked) == 1
+    bound = 'RBAC: allowed by RoleBinding "p/team-a" of Role "p" to ServiceAccount "triage/team-a"'
+    for said, told in ((bound, bound), ("x" * 5000, "x" * 512), (7, ""), (None, "")):
+        kube = KubeAuthorizer(Kube({"status": {"allowed": True, "reason": said}}), "team-a")
+        assert (await kube.authorize("triage", (SMALL,))).message == told
+    dangling = KubeAuthorizer(Kube({"status": {"allowed": False, "reason": 'RBAC: role "x" not found'}}), "team-a")
+    assert (await dangling.authorize("triage", (SMALL,))).message == 'RBAC: role "x" not found'
 
 
 async def test_those_who_ask_the_same_at_once_share_one_review() -> None:
@@ -248,6 +263,6 @@ async def test_in_local_mode_the_policies_are_the_whole_truth() -> None:
     authorizer = GrantAuthorizer(policies)
     assert (await authorizer.authorize("triage", (SMALL,))).missing == SMALL
     policies["p"] = policy("small")
-    assert (await authorizer.authorize("triage", (SMALL,))).verdict == "Allowed"
+    assert (await authorizer.authorize("triage", (SMALL,))) == Authorization("Allowed", None, "granted by Policy p")
     policies["p"] = policy("large")
     assert (await authorizer.authorize("triage", (SMALL,))).verdict == "Denied"
