@@ -40,36 +40,55 @@ def too_deep(value: Any, *, most: int = MAX_DEPTH) -> bool:
     return bool(level)
 
 
-def strict_json(text: str) -> Any:
-    """Parse JSON that every parser reads alike.
+def strict_json(text: str | bytes) -> Any:
+    """Parse JSON that every parser reads alike. Whatever comes from outside is read by this.
+
+    It takes two to nine times as long as a reader that asks less: some ten milliseconds for a MiB.
 
     Raises:
-        ValueError: it is none, says a key twice, is nested too deep, or holds what `canonical_json` cannot write.
+        ValueError: it is no UTF-8, no JSON, says a key twice, is nested too deep, or holds what `canonical_json`
+            cannot write. The message says what, without content.
     """
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
         canonical_json(value)
-    except (RecursionError, TypeError):
-        raise ValueError("nested too deep, a number over 64 bits, or half a character") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is no UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is wrong at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except ValueError as error:  # Python does not read integers of thousands of digits
+        raise ValueError("it holds a number over 64 bits" if "digits" in str(error) else str(error)) from None
+    except TypeError as error:
+        raise ValueError(_unwritable(str(error))) from None
     return value
+
+
+def _unwritable(said: str) -> str:
+    """Return in our words why orjson does not write what was read."""
+    if "ecursion" in said:
+        return "it is nested too deep"
+    return "it holds a number over 64 bits" if "64-bit" in said else "it holds half a character"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("it says a key twice")
     return found
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no number")
+        raise ValueError("it holds a number over 64 bits")
     return value
 
 
 def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
+    raise ValueError(f"it holds {word}")
 
 
 def digest(value: Any) -> str:

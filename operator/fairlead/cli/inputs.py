@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from fairlead.api.canonical import strict_json
 from fairlead.api.meta import IDENTIFIER
 from fairlead.cli.exits import CommandFailed, Exit
 
@@ -58,7 +58,7 @@ def read_json(option: str, text: str) -> Any:
         CommandFailed: it is no JSON.
     """
     try:
-        return json.loads(text)
+        return strict_json(text)
     except ValueError as error:
         raise CommandFailed(Exit.USAGE, f"{option}: no JSON: {error}") from error
 

@@ -54,9 +54,9 @@ def parse_json(request: Request, body: bytes) -> Any:
     if types != ["application/json"]:
         raise Answer(415, "UnsupportedMediaType", "the body is application/json")
     try:
-        value = strict_json(body.decode())
+        value = strict_json(body)
     except ValueError as error:
-        raise Answer(400, "Malformed", "the body is no JSON, or says one key twice") from error
+        raise Answer(400, "Malformed", f"the body is no JSON: {error}") from error
     if found := problem(value):
         raise Answer(400, "Malformed", found)
     return value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from fairlead.api.canonical import strict_json
 from fairlead.api.reasons import AcceptedReason, RunReason
 from fairlead.api.run import InputFrom
 from fairlead.engine.acceptance import Given, Wait, refuse
@@ -34,9 +33,9 @@ async def read_input(source: InputFrom, cluster: Cluster | None, *, until_ms: in
     if key not in data:
         return _missing(f"ConfigMap {name} has no key {key}", until_ms, now_ms)
     try:
-        value = json.loads(data[key])
-    except (ValueError, RecursionError):
-        return refuse(RunReason.INVALID_INPUT, f"ConfigMap {name}, key {key}: this is no JSON")
+        value = strict_json(data[key])
+    except ValueError as error:
+        return refuse(RunReason.INVALID_INPUT, f"ConfigMap {name}, key {key}: this is no JSON: {error}")
     if not isinstance(value, dict):
         return refuse(RunReason.INVALID_INPUT, f"ConfigMap {name}, key {key}: an object is needed")
     return value

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from cel_expr_python import cel
 
-from fairlead.api.canonical import canonical_json
+from fairlead.api.canonical import canonical_json, strict_json
 from fairlead.flow.syntax import MAX_ITEMS, TOO_MANY_ITEMS, WRAPPED
 from fairlead.flow.values import to_cel, to_json
 
@@ -64,9 +63,10 @@ def _to_json(value: Any) -> str:
 
 def _from_json(text: str) -> Any:
     try:
-        return to_cel(orjson.loads(text))
-    except orjson.JSONDecodeError:
-        raise ValueError("fromJson takes JSON only") from None
+        value = strict_json(text)
+    except ValueError as error:
+        raise ValueError(f"fromJson takes JSON only: {error}") from None
+    return to_cel(value)
 
 
 def _get(value: Any, path: str) -> Any:

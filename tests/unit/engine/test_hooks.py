@@ -194,7 +194,7 @@ async def test_when_nobody_can_tell_nothing_is_started(world: World) -> None:
 WRONG: dict[str, tuple[Any, int, str]] = {
     "no JSON": (b"{", 400, "no JSON"),
     "not UTF-8": (b'"\xff"', 400, "no JSON"),
-    "a key twice": (b'{"kind": 1, "kind": "opened"}', 400, "one key twice"),
+    "a key twice": (b'{"kind": 1, "kind": "opened"}', 400, "says a key twice"),
     "NaN": (b'{"kind": NaN}', 400, "no JSON"),
     "too deep": (b"[" * 100_000, 400, "no JSON"),
     "nested": (json.loads("[" * 80 + "]" * 80), 400, "nested deeper than 64"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from fairlead.api.canonical import strict_json
 from fairlead.api.model import Model, ModelLimits
 from fairlead.api.reasons import ErrorClass
 from fairlead.errors import StepError
@@ -199,9 +200,9 @@ def _metered(outcome: Outcome, answer: Json) -> Outcome:
 
 def _load(content: bytes) -> Json:
     try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        raise StepError(ErrorClass.MODEL_ERROR, "the answer is not JSON") from None
+        answer = strict_json(content)
+    except ValueError as error:
+        raise StepError(ErrorClass.MODEL_ERROR, f"the answer is not JSON: {error}") from None
     if not isinstance(answer, dict):
         raise StepError(ErrorClass.MODEL_ERROR, "the answer is not a JSON object")
     return answer

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fairlead.api.canonical import strict_json
 from fairlead.api.reasons import ErrorClass, RunReason
 from fairlead.engine.outcomes import failed
 from fairlead.engine.pods.build import CALL, OUTPUT, STEP, Beside, Owner, build, may_call, pod_name, too_large
@@ -197,12 +198,12 @@ class PodRunner:
             return replace(lost, result={"logs": logs})
         if not refused and content is not None:
             try:
-                value = orjson.loads(content)
+                value = strict_json(content)
                 refused = problem({"output": value})
                 if not refused:
                     return Outcome(result={"output": value, "logs": logs})
-            except orjson.JSONDecodeError:
-                refused = "output.json is not JSON"
+            except ValueError as error:
+                refused = f"output.json is not JSON: {error}"
         if refused:
             return replace(failed(ErrorClass.INVALID, refused, reason="BadOutput"), result={"logs": logs})
         return Outcome(result={"output": None, "logs": logs})

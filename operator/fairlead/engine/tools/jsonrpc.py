@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from fairlead.api.canonical import strict_json
 from fairlead.engine.credentials import Destination
 from fairlead.engine.dialer import Answer, Dialer
 from fairlead.errors import FairleadError
@@ -164,9 +165,9 @@ def _result(response: Json) -> Json:
 
 def _load(content: bytes) -> Json:
     try:
-        value = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        raise Unreadable("the answer is not JSON") from None
+        value = strict_json(content)
+    except ValueError as error:
+        raise Unreadable(f"the answer is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise Unreadable("the answer is not a JSON object")
     return value
