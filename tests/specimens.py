@@ -251,6 +251,7 @@ spec:
   message: may it be sent?
   call:
     {kind: Tool, target: tickets, function: create, effect: Irreversible, arguments: {}, label: Untrusted/Public}
+  budgetLeft: {tokens: 1000, costUSD: "0.25", modelCalls: 3, toolCalls: 0}
   policy: triage
   rule: oncall
   digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"

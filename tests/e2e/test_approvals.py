@@ -102,6 +102,7 @@ def test_people_decide_and_nobody_else(administrator: Kubectl, chart: Fairlead) 
         assert f"kubectl fairlead approve {name}" in team.get("workflowrun", run)["status"]["waitingFor"]
         spec = team.get("approval", name)["spec"]
         assert (spec["call"]["arguments"], spec["message"]) == ({"key": "rent"}, "may it be paid?")
+        assert spec["budgetLeft"] == {"tokens": 2000000, "modelCalls": 500, "toolCalls": 500}
 
         bob, dora = approver(team, "bob"), approver(team, "dora")
         give(team, "carl", (GROUP, "approvals", ["get", "patch"], None))
@@ -112,6 +113,8 @@ def test_people_decide_and_nobody_else(administrator: Kubectl, chart: Fairlead) 
         refused(bob, team, name, "add one decision, by bob", by="dora")
         other = {"spec": {"call": spec["call"] | {"arguments": {"key": "yacht"}}}}
         assert "call is immutable" in bob.refusal("patch", "approval", name, "--type=merge", f"-p={json.dumps(other)}")
+        more = json.dumps({"spec": {"budgetLeft": {"toolCalls": 501}}})
+        assert "budgetLeft is immutable" in bob.refusal("patch", "approval", name, "--type=merge", f"-p={more}")
         assert "made by the engine alone" in tries(team, specimen("Approval"))
         engines = someone(team, f"system:serviceaccount:{team.namespace}:fairlead-engine")
         assert "made without any decision" in tries(engines, specimen("Approval"))

@@ -16,6 +16,7 @@ from fairlead.api.meta import (
     ApiModel,
     CelRule,
     Conditions,
+    Cost,
     Digest,
     ImageName,
     JsonObject,
@@ -94,6 +95,18 @@ class ApprovalCall(ApiModel):
     ] = None
 
 
+class BudgetLeft(ApiModel):
+    """What the run had left when it asked: of its own limits and of what Policies budget for each run.
+
+    What calls that were under way can come to is not left. Budgets that several runs share are not in it.
+    """
+
+    tokens: Annotated[int | None, Field(ge=0, description="Tokens in and out.")] = None
+    cost_usd: Annotated[Cost | None, Field(alias="costUSD", description="US dollars. Absent: no bound.")] = None
+    model_calls: Annotated[int | None, Field(ge=0, description="Calls to Models.")] = None
+    tool_calls: Annotated[int | None, Field(ge=0, description="Calls to Tools, and child runs.")] = None
+
+
 class Decision(ApiModel):
     """What one person says."""
 
@@ -110,7 +123,7 @@ class ApprovalSpec(ApiModel):
             immutable(name, "only decisions are added")
             for name in (
                 *("run", "workflow", "serviceAccountName", "requestedBy", "step", "attempt", "index", "message"),
-                *("call", "policy", "rule", "digest", "from", "minApprovals", "requester", "expiresAt"),
+                *("call", "budgetLeft", "policy", "rule", "digest", "from", "minApprovals", "requester", "expiresAt"),
             )
         ),
         append_only(
@@ -126,6 +139,7 @@ class ApprovalSpec(ApiModel):
     index: Annotated[str, Field(max_length=64, description="Which call of the attempt; empty for an approval step.")]
     message: Annotated[str, Field(max_length=4096, description="What is asked.")]
     call: ApprovalCall | None = None
+    budget_left: BudgetLeft | None = None
     policy: Annotated[
         str | None,
         Field(
@@ -173,6 +187,7 @@ class Approval(Resource):
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Decided')].reason"),
             PrinterColumn("Expires", ".spec.expiresAt"),
             PrinterColumn("Message", ".spec.message", priority=1),
+            PrinterColumn("Left", ".spec.budgetLeft", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
         ),
     )

@@ -31,6 +31,7 @@ class LocalDesk:
         else:
             print(
                 f"{spec['step']} waits for approval: {spec['message']}\n"
+                f"  the run has left: {_left(spec.get('budgetLeft') or {})}\n"
                 f"  end this with Ctrl-C and go on with --approve {spec['step']} or --deny {spec['step']}",
                 file=sys.stderr,
             )
@@ -41,6 +42,17 @@ class LocalDesk:
     async def refuses_forgery(self, approval: Mapping[str, Any]) -> bool:
         """Whoever can write here can do anything anyway."""
         return True
+
+
+def _left(budget: Mapping[str, Any]) -> str:
+    """Return what is left of a budget, in words."""
+    named = (
+        ("modelCalls", "model calls"),
+        ("toolCalls", "tool calls"),
+        ("tokens", "tokens"),
+        ("costUSD", "US dollars"),
+    )
+    return ", ".join(f"{budget[field]} {words}" for field, words in named if field in budget)
 
 
 def _people(spec: Mapping[str, Any]) -> list[str]:

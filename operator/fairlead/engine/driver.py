@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from fairlead.engine.binding import telling
 from fairlead.engine.log import RunLog
 from fairlead.engine.seams import Resources
 from fairlead.errors import FairleadError
@@ -148,7 +149,7 @@ async def _advance(log: RunLog, calls: _CallsInFlight, *, resources: Resources, 
         upcoming = what_next(log.plan, log.look(), now_ms, resources)
         if upcoming.records:
             before = log.state.seq
-            log.append(*upcoming.records)
+            log.append(*telling(log, resources, upcoming.records))
             if log.state.seq == before:
                 raise DriverStuck("the journal takes nothing more of this run")
             await asyncio.sleep(0)  # a long chain of pure steps leaves room for other runs

@@ -12,6 +12,7 @@ from fairlead.api.reasons import DecisionReason, Stage
 from fairlead.api.tool import Tool
 from fairlead.api.toolcall import ToolCall
 from fairlead.api.workflow import Limits, Workflow
+from fairlead.engine.binding import labels_now, limits_of, policies_of, telling
 from fairlead.engine.credentials import destination, known_secrets, scrub
 from fairlead.engine.egress import declared_host
 from fairlead.engine.metering import most
@@ -28,7 +29,7 @@ from fairlead.flow.runstate import ApprovalState, Usage
 from fairlead.flow.spending import NOTHING, Spend, Window
 from fairlead.flow.state import CallState, repeats_of
 from fairlead.flow.template import render
-from fairlead.policy.budgets import limits_within, windows_of
+from fairlead.policy.budgets import windows_of
 from fairlead.policy.decide import find_function, requirements
 from fairlead.policy.decision import (
     Authorization,
@@ -42,7 +43,7 @@ from fairlead.policy.decision import (
     Snapshot,
 )
 from fairlead.policy.images import Image, image_granted
-from fairlead.policy.rules import binding, scope_of
+from fairlead.policy.rules import scope_of
 
 if TYPE_CHECKING:
     from fairlead.engine.log import RunLog
@@ -86,7 +87,7 @@ class Snapshots:
         """Return everything that stages 4 to 10 look at; without `definitions` with what is known of them."""
         target = self.target(call)
         used = log.state.usage
-        policies = self._binding(log)
+        policies = policies_of(log, self._resources)
         scope = self._scope(log, call) if policies else {}
         itself = 1 if recorded_call(log, call) is not None else 0  # a resumed call is in the counts already
         accepted = log.state.accepted
@@ -146,11 +147,7 @@ class Snapshots:
 
     def limits(self, log: RunLog) -> Limits:
         """Return what the run may use, by itself and by the Policies that bind it."""
-        return limits_within(log.plan.limits, self._binding(log))
-
-    def _binding(self, log: RunLog) -> tuple[Policy, ...]:
-        frozen = log.state.accepted.labels if log.state.accepted is not None else {}
-        return binding(self._resources.policies.values(), self._labels(log), frozen=frozen)
+        return limits_of(log, self._resources)
 
     def _known(self, call: Call, target: Target | None) -> Definitions:
         function = find_function(target, call.function) if isinstance(target, Tool) else None
@@ -204,7 +201,7 @@ class Snapshots:
                     return Decision("Deny", Stage.APPROVAL, reason, said, policy=needed.policy)
                 asked = replace(asked, data={**asked.data, **notice, **written(call.label)})
             found.append(asked)
-        return found
+        return telling(log, self._resources, found)
 
     def _notice(self, log: RunLog, call: Call, approval: str, notify: ToolCall) -> dict[str, Any]:
         scope = self._scope(log, call) | {"approval": {"name": approval}}
@@ -250,16 +247,10 @@ class Snapshots:
         target, accepted = self.target(call), log.state.accepted
         effect = effect_and_key(target, log, call)[0] if target is not None else ""
         model = target if isinstance(target, Model) else None
-        labels = {**(self._labels(log) or {}), **(accepted.labels if accepted is not None else {})}
+        labels = {**(labels_now(log, self._resources) or {}), **(accepted.labels if accepted is not None else {})}
         function = find_function(target, call.function) if isinstance(target, Tool) else None
         more: dict[str, Any] = {"function": function, "effect": effect, "model": model, "labels": labels}
         return scope_of(call, log.state, account=log.account, **more)
-
-    def _labels(self, log: RunLog) -> Mapping[str, str] | None:
-        """Return the labels of the run's Workflow as it stands now, None if it is gone."""
-        name = log.state.accepted.workflow if log.state.accepted is not None else ""
-        workflow = self._resources.workflows.get(name)
-        return workflow.metadata.labels if workflow is not None else None
 
     def _obstacle(self, target: Target | None) -> Obstacle | None:
         if isinstance(target, Image):

@@ -19,10 +19,11 @@ from fairlead.api.workflow import Limits, Step, WorkflowSpec
 from fairlead.flow.calls import Call, CallError
 from fairlead.flow.journal import Draft, EntryKind, Path, RunUid
 from fairlead.flow.labels import TRUSTED, Label, written
+from fairlead.flow.left import left_of
 from fairlead.flow.paths import FINALLY
 from fairlead.flow.plan import Plan
 from fairlead.flow.runstate import CallState, RunState
-from fairlead.flow.spending import format_usd, parse_usd
+from fairlead.flow.spending import parse_usd
 
 COST = "cost_usd"
 _MESSAGE_CHARACTERS = 1000
@@ -73,18 +74,14 @@ def child_spec(limits: Limits, state: RunState, call: Call, *, now_ms: int) -> d
     """
     accepted = state.accepted
     assert accepted is not None
-    used = state.usage
     deadline_ms = min(accepted.deadline, call.deadline_ms or accepted.deadline)
-    left: dict[str, Any] = {
+    left = left_of(limits, state.usage)
+    left |= {
         "timeoutSeconds": max(1, (deadline_ms - now_ms) // 1000),
-        "steps": max(0, limits.steps - used.steps),
-        "modelCalls": max(0, limits.model_calls - used.model_calls),
-        "toolCalls": max(0, limits.tool_calls - used.tool_calls - 1),  # this very call
-        "tokens": max(0, limits.tokens - used.tokens - used.held_tokens),
+        "steps": max(0, limits.steps - state.usage.steps),
+        "toolCalls": max(0, left["toolCalls"] - 1),  # this very call
         "depth": max(0, limits.depth - 1),
     }
-    if limits.cost_usd is not None:
-        left["costUSD"] = format_usd(max(0, parse_usd(limits.cost_usd) - used.cost - used.held_cost))
     parent = {
         "name": accepted.name,
         "uid": state.run_uid,

@@ -63,9 +63,10 @@ async def test_at_the_terminal_one_word_is_as_many_as_are_needed() -> None:
 
 async def test_at_the_terminal_who_says_nothing_is_told_how(capsys: pytest.CaptureFixture[str]) -> None:
     desk = LocalDesk(approve=["other"])
-    made = await desk.create_approval(approval())
+    made = await desk.create_approval(approval(budgetLeft={"tokens": 900, "costUSD": "0.25", "toolCalls": 2}))
     assert "decisions" not in made["spec"]
     assert desk.approval("a") == made
     told = capsys.readouterr().err
     assert "sign waits for approval: Go on?" in told
+    assert "the run has left: 2 tool calls, 900 tokens, 0.25 US dollars\n" in told
     assert "--approve sign or --deny sign" in told
