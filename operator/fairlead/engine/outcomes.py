@@ -50,6 +50,6 @@ def retry_after_ms(answer: Answer) -> int:
         else:
             now = parsedate_to_datetime(answer.headers["Date"])
             seconds = (parsedate_to_datetime(text) - now).total_seconds()
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):  # what parsing dates raises for what is none
         return 0
-    return max(0, min(int(seconds * 1000), LONGEST_RETRY_AFTER_MS))
+    return int(max(0.0, min(seconds * 1000, LONGEST_RETRY_AFTER_MS)))  # so many digits are infinite

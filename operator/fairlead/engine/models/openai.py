@@ -71,7 +71,8 @@ def read_embeddings(content: bytes, call: Call, duration_ms: int) -> Outcome:
     rows = answer.get("data")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise StepError(ErrorClass.MODEL_ERROR, "the answer holds no embeddings")
-    by_index = {row.get("index", position): row.get("embedding") for position, row in enumerate(rows)}
+    said = ((row.get("index", position), row.get("embedding")) for position, row in enumerate(rows))
+    by_index = {index: embedding for index, embedding in said if isinstance(index, int)}
     vectors = [by_index.get(position) for position in range(len(call.request["texts"]))]
     if len(rows) != len(vectors) or not all(_is_vector(vector) for vector in vectors):
         raise StepError(ErrorClass.MODEL_ERROR, "the answer does not hold one vector for each text")
