@@ -32,6 +32,7 @@ PATH_CHARACTERS = 512
 ROW_MESSAGE_CHARACTERS = 64
 WAITING_FOR_CHARACTERS = 256
 MESSAGE_CHARACTERS = 1024
+LACKS = "steps and output cannot be shown here; the journal has them"
 
 _REFUSED = {
     RunReason.WORKFLOW_NOT_FOUND.value: AcceptedReason.WORKFLOW_NOT_FOUND,
@@ -83,16 +84,7 @@ def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[st
         plan: the frozen revision; None when the run was never accepted.
         around: everything else.
     """
-    status: dict[str, Any] = {
-        "conditions": _conditions(state, around),
-        "traceID": trace_id(around.uid),
-        "denials": state.denials,
-        "store": {"id": around.store_id, "sequence": state.seq},
-    }
-    if around.audit is not None:
-        status["audit"] = {"records": around.audit.records, "head": around.audit.head}
-    elif "audit" in around.previous:
-        status["audit"] = around.previous["audit"]
+    status = _head(state, around)
     accepted = state.accepted
     if accepted is None:
         return _remembered(around.previous) | status
@@ -116,6 +108,12 @@ def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[st
     return _with_rows(status, [_row(state, step, around.uid) for step in _ranked(state)])
 
 
+def project_least(state: RunState, around: Surroundings) -> dict[str, Any]:
+    """Return how an ended run stands where its whole status cannot be made; what was said before stays said."""
+    status = _remembered(around.previous) | _head(state, around, lacks=LACKS)
+    return status | ({"completionTime": timestamp(state.finished_at)} if state.finished_at is not None else {})
+
+
 def project_waiting(reason: AcceptedReason, message: str, around: Surroundings) -> dict[str, Any]:
     """Return the status of a run that is not accepted yet, and why."""
     now, generation = timestamp(around.now_ms), around.generation
@@ -131,12 +129,26 @@ def project_waiting(reason: AcceptedReason, message: str, around: Surroundings) 
     return {"conditions": _dumped(conditions), "traceID": trace_id(around.uid)}
 
 
-def _conditions(state: RunState, around: Surroundings) -> list[dict[str, Any]]:
+def _head(state: RunState, around: Surroundings, *, lacks: str = "") -> dict[str, Any]:
+    status: dict[str, Any] = {
+        "conditions": _conditions(state, around, lacks),
+        "traceID": trace_id(around.uid),
+        "denials": state.denials,
+        "store": {"id": around.store_id, "sequence": state.seq},
+    }
+    if around.audit is not None:
+        status["audit"] = {"records": around.audit.records, "head": around.audit.head}
+    elif "audit" in around.previous:
+        status["audit"] = around.previous["audit"]
+    return status
+
+
+def _conditions(state: RunState, around: Surroundings, lacks: str) -> list[dict[str, Any]]:
     now = timestamp(around.now_ms)
     conditions = _previous_conditions(around)
     for type_, (status, reason, message) in {
         "Accepted": _accepted(state, conditions),
-        "Finished": _finished(state),
+        "Finished": _finished(state, lacks),
         "Succeeded": _succeeded(state, around),
         "Traced": _traced(around),
         "Audited": _audited(state, around),
@@ -168,10 +180,10 @@ def _accepted(state: RunState, previous: list[Condition]) -> Verdict:
     return False, _REFUSED.get(reason, AcceptedReason.REJECTED), message
 
 
-def _finished(state: RunState) -> Verdict:
+def _finished(state: RunState, lacks: str) -> Verdict:
     if state.terminal is None:
         return False, _standing(state), ""
-    return True, state.terminal.reason, ""
+    return True, state.terminal.reason, lacks
 
 
 def _succeeded(state: RunState, around: Surroundings) -> Verdict:

@@ -6,6 +6,7 @@ The store calls `committed` after every commit; `runs.py` says when a run waits,
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from fairlead.api.reasons import AcceptedReason
 from fairlead.engine.audit import AuditHead
 from fairlead.engine.log import RunLog
-from fairlead.engine.projection import Surroundings, project, project_waiting
+from fairlead.engine.projection import Surroundings, project, project_least, project_waiting
 from fairlead.engine.roster import Roster, Run
 from fairlead.engine.status import INTERVAL_SECONDS, StatusWriter
 from fairlead.flow.journal import Entry, EntryKind, Path, RunUid
@@ -29,6 +30,8 @@ _STEP_ENDS = {
     EntryKind.STEP_FAILED: "Failed",
     EntryKind.STEP_SKIPPED: "Skipped",
 }
+
+_log = logging.getLogger(__name__)
 
 _TURN = re.compile(r"#\d+|\[\d+\]")
 
@@ -92,7 +95,7 @@ class Reporter:
         """Say how a run ended; and once more when its spans have arrived or are lost. `silent`: its object knows."""
 
         def compose(published: Mapping[str, Any]) -> dict[str, Any]:
-            run.published = project(state, plan, self._around(run, published))
+            run.published = self._last(run, state, plan, self._around(run, published))
             return run.published
 
         def say() -> None:
@@ -112,6 +115,13 @@ class Reporter:
     def gone(self, run: Run) -> None:
         """Say nothing more of a run whose object is gone, or says all there is to say."""
         self._statuses.forget(run.uid)
+
+    def _last(self, run: Run, state: RunState, plan: Plan | None, around: Surroundings) -> dict[str, Any]:
+        try:
+            return project(state, plan, around)
+        except Exception:  # that a run has ended is said, whatever else cannot be
+            _log.exception("an ended run cannot be shown whole", extra={"run": run.uid, "trace": trace_id(run.uid)})
+            return project_least(state, around)
 
     def _composer(self, run: Run, log: RunLog) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         return lambda published: project(log.state, log.plan, self._around(run, published))

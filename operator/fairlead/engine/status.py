@@ -141,6 +141,9 @@ class StatusWriter:
                 status = subject.compose(subject.published)
             except Exception:  # the boundary around one object: the others are told whatever is wrong with this one
                 _log.exception("%s %s cannot be told its status", self._kind, subject.name, extra={"run": uid})
+                if subject.final:  # nothing else will have it composed again
+                    subject.stale = True
+                    retry_seconds = await self._pause(retry_seconds)
                 continue
             if status == subject.published:
                 continue
@@ -156,8 +159,7 @@ class StatusWriter:
                 if not error.retryable and not subject.final:
                     continue
                 subject.stale = True
-                await self._sleep((error.retry_after_seconds or retry_seconds) * random.uniform(1.0, 1.5))
-                retry_seconds = min(retry_seconds * 2, LONGEST_RETRY_SECONDS)
+                retry_seconds = await self._pause(retry_seconds, error.retry_after_seconds)
                 continue
             turn: Literal["first", "interim", "last"]
             turn = "last" if subject.final else "interim" if subject.not_before else "first"
@@ -167,6 +169,11 @@ class StatusWriter:
         subject.task, subject.compose = None, dict  # what composed may hold on to a whole run
         if subject.final:
             self._subjects.pop(uid, None)
+
+    async def _pause(self, seconds: float, asked: float | None = None) -> float:
+        """Wait before another try, as long as the server asked for; return how long to wait the next time."""
+        await self._sleep((asked or seconds) * random.uniform(1.0, 1.5))
+        return min(seconds * 2, LONGEST_RETRY_SECONDS)
 
     async def _hold_back(self, subject: _Subject) -> None:
         seconds = subject.not_before - self._clock()

@@ -12,6 +12,7 @@ from tests.unit.engine.fakes import FakeGate, tool_step, workflow
 from tests.unit.engine.runworld import World, run_object, uid_of
 
 from fairlead.engine.log import RunLog
+from fairlead.engine.projection import LACKS
 from fairlead.flow.calls import Call
 from fairlead.telemetry.export import TraceCounts
 
@@ -80,3 +81,21 @@ async def test_a_run_that_is_deleted_before_it_begins_leaves_nothing(world: Worl
         await world.until(lambda: world.conditions().get("Accepted") == ("Unknown", "WorkflowNotReady"))
         engine.runs.gone(uid_of(run_object()))
         assert engine._statuses._subjects == {} and engine.runs.roster.all() == []
+
+
+@pytest.mark.requirement("A34", "G4")
+@pytest.mark.parametrize("part", ["_output", "_row", "_progress"])
+async def test_that_a_run_has_ended_is_said_whatever_else_cannot_be(
+    world: World, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RecursionError
+
+    monkeypatch.setattr(f"fairlead.engine.projection.{part}", broken)
+    async with world.engine() as engine:
+        await asyncio.wait_for(engine.submit(run_object()), 20)
+        await world.until(lambda: world.conditions().get("Finished") == ("True", "Completed"))
+    assert world.conditions()["Accepted"][0] == "True" and world.succeeded() == ("True", "Completed")
+    last = world.sink.of("run-0")[-1]
+    (finished,) = (one for one in last["conditions"] if one["type"] == "Finished")
+    assert finished["message"] == LACKS and "output" not in last and last["completionTime"]

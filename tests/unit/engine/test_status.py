@@ -40,6 +40,7 @@ class Desk:
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        await asyncio.sleep(0)
 
     def compose(self, published: Mapping[str, Any]) -> dict[str, Any]:
         self.composed_from.append(published)
@@ -204,3 +205,20 @@ async def test_a_status_that_cannot_be_composed_stops_no_other(desk: Desk) -> No
         desk.mark(final=final)
         await desk.rest()
         assert len(desk.written()) == 1 + final and desk.sink.of("poison") == []
+    desk.writer.forget("poison")
+
+
+@pytest.mark.requirement("A34")
+async def test_a_last_status_that_cannot_be_composed_yet_is_written_once_it_can(desk: Desk) -> None:
+    left = [ValueError(), RecursionError(), KeyError()]
+
+    def compose(published: Mapping[str, Any]) -> dict[str, Any]:
+        if left:
+            raise left.pop()
+        return {"version": 7}
+
+    desk.writer.mark("u", "run", compose, published={}, final=True)
+    await desk.rest()
+    assert desk.written() == [7] and desk.writer._subjects == {}
+    first, second, third = desk.slept
+    assert first < second < third
