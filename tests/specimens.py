@@ -334,12 +334,15 @@ ClusterPolicy:
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
   namespaces: 3
+  calls: {denied: 1, wouldDeny: 2, asked: 3}
+  byNamespace: [{namespace: team-a, engine: u-2, denied: 1, wouldDeny: 1, asked: 0}]
 Approval:
   conditions:
   - {type: Decided, status: "True", reason: Approved, message: x, lastTransitionTime: "2026-01-01T00:00:00Z"}
 Engine:
   owner: fairlead-engine-1
   clusterPolicies: [{name: baseline, uid: u-1, generation: 2, spec: {rules: {pins: Required}}}]
+  clusterPolicyCalls: [{name: baseline, uid: u-1, denied: 1, wouldDeny: 1, asked: 0}]
   observedGeneration: 2
   conditions: [{type: Ready, status: "True", reason: Ready, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]
 """

@@ -97,7 +97,7 @@ def scene(administrator: Kubectl, *objects: Manifest) -> Iterator[Kubectl]:
         declare(kubectl, *objects)
         yield kubectl
     finally:
-        administrator("delete", "namespace", name, "--wait=false")
+        administrator("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def declare(kubectl: Kubectl, *objects: Manifest) -> None:

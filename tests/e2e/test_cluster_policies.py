@@ -31,11 +31,11 @@ LAXER = manifest("Policy", "laxer", {"rules": {"calls": [{"name": "never", "when
 
 
 @contextmanager
-def bound(administrator: Kubectl, team: Kubectl) -> Iterator[str]:
+def bound(administrator: Kubectl, team: Kubectl, **more: str) -> Iterator[str]:
     """Have a ClusterPolicy that selects a label which the namespace does not have yet; the context gives its name."""
     name = f"only-{team.namespace}"
     selector = {"matchLabels": {"bound-by": name}}
-    declared: Manifest = manifest("ClusterPolicy", name, {"namespaceSelector": selector, "rules": RULES})
+    declared: Manifest = manifest("ClusterPolicy", name, {"namespaceSelector": selector, "rules": RULES, **more})
     administrator.create(declared)
     try:
         yield name
@@ -80,6 +80,39 @@ def test_they_bind_whoever_they_select_and_nobody_in_there_can_help_it(administr
             until("it is let go", lambda: not shown())
             assert outcome(finished(team, create_run(team, "writes", key="free")))[0] == "Completed"
         assert [entry["key"] for entry in ledger(team)] == ["before", "free"]
+
+
+def test_what_it_would_deny_is_counted_whatever_restarts_or_goes(administrator: Kubectl, chart: Fairlead) -> None:
+    objects = (engine(), ledger_tool(), scripted_model(), policy("worker", "append"))
+    with scene(administrator, *objects, workflow("writes", calls("append", "$( input.key )"))) as team:
+        becomes(team, "workflow", "writes", "Authorized")
+        becomes(team, "tool", "ledger", "Reachable")
+        with bound(administrator, team, mode="Audit") as name:
+            administrator("label", "namespace", team.namespace, f"bound-by={name}")
+            until("the Engine has a copy", lambda: _copies(team) == [name])
+            _counted(team, name, 0)
+            for number in (1, 2):
+                assert outcome(finished(team, create_run(team, "writes", key=str(number))))[0] == "Completed"
+                _counted(team, name, number, team.namespace)
+                if number == 1:
+                    team("delete", "pod", "fairlead-engine-0", "--grace-period=0", "--force")
+                    becomes(team, "engine", "default", "Ready")
+            administrator("delete", "namespace", team.namespace, "--wait=false")
+            until("nobody says anything more", lambda: not _status(team, name)["byNamespace"])
+            _counted(team, name, 2)
+
+
+def _status(team: Kubectl, name: str) -> Manifest:
+    found: Manifest = team.get("clusterpolicy", name).get("status", {})
+    return found
+
+
+def _counted(team: Kubectl, name: str, number: int, *namespaces: str) -> None:
+    """Wait until so many calls would have been denied, in these namespaces."""
+    calls = {"denied": 0, "wouldDeny": number, "asked": 0}
+    until(f"{name} counts {number}", lambda: _status(team, name).get("calls") == calls)
+    rows = [(row["namespace"], row["wouldDeny"]) for row in _status(team, name)["byNamespace"]]
+    assert rows == [(namespace, number) for namespace in namespaces]
 
 
 def _copies(team: Kubectl) -> list[str] | None:

@@ -16,7 +16,7 @@ from fairlead.api.meta import (
     PrinterColumn,
     Resource,
 )
-from fairlead.api.policy import AppliesTo, Rules
+from fairlead.api.policy import AppliesTo, PolicyCalls, Rules
 
 LabelValue = Annotated[str, Field(max_length=63)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
@@ -76,12 +76,35 @@ class ClusterPolicySpec(ApiModel):
     rules: Rules
 
 
+MOST_NAMESPACES = 2000
+"""Of so many namespaces calls are counted."""
+
+
+class NamespaceCalls(PolicyCalls):
+    """What the rules did about calls of one namespace, as its Engine says."""
+
+    namespace: Annotated[str, Field(max_length=63, description="The namespace.")]
+    engine: Annotated[str, Field(max_length=64, description="The UID of its Engine.")]
+
+
 class ClusterPolicyStatus(ApiModel):
     """Written by the operator."""
 
     observed_generation: ObservedGeneration | None = None
     conditions: Conditions = []
     namespaces: Annotated[int | None, Field(ge=0, description="Namespaces with an Engine that it binds.")] = None
+    calls: Annotated[
+        PolicyCalls | None,
+        Field(description="In all namespaces, those that are gone included; up to some twenty seconds late."),
+    ] = None
+    by_namespace: Annotated[
+        list[NamespaceCalls] | None,
+        Field(
+            max_length=MOST_NAMESPACES,
+            description="Of the namespaces that there are, those where its rules did anything.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
 
 
 class ClusterPolicy(Resource):
@@ -96,6 +119,8 @@ class ClusterPolicy(Resource):
             PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
             PrinterColumn("Mode", ".spec.mode"),
             PrinterColumn("Namespaces", ".status.namespaces", "integer"),
+            PrinterColumn("Denied", ".status.calls.denied", "integer"),
+            PrinterColumn("WouldDeny", ".status.calls.wouldDeny", "integer"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
         ),

@@ -18,6 +18,7 @@ from fairlead.api.meta import (
     Quantity,
     Resource,
 )
+from fairlead.api.policy import PolicyCalls
 from fairlead.api.server import SecretKeyRef
 from fairlead.api.tool import HttpUrl
 
@@ -129,6 +130,13 @@ class CopiedPolicy(ApiModel):
     spec: Annotated[JsonObject, Field(description="Its spec without the selector.")]
 
 
+class CountedPolicy(PolicyCalls):
+    """What the rules of a ClusterPolicy did about calls of this namespace; a crash may lose its last seconds."""
+
+    name: Annotated[str, Field(max_length=63, description="Its name.")]
+    uid: Annotated[str, Field(max_length=64, description="Its UID.")]
+
+
 class EngineStatus(ApiModel):
     """Written by the operator (Ready, Stalled, observedGeneration, clusterPolicies) and the engine (all else)."""
 
@@ -143,6 +151,14 @@ class EngineStatus(ApiModel):
             max_length=200,
             description="The ClusterPolicies that bind this namespace. Absent: the operator has not said yet, and no "
             "call is made.",
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
+    cluster_policy_calls: Annotated[
+        list[CountedPolicy] | None,
+        Field(
+            max_length=200,
+            description="What the rules of ClusterPolicies did here. The operator sums it up in their own status.",
             json_schema_extra=ATOMIC,
         ),
     ] = None

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from fairlead.api.workflow import WorkflowSpec
 from fairlead.controllers.children import COMPONENT, ENGINE_COMPONENT, OBJECT_NAME
+from fairlead.controllers.clusterpolicy import reported
 from fairlead.controllers.engine_objects import ENGINE
 from fairlead.controllers.observed import Observed, name_of
 from fairlead.controllers.plan import Object, conditions_of
@@ -67,6 +68,15 @@ def affected(rt: ResourceType, before: Object | None, after: Object | None, obse
     if rt == WORKFLOWS:
         return keys | _callers(observed, namespace, name)
     return keys | (_all(WORKFLOWS, observed, namespace) if rt in (TOOLS, MODELS) else set())
+
+
+def counted(rt: ResourceType, before: Object | None, after: Object | None) -> set[Key]:
+    """Return the ClusterPolicies of which an Engine counted more, or counts no more: they can wait a while."""
+    if rt != ENGINES:
+        return set()
+    rows = [{row["uid"]: row for row in reported(side)} for side in (before, after)]
+    changed = (uid for uid in rows[0].keys() | rows[1].keys() if rows[0].get(uid) != rows[1].get(uid))
+    return {Key(CLUSTER_POLICIES.plural, "", (rows[1].get(uid) or rows[0][uid])["name"]) for uid in changed}
 
 
 def all_keys(observed: Observed) -> set[Key]:

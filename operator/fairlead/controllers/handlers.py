@@ -11,8 +11,9 @@ from typing import Any
 
 import kopf
 
-from fairlead.controllers.affected import affected
+from fairlead.controllers.affected import affected, counted
 from fairlead.controllers.children import MANAGED_SELECTOR
+from fairlead.controllers.clusterpolicy import COUNTS_SECONDS
 from fairlead.controllers.observed import Observed, name_of
 from fairlead.controllers.plan import Object
 from fairlead.controllers.queue import WorkQueue
@@ -44,6 +45,8 @@ def enqueue_affected(observed: Observed, queue: WorkQueue) -> None:
     def enqueue(rt: ResourceType, before: Object | None, after: Object | None) -> None:
         for key in affected(rt, before, after, observed):
             queue.add(key)
+        for key in counted(rt, before, after):
+            queue.add(key, delay_seconds=COUNTS_SECONDS)
 
     observed.subscribe(enqueue)
 

@@ -159,7 +159,9 @@ class Reconciler:
 
     async def _plan_cluster_policy(self, obj: Object) -> Plan:
         named = {namespace for namespace, _ in self._observed.names(ENGINES)}
-        return clusterpolicy.plan(obj, namespaces={name: await self._labels(name) for name in named})
+        labels = {name: await self._labels(name) for name in named}
+        engines = [engine for name in named for engine in self._observed.of(ENGINES, name)]
+        return clusterpolicy.plan(obj, namespaces=labels, engines=engines)
 
     async def _labels(self, namespace: str) -> Mapping[str, str]:
         """Return a namespace's labels. One that no watch has told of yet is asked for: who has none may be bound."""

@@ -29,6 +29,7 @@ from fairlead.engine.cluster import ClusterResources, ClusterSink
 from fairlead.engine.dialer import Dialer
 from fairlead.engine.endpoints import probes, readers
 from fairlead.engine.engine import EngineOptions, WorkflowEngine
+from fairlead.engine.enginestatus import EngineReport
 from fairlead.engine.gate import Gate
 from fairlead.engine.gateway import Gateway
 from fairlead.engine.guardrails import Guardrails
@@ -134,11 +135,12 @@ class App:
             model_statuses=self._server_statuses[1],
             clock=self._clock,
         )
-        self._policy_statuses = StatusWriter("Policy", self._sink, durable=_nothing)
-        self._policies = PolicyReports(self._resources, self._policy_statuses, clock=self._clock)
         self._engine_statuses = StatusWriter("Engine", self._sink, durable=_nothing)
-        self._guardrails = Guardrails(
-            self._resources, self._objects, self._engine_statuses, owner=settings.pod, clock=self._clock
+        report = EngineReport(self._resources, self._engine_statuses, owner=settings.pod, clock=self._clock)
+        self._guardrails = Guardrails(self._objects, report.guarded)
+        self._policy_statuses = StatusWriter("Policy", self._sink, durable=_nothing)
+        self._policies = PolicyReports(
+            self._resources, self._policy_statuses, clock=self._clock, on_cluster_rule=report.did
         )
         self._gate: Gate | None = None
         self._engine: WorkflowEngine | None = None

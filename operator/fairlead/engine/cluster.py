@@ -96,6 +96,7 @@ class ClusterResources:
         self.policies_known = False
         self.isolation_broken = ""
         self._policies = policies
+        self._copies: Any = None
         self.engine = EngineSpec()
         self.engine_uid = ""
         self.engine_object: Mapping[str, Any] = {}
@@ -222,8 +223,9 @@ class ClusterResources:
     def _take_copies(self, status: Mapping[str, Any]) -> None:
         """Take over the ClusterPolicies of the Engine's status; where it says nothing, those known stay."""
         copies = status.get("clusterPolicies")
-        if copies is None:
+        if copies is None or copies == self._copies:
             return
+        self._copies = copies
         bound = {PREFIX + copy["name"]: from_copy(copy) for copy in copies}
         known = {name: policy for name, policy in self._policies.items() if name.startswith(PREFIX)}
         self.policies_known = True

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
 
-from fairlead.api.conditions import only_condition, timestamp
-from fairlead.api.reasons import GuardrailsReason
-from fairlead.engine.approvals import UNGUARDED
 from fairlead.engine.owned import owned
 from fairlead.engine.seams import ApprovalDesk
-from fairlead.engine.status import StatusWriter
 from fairlead.errors import KubeError
 
 PROBE_SECONDS = 60.0
@@ -40,34 +35,13 @@ _PROBE = {
 _log = logging.getLogger(__name__)
 
 
-class EngineObject(Protocol):
-    """The namespace's Engine as last seen."""
-
-    engine_uid: str
-    engine_object: Mapping[str, Any]
-
-
 class Guardrails:
-    """Tries once a minute, and writes the condition of the Engine."""
+    """Tries once a minute, and has it said on the Engine."""
 
-    def __init__(
-        self,
-        engine: EngineObject,
-        desk: ApprovalDesk,
-        statuses: StatusWriter,
-        *,
-        owner: str,
-        clock: Callable[[], int],
-    ) -> None:
-        """Take the Engine, where a forged decision is tried, and who writes.
-
-        `owner` is the pod that this process is: with the condition it says which one serves. `clock` gives Unix ms.
-        """
-        self._owner = owner
-        self._engine = engine
+    def __init__(self, desk: ApprovalDesk, say: Callable[[bool], bool]) -> None:
+        """Take where a forged decision is tried; `say` tells the Engine whether it is refused, once there is one."""
         self._desk = desk
-        self._statuses = statuses
-        self._clock = clock
+        self._say = say
 
     async def run(self) -> None:
         """Try until cancelled."""
@@ -81,26 +55,4 @@ class Guardrails:
         except KubeError as error:
             _log.warning("the guardrails are not tried yet: %s", error)
             return False
-        if self._engine.engine_uid:
-            self._say(refused)
-        return refused and bool(self._engine.engine_uid)
-
-    def _say(self, refused: bool) -> None:
-        reason = GuardrailsReason.VERIFIED if refused else GuardrailsReason.NOT_INSTALLED
-        message = "forged decisions are refused" if refused else f"no approval counts: {UNGUARDED}"
-        obj = self._engine.engine_object
-        published = [c for c in (obj.get("status") or {}).get("conditions", ()) if c["type"] == "GuardrailsInstalled"]
-
-        def compose(previous: Mapping[str, Any]) -> dict[str, Any]:
-            conditions = only_condition(
-                previous,
-                "GuardrailsInstalled",
-                refused,
-                reason=reason.value,
-                message=message,
-                now=timestamp(self._clock()),
-                observed_generation=obj["metadata"].get("generation", 0),
-            )
-            return {"conditions": conditions, "owner": self._owner}
-
-        self._statuses.mark(self._engine.engine_uid, "default", compose, published={"conditions": published})
+        return self._say(refused) and refused

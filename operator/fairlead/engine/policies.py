@@ -38,11 +38,22 @@ COUNTED = (Did.DENIED, Did.WOULD_DENY, Did.ASKED)
 class PolicyReports:
     """Counts what rules do, and writes it."""
 
-    def __init__(self, resources: Resources, statuses: StatusWriter, *, clock: Callable[[], int]) -> None:
-        """Take what is declared and who writes; `clock` gives Unix ms."""
+    def __init__(
+        self,
+        resources: Resources,
+        statuses: StatusWriter,
+        *,
+        clock: Callable[[], int],
+        on_cluster_rule: Callable[[Policy, Did], None],
+    ) -> None:
+        """Take what is declared and who writes; `clock` gives Unix ms.
+
+        `on_cluster_rule` is told what the rules of ClusterPolicies did: their status is not the engine's.
+        """
         self._resources = resources
         self._statuses = statuses
         self._clock = clock
+        self._on_cluster_rule = on_cluster_rule
         self._counts: dict[str, Counter[str]] = {}
         self.spent: Callable[[Window], Spent] = lambda window: Spent()
 
@@ -53,7 +64,9 @@ class PolicyReports:
     def did(self, name: str, what: Did) -> None:
         """Count what a rule of a Policy did."""
         policy = self._resources.policies.get(name)
-        if policy is not None and not name.startswith(PREFIX):
+        if policy is not None and name.startswith(PREFIX):
+            self._on_cluster_rule(policy, what)
+        elif policy is not None:
             self._counted(policy)[what] += what in COUNTED
             self._mark(name)
 

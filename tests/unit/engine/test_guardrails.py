@@ -10,6 +10,8 @@ import pytest
 from tests.unit.engine.fakes import FakeClock, FakeSink
 
 from fairlead.api.approval import Approval
+from fairlead.api.policy import Policy
+from fairlead.engine.enginestatus import EngineReport
 from fairlead.engine.guardrails import Guardrails
 from fairlead.engine.status import StatusWriter
 from fairlead.errors import Unreachable
@@ -35,13 +37,15 @@ class Engine:
 
     def __init__(self, uid: str = "uid-e") -> None:
         self.engine_uid = uid
+        self.policies: Mapping[str, Policy] = {}
         self.engine_object: Mapping[str, Any] = {"metadata": {"name": "default", "uid": uid, "generation": 2}}
 
 
 async def said(desk: Desk, engine: Engine, looks: int = 1) -> tuple[list[bool], list[dict[str, Any]]]:
     sink = FakeSink()
     writer = StatusWriter("Engine", sink, durable=lambda: asyncio.sleep(0))
-    guardrails = Guardrails(engine, desk, writer, owner="fairlead-engine-0", clock=FakeClock())  # type: ignore[arg-type]  # only one method is used
+    report = EngineReport(engine, writer, owner="fairlead-engine-0", clock=FakeClock())
+    guardrails = Guardrails(desk, report.guarded)  # type: ignore[arg-type]  # only one method is used
     running = asyncio.create_task(writer.run())
     found = [await guardrails.look() for _ in range(looks)]
     await asyncio.sleep(0.01)

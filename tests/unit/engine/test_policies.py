@@ -71,16 +71,26 @@ def test_only_rules_are_counted() -> None:
 async def test_counts_go_on_from_what_the_status_says() -> None:
     resources, sink = FakeResources(), FakeSink()
     writer = StatusWriter("Policy", sink, durable=lambda: asyncio.sleep(0))
-    reports = PolicyReports(resources, writer, clock=FakeClock())
+    above: list[tuple[str, Did]] = []
+    reports = PolicyReports(
+        resources,
+        writer,
+        clock=FakeClock(),
+        on_cluster_rule=lambda found, what: above.append((found.metadata.uid, what)),
+    )
+    resources.policies["ClusterPolicy/p"] = policy(RULE, name="c")
     resources.policies["p"] = policy(RULE, status={"calls": {"denied": 5, "wouldDeny": 1, "asked": 0}})
     running = asyncio.create_task(writer.run())
     reports.did("p", Did.DENIED)
     reports.did("gone", Did.DENIED)
+    reports.did("ClusterPolicy/p", Did.WOULD_DENY)
     async with asyncio.timeout(20):
         while not sink.of("p", "Policy"):
             await asyncio.sleep(0)
     running.cancel()
     assert sink.of("p", "Policy")[-1]["calls"] == {"denied": 6, "wouldDeny": 1, "asked": 0}
+    assert above == [("uid-c", Did.WOULD_DENY)], "that status is not the engine's"
+    assert not sink.of("ClusterPolicy/p", "Policy")
 
 
 @pytest.mark.parametrize(
