@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.identities import OPERATOR, bind, engine_of, give, someone, tries
+from tests.e2e.identities import UNINSTALL, bind, engine_of, give, in_pod, operator_of, someone, tries
 from tests.e2e.installation import SYSTEM, Fairlead, until
 from tests.e2e.kubectl import Kubectl
 from tests.specimens import specimen
@@ -19,7 +19,6 @@ WRITE = ("get", "list", "create", "update", "patch", "delete")
 PLAIN = {"steps": [{"name": "a", "transform": {"value": 1}}]}
 RUN = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "WorkflowRun", "metadata": {"name": "r"}}
 KUBE = "system:serviceaccount:kube-system"
-UNINSTALL = f"system:serviceaccount:{SYSTEM}:fairlead-uninstall"
 WORKLOADS = {
     "Deployment": "apps/v1",
     "StatefulSet": "apps/v1",
@@ -228,8 +227,8 @@ class TestStatus:
         kubectl.create(RUN | {"spec": {"workflow": "w"}})
         kubectl.create(specimen("Policy") | {"spec": {}})
         forge = ("--subresource=status", "--type=merge", "--dry-run=server", "-p", '{"status": {"conditions": []}}')
-        operator, engine = someone(kubectl, OPERATOR), engine_of(kubectl)
-        stranger = someone(kubectl, "system:serviceaccount:elsewhere:fairlead-engine")
+        operator, engine = operator_of(kubectl), engine_of(kubectl)
+        stranger = in_pod(kubectl, "system:serviceaccount:elsewhere:fairlead-engine", "fairlead-engine-0")
         kinds = ("workflows", "workflowruns", "policies")
         for user in (operator.user, engine.user, stranger.user):
             give(kubectl, user, *((GROUP, f"{kind}/status", ["get", "patch"], None) for kind in kinds))
@@ -340,6 +339,13 @@ class TestPods:
         assert "by kubelets only" in kubectl.refusal("create", "token", "fairlead-engine")
         kubectl("create", "token", "fairlead-viewer", f"--audience={audience}/view")
         kubectl("create", "token", "mine")
+        system = kubectl.within(SYSTEM)
+        system("create", "serviceaccount", "fairlead-uninstall")  # there only while the chart is being uninstalled
+        try:
+            for account in ("fairlead-operator", "fairlead-uninstall"):
+                assert "by kubelets only" in system.refusal("create", "token", account)
+        finally:
+            system("delete", "serviceaccount", "fairlead-uninstall")
 
     def test_a_server_is_called_past_the_engine_only_with_invoke(self, kubectl: Kubectl, tmp_path: Path) -> None:
         alice = someone(kubectl, "alice")
@@ -381,7 +387,7 @@ class TestNetwork:
     def test_no_address_of_a_server_leads_elsewhere(self, kubectl: Kubectl) -> None:
         """Whoever stood behind a Tool's Service would be sent its credential."""
         refused = "of fairlead-* are written by the operator alone"
-        operator = someone(kubectl, OPERATOR)
+        operator = operator_of(kubectl)
         label = {"app.kubernetes.io/managed-by": "fairlead"}
         address = service("fairlead-tool-tickets", **TOOL_LABELS)
         operator.create(address | {"metadata": address["metadata"] | {"labels": label}})
@@ -404,7 +410,7 @@ class TestNetwork:
         refused = "networkpolicies of fairlead-* are written by the operator alone"
         made = network_policy("fairlead-tool-tickets")
         made["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "fairlead"}
-        someone(kubectl, OPERATOR).create(made)
+        operator_of(kubectl).create(made)
         alice = someone(kubectl, "alice")
         bind(kubectl, "alice", "ClusterRole", "edit")
         opened = ("networkpolicy", "fairlead-tool-tickets", "--type=merge", "-p", '{"spec": {"egress": [{}]}}')
@@ -415,9 +421,11 @@ class TestNetwork:
             assert refused in who.refusal("delete", every)
             assert refused in tries(who, network_policy("fairlead-mine"))
             assert tries(who, network_policy("mine")) == ""
-        for user in (UNINSTALL, f"{KUBE}:generic-garbage-collector"):
-            give(kubectl, user, ("networking.k8s.io", "networkpolicies", ["get", "delete"], None))
-            someone(kubectl, user)("delete", "networkpolicy", "fairlead-tool-tickets", "--dry-run=server")
+        collector = someone(kubectl, f"{KUBE}:generic-garbage-collector")
+        for who in (in_pod(kubectl, UNINSTALL, "fairlead-uninstall-x"), collector):
+            give(kubectl, who.user, ("networking.k8s.io", "networkpolicies", ["get", "delete"], None))
+            who("delete", "networkpolicy", "fairlead-tool-tickets", "--dry-run=server")
+        assert refused in someone(kubectl, UNINSTALL).refusal("delete", "networkpolicy", "fairlead-tool-tickets")
         administrator("delete", "namespace", namespace, "--timeout=60s")
         administrator("create", "namespace", namespace)
 

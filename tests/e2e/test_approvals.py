@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.e2e.identities import Someone, bind, give, someone, tries
+from tests.e2e.identities import Someone, bind, engine_of, give, someone, tries
 from tests.e2e.installation import FOR_TESTS, SERVERS_IMAGE, Fairlead, condition, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
@@ -116,7 +116,7 @@ def test_people_decide_and_nobody_else(administrator: Kubectl, chart: Fairlead) 
         more = json.dumps({"spec": {"budgetLeft": {"toolCalls": 501}}})
         assert "budgetLeft is immutable" in bob.refusal("patch", "approval", name, "--type=merge", f"-p={more}")
         assert "made by the engine alone" in tries(team, specimen("Approval"))
-        engines = someone(team, f"system:serviceaccount:{team.namespace}:fairlead-engine")
+        engines = engine_of(team)
         assert "made without any decision" in tries(engines, specimen("Approval"))
         assert tries(engines, changed(specimen("Approval"), {"spec.decisions": []})) == ""
 

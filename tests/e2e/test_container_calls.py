@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.e2e.callers import AGENT, CLIENT, INTRUDER, SLOW_WRITER
+from tests.e2e.identities import token_of
 from tests.e2e.installation import ROOT, SERVERS_IMAGE, Fairlead, create_run, finished, ledger, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import (
@@ -68,19 +69,8 @@ HERE = (engine(security={"imageTags": "Allowed"}), keyed_ledger(), scripted_mode
 
 
 def kubelets_token(team: Kubectl, pod: Manifest) -> str:
-    """Return a token as the kubelet gets it for a pod."""
-    bound = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-    audience = f"https://engine.{team.namespace}.fairlead.dev"
-    request = {
-        "apiVersion": "authentication.k8s.io/v1",
-        "kind": "TokenRequest",
-        "spec": {"audiences": [audience], "expirationSeconds": 600, "boundObjectRef": bound},
-    }
-    path = f"/api/v1/namespaces/{team.namespace}/serviceaccounts/{ACCOUNT}/token"
-    node = (f"--as=system:node:{pod['spec']['nodeName']}", "--as-group=system:nodes")
-    return str(
-        json.loads(team(*node, "create", f"--raw={path}", "--filename=-", stdin=json.dumps(request)))["status"]["token"]
-    )
+    """Return a token as the kubelet gets it for a step's pod."""
+    return token_of(team, pod, ACCOUNT, f"--audience=https://engine.{team.namespace}.fairlead.dev", "--duration=600s")
 
 
 def running_pod(team: Kubectl) -> Manifest:

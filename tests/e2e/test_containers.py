@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.e2e.identities import engine_of, tries
+from tests.e2e.identities import editor, engine_name, engine_of, someone, tries
 from tests.e2e.installation import IMAGE, ROOT, SERVERS_IMAGE, Fairlead, create_run, finished, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import ACCOUNT, Manifest, becomes, engine, manifest, outcome, scene, workflow
@@ -273,6 +273,8 @@ def test_what_a_thief_of_the_engines_token_makes_of_pods(administrator: Kubectl,
         other["metadata"] = {"name": "innocent"}
         said = tries(thief, other)  # by either of two policies
         assert "never does CREATE on pods" in said or "says that it is one" in said
+        forger = someone(editor(team), engine_name(team))
+        assert "denied request" in tries(forger, pod()), "an editor who impersonates the engine"
         somebody = tries(team, pod())
         assert "made by Fairlead's workloads only" in somebody, "nobody takes the name of a step's pod"
 

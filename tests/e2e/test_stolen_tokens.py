@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from tests.e2e.identities import OPERATOR, bind, engine_of, give, someone, tries, with_token_of
+from tests.e2e.identities import OPERATOR, bind, engine_of, give, operator_of, token_of, tries, with_token
 from tests.e2e.installation import SYSTEM, Fairlead, until
 from tests.e2e.kubectl import Kubectl
 from tests.specimens import REMOVED, changed, specimen
@@ -28,9 +28,11 @@ def fairlead(chart: Fairlead) -> Fairlead:
 
 
 @pytest.fixture(scope="module")
-def thief(administrator: Kubectl, fairlead: Fairlead, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
-    """Whoever has the operator's token."""
-    return with_token_of(administrator, "fairlead-operator", directory=tmp_path_factory.mktemp("stolen"))
+def thief(administrator: Kubectl, fairlead: Fairlead) -> Kubectl:
+    """Whoever has the token of the operator's pod."""
+    pods = administrator.within(SYSTEM).get("pods", "--selector=app.kubernetes.io/name=fairlead-operator")["items"]
+    pod = next(pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
+    return with_token(administrator, token_of(administrator.within(SYSTEM), pod, "fairlead-operator"))
 
 
 # What an admission policy of its own would refuse: the run of a stranger has none of it.
@@ -298,7 +300,7 @@ class TestStolenOperatorToken:
 
     def test_no_account_of_others(self, kubectl: Kubectl, thief: Kubectl, namespace: str) -> None:
         kubectl("create", "serviceaccount", "deployer")
-        operator = someone(kubectl, OPERATOR)
+        operator = operator_of(kubectl)
         give(kubectl, OPERATOR, ("", "serviceaccounts", ["get"], None))  # kubectl reads before it patches
         label = '{"metadata": {"labels": {"app.kubernetes.io/managed-by": "fairlead"}}}'
         for name in ("deployer", "default"):

@@ -42,6 +42,9 @@ GUARDRAILS = tuple(
 
 EVERYBODY = ("system:authenticated", "system:unauthenticated", "system:serviceaccounts")
 ENGINE_ACCOUNT = "fairlead-engine"
+POD_NAME = "authentication.kubernetes.io/pod-name"
+"""By which admission tells the engine's pod, and the operator's, from who impersonates their accounts."""
+_POD_NAMES = (f"userextras/{POD_NAME}", f"*/{POD_NAME}")
 _INVOKABLE = frozenset({"tools", "toolfunctions", "models", "workflows", "*"})
 
 
@@ -128,28 +131,39 @@ def wide_grants(
 
 
 def impersonators(
-    roles: Iterable[Object], cluster_roles: Iterable[Object], bindings: Iterable[Object]
+    roles: Iterable[Object], cluster_roles: Iterable[Object], bindings: Iterable[Object], *, guarded: bool
 ) -> Iterator[Finding]:
-    """Look for who may act as the engine by impersonation, which no admission policy can tell from the engine.
+    """Look for who may write as the engine without being it.
+
+    Where the admission policies are there, that takes the right to say which pod one is in, which a ClusterRoleBinding
+    alone can give. Where they are not, every impersonator of the account is taken for the engine.
 
     Args:
         roles: those of the namespace.
         cluster_roles: all ClusterRoles.
-        bindings: the namespace's RoleBindings; who may so everywhere administers the cluster.
+        bindings: the namespace's RoleBindings, and all ClusterRoleBindings.
+        guarded: whether the admission policies are there.
     """
     rules, found = _rules(roles, cluster_roles), False
+    wanted = "ClusterRoleBinding" if guarded else "RoleBinding"
+    pretends = _names_its_pod if guarded else _impersonates
+    what = f"impersonate {'its pods too' if guarded else 'it'}, and so write as {ENGINE_ACCOUNT}"
+    advice = "bind a role without `impersonate` on " + (
+        f"userextras/{POD_NAME}" if guarded else "serviceaccounts, which Kubernetes' own edit and admin have"
+    )
     for binding in bindings:
         kind, name = binding["roleRef"]["kind"], binding["roleRef"]["name"]
-        if not any(_impersonates(rule) for rule in rules.get((kind, name), ())):
+        granted = rules.get((kind, name), ())
+        # Who may do everything everywhere administers the cluster.
+        everything = guarded and any(_allows(rule, "*", "*", "*") for rule in granted)
+        if binding["kind"] != wanted or everything or not any(pretends(rule) for rule in granted):
             continue
         for subject in binding.get("subjects") or ():
             found = True
-            how = f"by {kind} {name} (RoleBinding {binding['metadata']['name']})"
-            what = f"{subject['kind']} {subject['name']} may impersonate {ENGINE_ACCOUNT}, {how}"
-            advice = "bind a role without `impersonate` on serviceaccounts, which Kubernetes' own edit and admin have"
-            yield Finding("warning", what, advice)
+            how = f"by {kind} {name} ({wanted} {binding['metadata']['name']})"
+            yield Finding("warning", f"{subject['kind']} {subject['name']} may {what}, {how}", advice)
     if not found:
-        yield Finding("ok", f"no RoleBinding lets anybody impersonate {ENGINE_ACCOUNT}")
+        yield Finding("ok", f"no {wanted} lets anybody {what}")
 
 
 def _rules(roles: Iterable[Object], cluster_roles: Iterable[Object]) -> dict[tuple[str, str], Sequence[Object]]:
@@ -162,8 +176,19 @@ def _rules(roles: Iterable[Object], cluster_roles: Iterable[Object]) -> dict[tup
 
 def _impersonates(rule: Object) -> bool:
     names = rule.get("resourceNames") or (ENGINE_ACCOUNT,)
-    wanted = (("apiGroups", ""), ("verbs", "impersonate"), ("resources", "serviceaccounts"))
-    return ENGINE_ACCOUNT in names and all({one, "*"} & {*(rule.get(key) or ())} for key, one in wanted)
+    return ENGINE_ACCOUNT in names and _allows(rule, "", "serviceaccounts", "impersonate")
+
+
+def _names_its_pod(rule: Object) -> bool:
+    names = rule.get("resourceNames") or (ENGINE_ACCOUNT,)
+    return any(name.startswith(ENGINE_ACCOUNT) for name in names) and any(
+        _allows(rule, "authentication.k8s.io", resource, "impersonate") for resource in _POD_NAMES
+    )
+
+
+def _allows(rule: Object, group: str, resource: str, verb: str) -> bool:
+    wanted = (("apiGroups", group), ("resources", resource), ("verbs", verb))
+    return all({one, "*"} & {*(rule.get(key) or ())} for key, one in wanted)
 
 
 def _invokes(rule: Mapping[str, Any]) -> bool:

@@ -42,10 +42,13 @@ async def _look(access: Access) -> list[Finding]:
     tools, policies = await all_of(types.TOOLS), await all_of(types.POLICIES)
     engines = await all_of(types.ENGINES)
     roles, cluster_roles = await all_of(types.ROLES), await all_of(types.CLUSTER_ROLES)
+    guardrails = [*diagnosis.guardrails(await all_of(types.ADMISSION_POLICIES), await all_of(types.ADMISSION_BINDINGS))]
+    guarded = all(finding.level != "problem" for finding in guardrails)
+    everyones = [*bindings, *cluster_bindings]
     found = [
-        *diagnosis.guardrails(await all_of(types.ADMISSION_POLICIES), await all_of(types.ADMISSION_BINDINGS)),
-        *diagnosis.wide_grants(access.namespace, roles, cluster_roles, [*bindings, *cluster_bindings]),
-        *(diagnosis.impersonators(roles, cluster_roles, bindings) if engines else ()),
+        *guardrails,
+        *diagnosis.wide_grants(access.namespace, roles, cluster_roles, everyones),
+        *(diagnosis.impersonators(roles, cluster_roles, everyones, guarded=guarded) if engines else ()),
         *diagnosis.objects("Engine", engines, ("Ready", "GuardrailsInstalled", "NetworkIsolation")),
         *diagnosis.unisolated(engines),
         *diagnosis.objects("Policy", policies, ("Ready", "Enforced")),

@@ -112,6 +112,20 @@ def test_who_may_invoke_whatever_there_is_is_named(rule: Any, subject: Any, leve
 
 
 IMPERSONATE = {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["impersonate"]}
+A_POD = {
+    "apiGroups": ["authentication.k8s.io"],
+    "resources": ["userextras/authentication.kubernetes.io/pod-name"],
+    "verbs": ["impersonate"],
+}
+
+
+def writing_as_the_engine(rule: Any, kind: str, *, guarded: bool) -> Finding:
+    role, subject = {"metadata": {"name": "r"}, "rules": [rule]}, {"kind": "User", "name": "alice"}
+    binding = {"kind": kind, "metadata": {"name": "b"}, "subjects": [subject]}
+    binding["roleRef"] = {"kind": "ClusterRole", "name": "r"}
+    (found,) = impersonators([{"metadata": {"name": "r"}, "rules": []}], [role], [binding], guarded=guarded)
+    assert ("User alice may impersonate" in found.what) == (found.level == "warning")
+    return found
 
 
 @pytest.mark.parametrize(
@@ -126,12 +140,26 @@ IMPERSONATE = {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["i
         (IMPERSONATE | {"apiGroups": ["fairlead.dev"]}, "ok"),
     ],
 )
-def test_who_may_impersonate_the_engine_is_named(rule: Any, level: str) -> None:
-    role, subject = {"metadata": {"name": "r"}, "rules": [rule]}, {"kind": "User", "name": "alice"}
-    binding = {"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [subject]}
-    (found,) = impersonators([{"metadata": {"name": "r"}, "rules": []}], [role], [binding])
-    assert found.level == level
-    assert ("User alice may impersonate fairlead-engine" in found.what) == (level == "warning")
+def test_without_guardrails_who_may_impersonate_the_engine_is_named(rule: Any, level: str) -> None:
+    assert writing_as_the_engine(rule, "RoleBinding", guarded=False).level == level
+    assert writing_as_the_engine(rule, "ClusterRoleBinding", guarded=False).level == "ok", "they administer the cluster"
+
+
+@pytest.mark.parametrize(
+    ("rule", "level"),
+    [
+        (A_POD, "warning"),
+        (A_POD | {"resources": ["*"]}, "warning"),
+        (A_POD | {"resourceNames": ["fairlead-engine-0"]}, "warning"),
+        (A_POD | {"resourceNames": ["other"]}, "ok"),
+        (A_POD | {"resources": ["userextras/scopes"]}, "ok"),
+        (IMPERSONATE, "ok"),
+        (EVERYTHING, "ok"),
+    ],
+)
+def test_with_them_who_may_say_that_they_are_in_its_pod_is_named(rule: Any, level: str) -> None:
+    assert writing_as_the_engine(rule, "ClusterRoleBinding", guarded=True).level == level
+    assert writing_as_the_engine(rule, "RoleBinding", guarded=True).level == "ok", "no RoleBinding gives it"
 
 
 def test_objects_are_believed_when_they_say_that_something_is_wrong() -> None:
