@@ -11,7 +11,7 @@ IMAGES := build/images
 TEMPORAL := v1.5.1
 PYTEST_ARGS ?=
 
-.PHONY: help setup lock lint crds images cluster-up cluster-down test test-unit test-cluster demo demo-local bench side-by-side crash-exam clean
+.PHONY: help setup lock lint crds images cluster-up cluster-down test test-unit attack demo demo-local bench side-by-side crash-exam clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,10 @@ test-unit: setup  ## fast tests, no cluster
 
 test: setup lint  ## everything, cluster tests included
 	tests/all $(PYTEST_ARGS)
+
+ID ?= A
+attack: setup  ## carry out the attacks of docs/security.md, or one of them: make attack ID=A47
+	tests/all --requirement $(ID) $(PYTEST_ARGS)
 
 demo: setup  ## the main job on a real cluster (or, where none can run, in local mode)
 	$(PYTHON) -m examples.demo

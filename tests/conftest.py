@@ -1,4 +1,4 @@
-"""For all tests: one that fails on a cluster shows what its namespace looked like; no property has to be fast."""
+"""For all tests: `--requirement ID`; one that fails on a cluster shows its namespace; no property has to be fast."""
 
 from __future__ import annotations
 
@@ -24,6 +24,26 @@ LOOKS = (
     ("logs", "fairlead-engine-0", "--tail=40"),
     ("logs", "fairlead-engine-0", "--tail=20", "--previous"),
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "run only tests that are marked with this requirement (A47) or with one of this kind (A: the attacks)"
+    parser.addoption("--requirement", default="", metavar="ID", help=words)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--requirement")
+    if not wanted:
+        return
+    fits = [item for item in items if any(wanted in (name, name[0]) for name in _requirements(item))]
+    if not fits:
+        raise pytest.UsageError(f"no test is marked with the requirement {wanted}; see tests/requirements.yaml")
+    config.hook.pytest_deselected(items=[item for item in items if item not in fits])
+    items[:] = fits
+
+
+def _requirements(item: pytest.Item) -> list[str]:
+    return [name for marker in item.iter_markers("requirement") for name in marker.args]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,22 @@ def test_every_marked_requirement_is_claimed() -> None:
 def test_the_list_of_attacks_has_every_one_that_is_claimed_and_no_other() -> None:
     listed = re.findall(r"\bA\d\d\b", (ROOT / "docs/security.md").read_text(encoding="utf-8"))
     assert set(listed) == {name for name in claimed() if name.startswith("A")}
+
+
+@pytest.mark.parametrize("wanted", ["A32", "A"])
+def test_the_tests_of_a_requirement_are_selected_by_its_id_or_its_letter(wanted: str) -> None:
+    names = [line for line in collected(wanted).splitlines() if "::" in line]
+    assert names and all("test_nothing_in_the_package_can_run_data" in name for name in names)
+
+
+def test_a_requirement_that_no_test_has_is_told() -> None:
+    assert "no test is marked with the requirement A99" in collected("A99")
+
+
+def collected(wanted: str) -> str:
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", f"--requirement={wanted}", "tests/unit/house"]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    return ended.stdout + ended.stderr
 
 
 @pytest.mark.requirement("A32")
