@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.unit.engine.approvalworld import RULE, SIGN, Asked, parked, reason_of, requested, ruled
 from tests.unit.engine.fakes import tool_step, workflow
-from tests.unit.engine.runworld import uid_of
+from tests.unit.engine.runworld import run_object, uid_of
 
 from fairlead.api.tool import Tool
 from fairlead.engine.gate import SHOWN_BYTES
@@ -155,6 +155,7 @@ async def test_an_approval_that_cannot_be_made_or_is_deleted_is_made_again(
         assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
 
 
+@pytest.mark.requirement("A46")
 async def test_a_foreign_object_of_the_name_approves_nothing(step: Asked) -> None:
     raw = requested()
     async with step.engine() as engine:
@@ -167,6 +168,27 @@ async def test_a_foreign_object_of_the_name_approves_nothing(step: Asked) -> Non
         run = engine.runs.roster.get(uid_of(raw))
         assert run is not None
     assert step.sent == []
+
+
+@pytest.mark.requirement("A46", "A47")
+async def test_what_was_approved_for_one_run_approves_nothing_of_another(step: Asked) -> None:
+    async with step.engine() as engine:
+        first = engine.submit(requested())
+        (name,) = await step.asks(engine)
+        step.people.decide(name)
+        assert reason_of(await asyncio.wait_for(first, 20)) == "Completed"
+        other = run_object(1, requestedBy="carol")
+        engine.submit(other)
+        *_, asked = await step.asks(engine, 2)
+        assert asked != name
+        approved = step.people.objects[name]["spec"]
+        for spec in (approved, approved | {"run": step.people.objects[asked]["spec"]["run"]}):
+            step.people.objects[asked] = {**step.people.objects[asked], "spec": spec}
+            engine.approvals.observe(asked)
+            await asyncio.sleep(0.05)
+        run = engine.runs.roster.get(uid_of(other))
+        assert run is not None
+    assert [call.function for call in step.sent] == ["send"]
 
 
 async def test_an_object_that_is_not_understood_decides_and_breaks_nothing(step: Asked) -> None:
@@ -183,6 +205,7 @@ async def test_an_object_that_is_not_understood_decides_and_breaks_nothing(step:
     assert step.sent == []
 
 
+@pytest.mark.requirement("A47")
 async def test_a_decision_that_comes_too_late_is_none(step: Asked) -> None:
     async with step.engine() as engine:
         ended = engine.submit(requested())
