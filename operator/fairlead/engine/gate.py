@@ -31,6 +31,7 @@ from fairlead.api.workflow import Workflow
 from fairlead.engine.children import make
 from fairlead.engine.counts import Counts
 from fairlead.engine.credentials import known_secrets, scrub
+from fairlead.engine.entries import denied, intended
 from fairlead.engine.fence import ends_ms, fence, parse, replay
 from fairlead.engine.metering import charged
 from fairlead.engine.pods import PodRunner
@@ -229,17 +230,8 @@ class Gate:
         if recorded is not None and recorded.digest == call.digest and _may_have_happened(recorded):
             log.append(outcome_unknown(call.id.path, call.id.attempt, recorded, why=decision.message))
             return
-        loop = {"forEach": decision.loop[0], "limit": decision.loop[1]} if decision.loop[0] else {}
-        data = (
-            _named(call)
-            | loop
-            | {
-                "digest": "" if decision.reason is DecisionReason.MALFORMED else call.digest,
-                "reason": decision.reason.value,
-                "stage": int(decision.stage),
-                "message": decision.message,
-            }
-        )
+        broke = decision.reason is DecisionReason.DECISION_FAILED  # and so may what looks up the target
+        data = denied(call, decision, None if broke else self._snapshots.target(call))
         log.append(Draft(EntryKind.CALL_DENIED, call.id.path, call.id.attempt, data))
 
     def _ask(self, log: RunLog, call: Call, decision: Decision) -> None:
@@ -277,7 +269,7 @@ class Gate:
             return None
         noted = self._recent.note(call, decision.holds.tokens) if decision.holds or not resent else None
         admitted = _Admitted(target=target, effect=effect, key=key, waited_ms=waited_ms, noted=noted)
-        data = _named(call) | {"digest": call.digest, "effect": effect} | _held(decision)
+        data = intended(call, decision, target, effect)
         if resent and decision.holds:
             log.append(Draft(EntryKind.CALL_RESENT, call.id.path, call.id.attempt, data))
         elif not resent:
@@ -430,16 +422,6 @@ class Gate:
 def _may_have_happened(recorded: CallState) -> bool:
     """Tell whether a call that was begun before a restart may have had an effect. What a child did, its run tells."""
     return recorded.child is None and recorded.effect not in ("", "Read")
-
-
-def _named(call: Call) -> dict[str, Any]:
-    named = {"index": str(call.id.index), "kind": call.kind.value, "target": call.target}
-    return named | ({"function": call.function} if call.function else {})
-
-
-def _held(decision: Decision) -> dict[str, Any]:
-    windows = {"windows": [list(window) for window in decision.windows]} if decision.windows else {}
-    return {"holds": decision.holds.as_data()} | windows if decision.holds else {}
 
 
 def _failed(error_class: ErrorClass, message: str) -> Outcome:

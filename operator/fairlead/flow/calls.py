@@ -56,9 +56,13 @@ class CallId:
 
 @dataclass(frozen=True, slots=True)
 class FromPod:
-    """That a call is made by a step's container, not by the step's own text; `most` are allowed to an attempt."""
+    """That a call is made by a step's container, not by the step's own text; `most` are allowed to an attempt.
+
+    `uid` is that of its pod.
+    """
 
     most: int
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,15 +38,21 @@ class EntryKind(StrEnum):
     CALL_INTENT = "CallIntent"  # index, kind, target, function?, digest, effect, key?  (before the effect)
     #                               wouldDeny?: [what rules of Policies in Audit mode found]
     #                               child? {name, spec}: of a Workflow call, the WorkflowRun to make
+    #                               pin?, reach? (of a function's contract), rbac? (what the authorizer said),
+    #                               approvals? [{policy, rule, name}]: that it was made by, pod?: the UID of the step's
+    #                               pod that asks for it
     #                               holds? {inputTokens, outputTokens, cost?}: the most that a model call can come to;
     #                               windows? [[policy, period (ms), start (ms)]]: whose budgets it counts in
-    CALL_RESENT = "CallResent"  # index, target, kind, digest, holds, windows?: a model call that was open at a restart
-    #                             is sent again; what was held for it is taken as used, and the same is held again
+    CALL_RESENT = "CallResent"  # index, target, kind, digest, holds, windows?; rbac?, approvals?, pod? as in an intent:
+    #                             a model call that was open at a restart is sent again; what was held for it is taken
+    #                             as used, and the same is held again
     CALL_OUTCOME = "CallOutcome"  # index, status: Succeeded | Failed; result? error? {class, reason, message},
     #                               usage? {inputTokens, outputTokens, cost? (10⁻¹² US dollars)}, durationMs; an error
     #                               may carry retryAfterMs; without usage a model call used all that was held for it;
     #                               of a child run the usage has modelCalls, toolCalls and steps too
-    CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message
+    CALL_DENIED = "CallDenied"  # index, kind, target, function?, digest?, reason, stage, message; policy?, rule? (that
+    #                             stands in the way), effect?, pin?, reach?, rbac?, approvals?, pod?, label?: what was
+    #                             known of the call
     CHILD_STARTED = "ChildStarted"  # index, name, uid: the child run exists; the call is open until it has ended
     POD_STARTED = "PodStarted"  # index, name, uid: the pod of a container call exists; its end is the outcome
     CHILD_LOST = "ChildLost"  # index: nobody knows of the child after a restart; it is asked for again

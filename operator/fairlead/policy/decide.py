@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
+from typing import Literal
 
 from fairlead.api.model import Model
 from fairlead.api.reasons import DecidedReason, DecisionReason, Stage
@@ -19,7 +20,7 @@ from fairlead.flow.approvals import REFUSALS, decision_of, lacks_requester
 from fairlead.flow.calls import Call, CallKind
 from fairlead.flow.schema import findings
 from fairlead.policy.budgets import bounds, run_budgets, unpriced
-from fairlead.policy.decision import Breach, Decision, Requirement, Snapshot
+from fairlead.policy.decision import Asked, Breach, Decision, Requirement, Snapshot
 from fairlead.policy.flows import flow_approvals, flow_breaches
 from fairlead.policy.images import Image, not_granted
 from fairlead.policy.permission import Permission, function_permission, model_permission, workflow_permission
@@ -39,8 +40,17 @@ def decide(call: Call, snapshot: Snapshot) -> Decision:
     for stage in STAGES:
         objection = stage(call, snapshot)
         if objection is not None:
-            return objection
-    return Decision("Allow", Stage.APPROVAL, holds=snapshot.need, windows=tuple(snapshot.windows))
+            known = objection.stage > Stage.CONTRACT and snapshot.authorization.verdict != "Unavailable"
+            asked = _asked(snapshot) if objection.stage is Stage.APPROVAL else ()
+            return replace(objection, rbac=snapshot.authorization.message if known else "", approvals=asked)
+    return Decision(
+        "Allow",
+        Stage.APPROVAL,
+        holds=snapshot.need,
+        windows=tuple(snapshot.windows),
+        rbac=snapshot.authorization.message,
+        approvals=_asked(snapshot),
+    )
 
 
 def required_permissions(call: Call) -> tuple[Permission, ...]:
@@ -162,8 +172,9 @@ def limits(call: Call, snapshot: Snapshot) -> Decision | None:
     early = exceeded(call, snapshot.tool or model, snapshot.rates)
     early = early or (tokens_exceeded(model, snapshot.minute_tokens, snapshot.need) if model is not None else "")
     ruled = _enforced(rate_rules(call, snapshot.rates, snapshot.policies))
-    too_early = early or (str(ruled) if ruled is not None else "")
-    return Decision("Wait", Stage.LIMITS, DecisionReason.RATE_LIMITED, too_early) if too_early else None
+    if early:
+        return Decision("Wait", Stage.LIMITS, DecisionReason.RATE_LIMITED, early)
+    return _broken(Stage.LIMITS, DecisionReason.RATE_LIMITED, ruled, "Wait") if ruled is not None else None
 
 
 def budget(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -182,8 +193,12 @@ def budget(call: Call, snapshot: Snapshot) -> Decision | None:
         if bound.room == "Never":
             said = str(bound.breach()) if bound.policy else str(bound)
             decision = _deny(Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, said)
-            return replace(decision, policy=bound.policy, loop=bound.loop)
-    return Decision("Wait", Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, str(tight[0])) if tight else None
+            return replace(decision, policy=bound.policy, rule=bound.name, loop=bound.loop)
+    if not tight:
+        return None
+    first = tight[0]
+    waits = Decision("Wait", Stage.BUDGET, DecisionReason.BUDGET_EXCEEDED, str(first))
+    return replace(waits, policy=first.policy, rule=first.name)
 
 
 def approval(call: Call, snapshot: Snapshot) -> Decision | None:
@@ -194,13 +209,13 @@ def approval(call: Call, snapshot: Snapshot) -> Decision | None:
     if waits_for_nobody and (first := next(requirements(call, snapshot), None)) is not None:
         who = "a container" if call.pod is not None else "a notice"
         alone = f"{first}; people must approve, and {who} cannot wait for them"
-        return replace(_deny(Stage.APPROVAL, DecisionReason.POLICY_DENIED, alone), policy=first.policy)
+        return _required(DecisionReason.POLICY_DENIED, alone, first)
     for needed in requirements(call, snapshot):
         assert needed.rule.approval is not None
         known = snapshot.approvals.get(needed.key)
         if lacks_requester(needed.rule.approval, snapshot.scope["run"]["requestedBy"]):
             unknown = f"{needed}; somebody else than the requester must approve, and the run has no requestedBy"
-            return _deny(Stage.APPROVAL, DecisionReason.REQUESTER_UNKNOWN, unknown)
+            return _required(DecisionReason.REQUESTER_UNKNOWN, unknown, needed)
         if known is None:
             missing.append(needed)
         elif known.decision in REFUSALS:
@@ -306,5 +321,16 @@ def _deny(stage: Stage, reason: DecisionReason, message: str) -> Decision:
     return Decision("Deny", stage, reason, message)
 
 
-def _broken(stage: Stage, reason: DecisionReason, breach: Breach) -> Decision:
-    return Decision("Deny", stage, reason, str(breach), policy=breach.policy)
+def _broken(
+    stage: Stage, reason: DecisionReason, breach: Breach, verdict: Literal["Deny", "Wait"] = "Deny"
+) -> Decision:
+    return Decision(verdict, stage, reason, str(breach), policy=breach.policy, rule=breach.rule)
+
+
+def _required(reason: DecisionReason, message: str, needed: Requirement) -> Decision:
+    return Decision("Deny", Stage.APPROVAL, reason, message, policy=needed.policy, rule=needed.rule.name)
+
+
+def _asked(snapshot: Snapshot) -> tuple[Asked, ...]:
+    """Return what people were asked about this very call; of an allowed one all have approved."""
+    return tuple(Asked(policy, rule, known.name) for (policy, _, rule), known in snapshot.approvals.items())

@@ -113,6 +113,15 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The Approval by which people were asked about a call, and the rule of a Policy that let them be asked."""
+
+    policy: str
+    rule: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that stages 4 to 10 look at, read at one moment.
 
@@ -181,8 +190,9 @@ class Decision:
     """Allow, Deny with exactly one reason, or Wait (no answer of the authorizer, or people are asked).
 
     `audited` is what Policies in Audit mode would have denied, `needs` what people were not asked for yet, `policy` the
-    one whose rule denied, `loop` the forEach whose limit did, and that limit. An allowed call is to be recorded with
-    what it `holds`, in these `windows`.
+    one whose `rule` stands in the way (of the run's own limits the rule alone), `loop` the forEach whose limit does,
+    and that limit. An allowed call is to be recorded with what it `holds`, in these `windows`. `rbac` is what the
+    authorizer said, `approvals` are those that people have decided about.
     """
 
     verdict: Literal["Allow", "Deny", "Wait"]
@@ -192,6 +202,9 @@ class Decision:
     audited: tuple[Breach, ...] = ()
     needs: tuple[Requirement, ...] = ()
     policy: str = ""
+    rule: str = ""
     loop: tuple[str, str] = ("", "")
     holds: Spend = NOTHING
     windows: tuple[Window, ...] = ()
+    rbac: str = ""
+    approvals: tuple[Asked, ...] = ()

@@ -44,6 +44,7 @@ async def test_an_allowed_call_is_recorded_sent_and_recorded_again() -> None:
         "function": "create",
         "digest": tool_call("create").digest,
         "effect": "Reversible",
+        "reach": "External",
         "key": tool_call().idempotency_key(UID),
     }
     assert world.log.last()["status"] == "Succeeded" and world.log.last()["result"] == {"text": "done"}

@@ -108,6 +108,9 @@ def test_a_call_needs_room_for_the_most_that_it_can_come_to(changes: dict[str, A
     assert decision.verdict == verdict
     assert words in decision.message
     if verdict != "Allow":
+        said = decision.message.removeprefix("Policy p, rule ")
+        assert decision.rule and said.startswith(decision.rule), "the rule is what the message begins with"
+        assert decision.policy == ("p" if "policies" in changes else "")
         assert (decision.reason, decision.stage) == ("BudgetExceeded", 9)
 
 

@@ -228,6 +228,11 @@ ASKS: dict[str, Any] = {"name": "people", "when": "call.tool == 'tickets'", "the
 TERMS: dict[str, Any] = {"from": {"groups": ["oncall"]}, "requester": "Allowed"}
 
 
+def test_a_rate_that_holds_a_call_up_is_named() -> None:
+    early = decided(CREATE, policy(limits=[{"tool": "tickets", "ratePerMinute": 1}]), rates={"create": 1})
+    assert (early.verdict, early.policy, early.rule) == ("Wait", "p", "limits[0]")
+
+
 def test_a_rule_that_asks_people_holds_a_call_until_they_have_decided() -> None:
     asks = policy(calls=[ASKS | {"approval": TERMS}])
     waiting = decided(SEARCH, asks)

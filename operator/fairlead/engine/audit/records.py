@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -44,6 +44,10 @@ _TYPES: Mapping[EntryKind, AuditType] = {
 }
 _ADMIN = ("workflow", "revision", "generation", "retryFrom", "parent", "scheduledAt", "name", "by", "reason", "message")
 """What an ADMIN record says of its entry's data, where it is there."""
+
+_WHAT = ("kind", "target", "function", "pin", "reach")
+_WHY = ("rbac", "approvals", "label", "wouldDeny")
+_WHY_NOT = ("reason", "stage", "message", "policy", "rule", "times")
 
 
 class Keyed:
@@ -83,7 +87,7 @@ def record_of(
         "event": entry.kind.value,
         "at": entry.at,
         "run": entry.run_uid,
-        "who": dict(who),
+        "who": dict(who) | ({"pod": entry.data["pod"]} if "pod" in entry.data else {}),
         "trace": trace_id(entry.run_uid),
     }
     if not late:
@@ -107,26 +111,26 @@ def _intent(entry: Entry, keyed: Keyed) -> dict[str, Any]:
     if "child" in data:
         what["child"] = data["child"]["name"]
     what |= {"holds": data["holds"]} if "holds" in data else {}
-    why |= {"label": data["label"]} if "label" in data else {}
-    return {"what": what, "why": why | ({"wouldDeny": data["wouldDeny"]} if "wouldDeny" in data else {})}
+    windows = [{"policy": policy, "start": start} for policy, _, start in data.get("windows", ())]
+    return {"what": what, "why": why | _kept(data, _WHY) | ({"windows": windows} if windows else {})}
 
 
 def _deny(entry: Entry, keyed: Keyed) -> dict[str, Any]:
-    data = entry.data
-    why = {key: data[key] for key in ("reason", "stage", "message") if key in data}
-    return {"what": _what(entry, keyed), "why": {"decision": "Deny"} | why}
+    what = _what(entry, keyed) | _kept(entry.data, ("effect",))
+    why = {"decision": "Deny"} | _kept(entry.data, _WHY_NOT) | _kept(entry.data, _WHY)
+    return ({"what": what} if what else {}) | {"why": why}
 
 
 def _what(entry: Entry, keyed: Keyed) -> dict[str, Any]:
     data = entry.data
-    what = {key: data[key] for key in ("kind", "target", "function") if key in data}
+    what = _kept(data, _WHAT)
     return what | ({"request": keyed.of(data["digest"].encode())} if data.get("digest") else {})
 
 
 def _outcome(entry: Entry, keyed: Keyed) -> dict[str, Any]:
     data, error = entry.data, entry.data.get("error") or {}
     result: dict[str, Any] = {"status": data.get("status", ""), "durationMs": data.get("durationMs", 0)}
-    result |= {key: error[key] for key in ("class", "reason") if key in error}
+    result |= _kept(error, ("class", "reason")) | _kept(data, ("label",))
     if "usage" in data:
         result["usage"] = dict(data["usage"])
     if "result" in data:
@@ -137,19 +141,24 @@ def _outcome(entry: Entry, keyed: Keyed) -> dict[str, Any]:
 
 def _approval(entry: Entry, keyed: Keyed) -> dict[str, Any]:
     data = entry.data
-    said = {key: data[key] for key in ("name", "decision", "by", "reason", "expiresAt") if key in data}
+    said = _kept(data, ("name", "decision", "by", "reason", "expiresAt"))
     if "spec" in data:
+        said |= _kept(data["spec"], ("policy", "rule"))
         said["request"] = keyed.of(canonical_json(data["spec"]))
     return {"approval": said}
 
 
 def _admin(entry: Entry, keyed: Keyed) -> dict[str, Any]:
     data = entry.data
-    said = {key: data[key] for key in _ADMIN if key in data}
+    said = _kept(data, _ADMIN)
     for key in ("input", "output", "data"):
         if data.get(key) is not None:
             said[key] = keyed.of(canonical_json(data[key]))
     return {"admin": said}
+
+
+def _kept(data: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: data[key] for key in keys if key in data}
 
 
 _MORE: Mapping[AuditType, Callable[[Entry, Keyed], dict[str, Any]]] = {

@@ -75,7 +75,7 @@ class Asked:
 
 @dataclass(slots=True)
 class CallingPod:
-    """One of them: the run, the step's own call, and its pod as last seen; `look` reads it again.
+    """One of them: the run, the step's own call, and its pod, by UID and as last seen; `look` reads it again.
 
     A request takes one of `places` before its body is read.
     """
@@ -84,6 +84,7 @@ class CallingPod:
     own: Call
     pod: Pod
     look: Callable[[], Awaitable[Pod]]
+    uid: str
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     _keys: dict[int, str] = field(default_factory=dict)
@@ -139,7 +140,7 @@ class CallingPod:
         )
         task = self._tasks.get(number)
         if task is None or _came_to_nothing(task):
-            call = replace(call, nth=self._nth(step, number, call), pod=FromPod(most))
+            call = replace(call, nth=self._nth(step, number, call), pod=FromPod(most, self.uid))
             task = self._tasks[number] = asyncio.create_task(gate(self.log, call))
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -251,7 +252,8 @@ class CallingPods:
         self, log: RunLog, own: Call, pod: Pod, look: Callable[[], Awaitable[Pod]]
     ) -> AsyncIterator[CallingPod]:
         """Let a container call for as long as the context lasts; at its end everything is answered."""
-        uid, calling = pod["metadata"]["uid"], CallingPod(log, own, pod, look)
+        uid = pod["metadata"]["uid"]
+        calling = CallingPod(log, own, pod, look, uid)
         async with self._arrived:
             self._pods[uid] = calling
             self._arrived.notify_all()
