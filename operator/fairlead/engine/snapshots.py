@@ -42,7 +42,8 @@ from fairlead.policy.decision import (
     RunUsage,
     Snapshot,
 )
-from fairlead.policy.images import Image, image_granted
+from fairlead.policy.effects import effect_of
+from fairlead.policy.images import Image, image_granted, tags_allowed
 from fairlead.policy.rules import scope_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,6 @@ class Snapshots:
         accepted = log.state.accepted
         label = call.label if accepted is not None and accepted.label is not None else WORST
         tools_itself, models_itself = (0, itself) if isinstance(target, Model) else (itself, 0)
-        security = self._resources.engine.security
         need = most(call, target) if isinstance(target, Model) else NOTHING
         snapshot = Snapshot(
             namespace=log.namespace,
@@ -123,7 +123,7 @@ class Snapshots:
             image=target if isinstance(target, Image) else None,
             image_granted=isinstance(target, Image)
             and image_granted(self._resources.policies.values(), log.account, target),
-            image_tags=security is not None and security.image_tags == "Allowed",
+            image_tags=tags_allowed(self._resources.engine),
             host=declared_host(target if isinstance(target, Tool | Model) else None),
             obstacle=self._obstacle(target),
             policies=policies,
@@ -275,16 +275,15 @@ def recorded_call(log: RunLog, call: Call) -> CallState | None:
 
 def effect_and_key(target: Target, log: RunLog, call: Call) -> tuple[str, str | None]:
     """Return what a call does at worst, and the key under which doing it twice is the same as once."""
-    if isinstance(target, Workflow):
-        return "Irreversible", child_name(log.uid, call)
-    if isinstance(target, Image):  # it reaches nothing but its own files, and its pod has its name
-        return "Read", None
     function = find_function(target, call.function) if isinstance(target, Tool) else None
-    if function is None:
-        return "Read", None
+    effect = effect_of(call, function)
+    if isinstance(target, Workflow):
+        return effect, child_name(log.uid, call)
+    if function is None:  # a container's pod has its name of the call
+        return effect, None
     recorded = recorded_call(log, call)
     known = recorded.key if recorded is not None else ""
-    return function.effect, (known or call.idempotency_key(log.uid)) if function.idempotency is not None else None
+    return effect, (known or call.idempotency_key(log.uid)) if function.idempotency is not None else None
 
 
 def _others(log: RunLog, call: Call) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fairlead.api.conditions import is_true
+from fairlead.api.engine import EngineSpec
 from fairlead.api.policy import Policy
 from fairlead.api.workflow import WorkflowSpec
 
@@ -30,6 +31,12 @@ def images_of(spec: WorkflowSpec) -> list[Image]:
     return [*dict.fromkeys(Image(step.container.image) for step in steps if step.container is not None)]
 
 
+def tags_allowed(engine: EngineSpec | None) -> bool:
+    """Tell whether images without a digest may run."""
+    security = engine.security if engine is not None else None
+    return security is not None and security.image_tags == "Allowed"
+
+
 def not_granted(image: Image, account: str) -> str:
     """Return what to say where an image is not granted."""
     return f"no Policy grants the image {image.name} to {account} (spec.grants.images)"
@@ -37,10 +44,15 @@ def not_granted(image: Image, account: str) -> str:
 
 def image_granted(policies: Iterable[Policy], account: str, image: Image) -> bool:
     """Tell whether a Policy that is Ready grants the image to the account: as it is written, or any of its digests."""
+    return image_named((policy for policy in policies if _is_ready(policy)), account, image)
+
+
+def image_named(policies: Iterable[Policy], account: str, image: Image) -> bool:
+    """Tell whether a Policy, Ready or not, names the image and the account in its grants."""
     return any(
         _matches(pattern, image)
         for policy in policies
-        if policy.spec.grants is not None and account in policy.spec.grants.service_accounts and _is_ready(policy)
+        if policy.spec.grants is not None and account in policy.spec.grants.service_accounts
         for pattern in policy.spec.grants.images
     )
 

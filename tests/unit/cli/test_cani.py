@@ -92,8 +92,17 @@ def test_each_stage_is_told_up_to_the_first_objection(tmp_path: Path, words: lis
 
 @pytest.mark.parametrize("label", ["Untrusted", "Trusted/Secret", "untrusted/Public"])
 def test_a_label_that_is_none_is_said_to_be_wrong(tmp_path: Path, label: str) -> None:
+    said = refused(tmp_path, "--tool=tickets.search", f"--label={label}")
+    assert "one of Public, Internal, Confidential" in said
+
+
+@pytest.mark.parametrize("words", [[], ["--tool", "tickets.search", "--image", "x"], ["--model", "m", "--image", "x"]])
+def test_one_thing_is_asked_at_a_time(tmp_path: Path, words: list[str]) -> None:
+    assert "say one of --tool TOOL.FUNCTION, --model NAME, --calls-workflow NAME" in refused(tmp_path, *words)
+
+
+def refused(tmp_path: Path, *words: str) -> str:
     (tmp_path / "all.yaml").write_text(FILES, encoding="utf-8")
-    words = ["can-i", str(tmp_path), "--workflow=triage", "--tool=tickets.search", f"--label={label}"]
-    result = CliRunner().invoke(app, words)
+    result = CliRunner().invoke(app, ["can-i", str(tmp_path), "--workflow=triage", *words])
     assert isinstance(result.exception, CommandFailed) and result.exception.code is Exit.USAGE
-    assert "one of Public, Internal, Confidential" in str(result.exception)
+    return str(result.exception)

@@ -19,11 +19,16 @@ def inputs(definition: ContainerStep, evaluator: Evaluator, setting: Setting) ->
     return evaluator.render(definition.input, "container.input")
 
 
+def request(definition: ContainerStep, given: Any) -> dict[str, Any]:
+    """Return what a call to run it asks for: the step's fields, as they are written, and its input."""
+    spec = definition.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"input", "output"})
+    return spec | {"input": given}
+
+
 def advance(definition: ContainerStep, attempt: Attempt) -> Result | None:
     """Run the pod, and check what it left."""
-    spec = definition.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"input", "output"})
     led = None if definition.calls else attempt.given  # an earlier attempt of what calls others may tell more
-    call = attempt.ask(CallKind.CONTAINER, definition.image, spec | {"input": attempt.inputs}, label=led)
+    call = attempt.ask(CallKind.CONTAINER, definition.image, request(definition, attempt.inputs), label=led)
     if call is None:
         return None
     if call.error:
