@@ -41,6 +41,7 @@ from fairlead.engine.objects import ClusterObjects
 from fairlead.engine.pods import PodRunner
 from fairlead.engine.pods.build import Beside, EngineAddress
 from fairlead.engine.pods.calling import CallingPods
+from fairlead.engine.pods.refusals import REMEMBERED, Refusals
 from fairlead.engine.policies import PolicyReports
 from fairlead.engine.ports import HOOKS_PORT, HTTP_PORT, HTTPS_PORT, STEPS_PORT, Ports
 from fairlead.engine.reachable import Reachability
@@ -121,7 +122,7 @@ class App:
         self._exporter = SpanExporter.from_environment(on_dropped=self.metrics.spans_dropped.inc)
         self._resources = ClusterResources(kube, settings.namespace, on_change=self._on_change, on_run=self._on_run)
         self._tools = ToolCaller(self._dialer, self._resources)
-        self._calling = CallingPods(self._open_runs)
+        self._calling = CallingPods(self._open_runs, Refusals(self.metrics.step_requests_refused))
         self._sink = ClusterSink(kube, settings.namespace)
         self._authorizer = KubeAuthorizer(kube, settings.namespace, counter=self.metrics.authorizer_cache)
         self._objects = ClusterObjects(kube, settings.namespace, self._resources.runs, self._resources.approvals)
@@ -197,7 +198,7 @@ class App:
                 self._engine_statuses.run(),
                 self._serve_readers(engine),
                 self._serve_hooks(),
-                self._serve_steps(),
+                self._serve_steps(engine),
                 self._publish_ca(),
                 self._ports.renew(),
             )
@@ -371,8 +372,9 @@ class App:
         )
         await self._ports.serve(hooks.application(), HOOKS_PORT)
 
-    async def _serve_steps(self) -> None:
+    async def _serve_steps(self, engine: WorkflowEngine) -> None:
         assert self._gate is not None
+        self._calling.refusals.attach(engine.store.refused, await engine.store.pods_started(REMEMBERED))
         identities = Tokens(self._issuer, self._settings.namespace, use="")
         gateway = Gateway(self._calling, identities, self._resources, self._gate.call)
         await self._ports.serve(gateway.application(), STEPS_PORT)

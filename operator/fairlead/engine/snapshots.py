@@ -198,7 +198,7 @@ class Snapshots:
                     notice = self._notice(log, call, asked.data["name"], terms.notify)
                 except ExpressionError as error:
                     said, reason = f"{needed}; approval.notify.arguments: {error.message}", DecisionReason.POLICY_DENIED
-                    return Decision("Deny", Stage.APPROVAL, reason, said, policy=needed.policy)
+                    return Decision("Deny", Stage.APPROVAL, reason, said, policy=needed.policy, rule=needed.rule.name)
                 asked = replace(asked, data={**asked.data, **notice, **written(call.label)})
             found.append(asked)
         return telling(log, self._resources, found)

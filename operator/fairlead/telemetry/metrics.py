@@ -36,6 +36,9 @@ class EngineMetrics:
         self.authorizer_cache = Counter(
             "fairlead_authorizer_cache_total", "Reviews by where they came from.", ["result"], registry=registry
         )
+        self.step_requests_refused = Counter(
+            "fairlead_step_requests_refused_total", "What steps' pods are refused.", ["reason"], registry=registry
+        )
         self.tokens = Counter(
             "fairlead_tokens_total", "Tokens as the models reported them.", ["model", "direction"], registry=registry
         )

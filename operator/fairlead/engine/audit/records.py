@@ -45,6 +45,7 @@ _TYPES: Mapping[EntryKind, AuditType] = {
 _ADMIN = ("workflow", "revision", "generation", "retryFrom", "parent", "scheduledAt", "name", "by", "reason", "message")
 """What an ADMIN record says of its entry's data, where it is there."""
 
+_ASKS = ("pod", "address", "user")
 _WHAT = ("kind", "target", "function", "pin", "reach")
 _WHY = ("rbac", "approvals", "label", "wouldDeny")
 _WHY_NOT = ("reason", "stage", "message", "policy", "rule", "times")
@@ -72,7 +73,7 @@ def record_of(
     """Return the record of an entry of an audited kind.
 
     Args:
-        entry: the entry; of a late answer, what would have been its entry.
+        entry: the entry; its `seq` is 0 of what is none: of a late answer, or of what was refused to a pod.
         who: {account, requestedBy?} of the run.
         keyed: makes the digests of requests and results.
         number: the record's place in the chain of its run, from 1.
@@ -87,10 +88,10 @@ def record_of(
         "event": entry.kind.value,
         "at": entry.at,
         "run": entry.run_uid,
-        "who": dict(who) | ({"pod": entry.data["pod"]} if "pod" in entry.data else {}),
+        "who": dict(who) | _kept(entry.data, _ASKS),
         "trace": trace_id(entry.run_uid),
     }
-    if not late:
+    if entry.seq:
         record["seq"] = entry.seq
     if entry.path:
         index = str(entry.data.get("index", ""))

@@ -74,9 +74,11 @@ class Trail:
 
     def late(self, run_uid: RunUid, draft: Draft, at_ms: int) -> Row | None:
         """Return the row of an answer that came too late; None of a run that nobody remembers."""
-        chain = self._open.get(run_uid) or self._ended.get(run_uid)
-        entry = Entry(run_uid, 0, at_ms, draft.kind, draft.path, draft.attempt, draft.data)
-        return self._add(chain, entry, late=True) if chain is not None else None
+        return self._beside(run_uid, draft, at_ms, late=True)
+
+    def refused(self, run_uid: RunUid, draft: Draft, at_ms: int) -> Row | None:
+        """Return the row of what was refused to a pod of a run before it was a call; None as `late`."""
+        return self._beside(run_uid, draft, at_ms, late=False)
 
     def anchor(self, run_uid: RunUid, at_ms: int) -> Row | None:
         """Return the next anchor: the head of a run's chain as it is now; None if the last one says the same."""
@@ -106,6 +108,12 @@ class Trail:
     def open_runs(self) -> list[RunUid]:
         """Return the runs whose chains grow."""
         return list(self._open)
+
+    def _beside(self, run_uid: RunUid, draft: Draft, at_ms: int, *, late: bool) -> Row | None:
+        """Return the row of what is no entry of the journal."""
+        chain = self._open.get(run_uid) or self._ended.get(run_uid)
+        entry = Entry(run_uid, 0, at_ms, draft.kind, draft.path, draft.attempt, draft.data)
+        return self._add(chain, entry, late=late) if chain is not None else None
 
     def _add(self, chain: _Chain, entry: Entry, *, late: bool = False) -> Row:
         number, previous = chain.end.records + 1, chain.end.head

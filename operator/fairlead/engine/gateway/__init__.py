@@ -27,6 +27,7 @@ from fairlead.engine.pods.calling import (
     Asked,
     CallingPod,
     CallingPods,
+    CutOff,
     Gate,
     Mismatch,
     NotNow,
@@ -41,6 +42,7 @@ from fairlead.flow.state import CallState
 from fairlead.stepcalls import NUMBER_HEADER
 
 _POD = "fairlead.pod"
+_SPEAKER = "fairlead.speaker"
 _NUMBER = re.compile("[1-9][0-9]{0,8}")
 
 _log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Gateway:
 
     def __init__(self, pods: CallingPods, identities: Identities, resources: Resources, gate: Gate) -> None:
         """Take who is under way, who verifies tokens, what is declared, and the one way out."""
+        self.refusals = pods.refusals
         self._pods = pods
         self._identities = identities
         self._resources = resources
@@ -76,21 +79,35 @@ class Gateway:
             [Middleware(_Fenced, gateway=self)],
         )
 
-    async def caller(self, request: Request) -> CallingPod:
-        """Return the container that speaks.
+    async def speaker(self, request: Request) -> Pod:
+        """Return the pod whose token the request has.
 
         Raises:
             Unauthenticated: nobody whom the cluster knows, or not for this engine.
-            StaleAttempt: not the pod of an attempt that is under way.
             KubeError: the cluster's keys could not be had.
         """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme != "Bearer":
             raise Unauthenticated("no token")
-        pod = await self._identities.pod(token)
+        return await self._identities.pod(token)
+
+    async def caller(self, pod: Pod, request: Request) -> CallingPod:
+        """Return the container that speaks.
+
+        Raises:
+            StaleAttempt: not the pod of an attempt that is under way.
+            KubeError: nobody can tell.
+        """
         calling = await self._pods.find(pod.uid)
-        await calling.fence(pod.subject, request.client.host if request.client is not None else "")
+        await calling.fence(pod.subject, _address(request))
         return calling
+
+    def refuse(self, request: Request, error: StaleAttempt) -> Answer:
+        """Take note of a request of a pod that may not speak, and return what it hears."""
+        speaker: Pod = request.scope[_SPEAKER]
+        if not isinstance(error, CutOff):
+            self.refusals.refused(speaker.uid, error, user=speaker.subject, address=_address(request))
+        return Answer(403, "StaleAttempt")
 
     async def _models(self, request: Request) -> Response:
         return json_response(openai.models_answer(_may_call(request.scope[_POD])))
@@ -126,7 +143,7 @@ class Gateway:
             pod: CallingPod = request.scope[_POD]
             return await pod.ask(self._gate, _number(request), asked)
         except StaleAttempt as error:
-            raise _stale(error) from error
+            raise self.refuse(request, error) from error
         except NotNow as error:
             raise Answer(503, "Unavailable") from error
         except TooManyCalls as error:
@@ -161,13 +178,15 @@ class _Fenced:
             raise
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
         try:
-            scope[_POD] = pod = await self._gateway.caller(Request(scope))
+            scope[_SPEAKER] = speaker = await self._gateway.speaker(request)
+            scope[_POD] = pod = await self._gateway.caller(speaker, request)
         except Unauthenticated as error:
-            _log.info("a container was refused", extra={"why": str(error)})
+            self._gateway.refusals.unauthenticated(str(error))
             await unauthenticated().response(scope, receive, send)
         except StaleAttempt as error:
-            await _stale(error).response(scope, receive, send)
+            await self._gateway.refuse(request, error).response(scope, receive, send)
         except (KubeError, NotNow) as error:
             _log.warning("a container cannot be answered yet", extra={"why": str(error)})
             await Answer(503, "Unavailable").response(scope, receive, send)
@@ -176,9 +195,8 @@ class _Fenced:
                 await self._app(scope, receive, send)
 
 
-def _stale(error: StaleAttempt) -> Answer:
-    _log.info("a container was refused", extra={"why": str(error)})
-    return Answer(403, "StaleAttempt")
+def _address(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
 
 
 def _may_call(pod: CallingPod) -> list[str]:

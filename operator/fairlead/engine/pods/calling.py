@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fairlead.api.container import MOST_CALLS
+from fairlead.engine.pods.refusals import Refusals
+from fairlead.engine.store.rows import PodRow
 from fairlead.errors import FairleadError, NotFound
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind, FromPod
 from fairlead.flow.recover import abandoned, open_calls
@@ -42,6 +44,16 @@ class StaleAttempt(FairleadError):
     """The pod is not that of an attempt that is under way, or speaks from elsewhere."""
 
     reason = "StaleAttempt"
+
+
+class RunNotActive(StaleAttempt):
+    """The run has ended while the request waited."""
+
+    reason = "RunNotActive"
+
+
+class CutOff(StaleAttempt):
+    """The attempt ended while the request was under way: what came of it is on record as what came of its call."""
 
 
 class TooManyCalls(FairleadError):
@@ -118,7 +130,7 @@ class CallingPod:
             asked: the request.
 
         Raises:
-            StaleAttempt: the attempt is over.
+            StaleAttempt: the attempt is over; RunNotActive if the run is, CutOff if it came as far as a call.
             TooManyCalls: see there.
             Mismatch: see there.
             NotNow: see there.
@@ -145,9 +157,11 @@ class CallingPod:
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
-        known = self._step().calls.get(str(index))
+        known = self._recorded(index)
         if known is None or not known.settled:
-            raise NotNow("the engine ends") if self.log.draining else StaleAttempt("the call was cut off")
+            if self.log.draining:
+                raise NotNow("the engine ends")
+            raise RunNotActive("the run has ended") if self.log.state.terminal is not None else CutOff("it was cut off")
         if known.digest and known.digest != call.digest:
             raise Mismatch(f"another request is on record as number {number}")
         return known
@@ -185,6 +199,12 @@ class CallingPod:
             raise StaleAttempt("the attempt is over")
         return step
 
+    def _recorded(self, index: CallIndex) -> CallState | None:
+        """Return what is on record of a request that was taken to the gate; None where its attempt is over by now."""
+        with contextlib.suppress(StaleAttempt):
+            return self._step().calls.get(str(index))
+        return None
+
     def _nth(self, step: StepState, number: int, call: Call) -> int:
         """Return the first ordinal among equal calls whose key no other one has that is open or has succeeded.
 
@@ -202,8 +222,11 @@ class CallingPod:
 class CallingPods:
     """All of them, by the UIDs of their pods."""
 
-    def __init__(self, open_runs: Callable[[], Iterable[RunLog | None]] = tuple) -> None:
-        """Take the journals of all open runs; None of one that is not in memory."""
+    def __init__(
+        self, open_runs: Callable[[], Iterable[RunLog | None]] = tuple, refusals: Refusals | None = None
+    ) -> None:
+        """Take the journals of all open runs, None of one that is not in memory; and who remembers whose a pod was."""
+        self.refusals = refusals or Refusals()
         self._open_runs = open_runs
         self._pods: dict[str, CallingPod] = {}
         self._arrived = asyncio.Condition()
@@ -254,6 +277,7 @@ class CallingPods:
         """Let a container call for as long as the context lasts; at its end everything is answered."""
         uid = pod["metadata"]["uid"]
         calling = CallingPod(log, own, pod, look, uid)
+        self.refusals.remember(PodRow(uid, log.uid, own.id.path, own.id.attempt))
         async with self._arrived:
             self._pods[uid] = calling
             self._arrived.notify_all()

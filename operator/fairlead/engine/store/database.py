@@ -26,7 +26,7 @@ from fairlead.engine.store import schema
 from fairlead.engine.store.backend import Backend
 from fairlead.engine.store.migrations import upgrade
 from fairlead.engine.store.payloads import compress, expand, put_back, value_of
-from fairlead.engine.store.rows import OPEN, AuditPlace, Batch, EndedRun, RunRow, ScheduleKey, ScheduleRow
+from fairlead.engine.store.rows import OPEN, AuditPlace, Batch, EndedRun, PodRow, RunRow, ScheduleKey, ScheduleRow
 from fairlead.engine.store.statements import Statements
 from fairlead.engine.store.windows import Spent, Windows
 from fairlead.errors import StoreError
@@ -140,6 +140,16 @@ class Database:
             if row.kind == EntryKind.CALL_OUTCOME.value or row.state != OPEN:
                 done.add(call)
         return [pod for call, pod in started.items() if call in done]
+
+    def pods_started(self, most: int) -> list[PodRow]:
+        """Return whose the pods are that were started last, newest first."""
+        entries = schema.entries.c
+        columns = (entries.run_uid, entries.path, entries.attempt, entries.data)
+        query = select(*columns).where(entries.kind == EntryKind.POD_STARTED.value)
+        return [
+            PodRow(orjson.loads(row.data)["uid"], RunUid(row.run_uid), RunPath(row.path), row.attempt)
+            for row in self._rows(query.order_by(entries.at.desc()).limit(most))
+        ]
 
     def runs(self) -> list[RunRow]:
         """Return all runs, oldest first."""

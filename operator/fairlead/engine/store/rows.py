@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.engine.store.windows import Spent
-from fairlead.flow.journal import Entry, RunUid
+from fairlead.flow.journal import Entry, Path, RunUid
 from fairlead.flow.spending import Window
 
 OPEN = "Open"
@@ -47,6 +47,16 @@ class RunRow:
     def open(self) -> bool:
         """Tell whether the run goes on."""
         return self.state == OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class PodRow:
+    """A pod that was started, and the attempt whose it is."""
+
+    uid: str
+    run_uid: RunUid
+    path: Path
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from fairlead.engine.audit.trail import AuditHead, Trail
 from fairlead.engine.store.backend import Place
 from fairlead.engine.store.commits import Commits, Committed
 from fairlead.engine.store.payloads import put_aside
-from fairlead.engine.store.rows import OPEN, AuditPlace, Batch, EndedRun, RunRow, ScheduleKey, ScheduleRow
+from fairlead.engine.store.rows import OPEN, AuditPlace, Batch, EndedRun, PodRow, RunRow, ScheduleKey, ScheduleRow
 from fairlead.engine.store.sqlite import Sqlite
 from fairlead.engine.store.windows import Spent, Windows
 from fairlead.errors import StoreError
@@ -204,6 +204,18 @@ class Store:
         self._commits.check()
         self._audit(self._commits.batch(), self._trail.late(run_uid, draft, self._clock()))
 
+    def refused(self, run_uid: RunUid, draft: Draft) -> None:
+        """Record what was refused to a pod of a run before it was a call; nothing of a run that nobody remembers.
+
+        It is no entry. A chain that grows when its run has ended is anchored at once.
+        """
+        self._commits.check()
+        row = self._trail.refused(run_uid, draft, self._clock())
+        if row is not None:
+            self._audit(self._commits.batch(), row)
+            if run_uid not in self._heads:
+                self._anchor(self._commits.batch(), run_uid, row["at"])
+
     def audit_head(self, run_uid: RunUid) -> AuditHead | None:
         """Return the end of a run's audit; None of one that ended long ago."""
         return self._trail.head(run_uid)
@@ -299,6 +311,10 @@ class Store:
     async def pods_left(self, since_ms: int) -> list[tuple[str, str]]:
         """Return name and UID of the pods started since then whose calls have their outcome."""
         return await self._read(self._database.pods_left, since_ms)
+
+    async def pods_started(self, most: int) -> list[PodRow]:
+        """Return whose the pods are that were started last, newest first."""
+        return await self._read(self._database.pods_started, most)
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """Return how many runs there are by (Workflow, state)."""
