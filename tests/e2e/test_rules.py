@@ -65,6 +65,7 @@ def test_rules_hold_at_every_call_and_go_with_their_policy(
         # What has just been made may not answer yet.
         told = until("nothing is wrong", lambda: found if "✖" not in (found := examined()) else "")
         assert "admission policies deny" in told
+        assert "no ClusterRoleBinding lets anybody impersonate fairlead-engine in its pod" in told
         assert "functions that nobody has reviewed may be called: ledger." in told
         open_ = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}
         head = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "open"}}

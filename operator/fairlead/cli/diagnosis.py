@@ -147,7 +147,7 @@ def impersonators(
     rules, found = _rules(roles, cluster_roles), False
     wanted = "ClusterRoleBinding" if guarded else "RoleBinding"
     pretends = _names_its_pod if guarded else _impersonates
-    what = f"impersonate {'its pods too' if guarded else 'it'}, and so write as {ENGINE_ACCOUNT}"
+    what = f"impersonate {ENGINE_ACCOUNT}{' in its pod' if guarded else ''}, and so write as it"
     advice = "bind a role without `impersonate` on " + (
         f"userextras/{POD_NAME}" if guarded else "serviceaccounts, which Kubernetes' own edit and admin have"
     )

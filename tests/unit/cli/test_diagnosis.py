@@ -124,7 +124,7 @@ def writing_as_the_engine(rule: Any, kind: str, *, guarded: bool) -> Finding:
     binding = {"kind": kind, "metadata": {"name": "b"}, "subjects": [subject]}
     binding["roleRef"] = {"kind": "ClusterRole", "name": "r"}
     (found,) = impersonators([{"metadata": {"name": "r"}, "rules": []}], [role], [binding], guarded=guarded)
-    assert ("User alice may impersonate" in found.what) == (found.level == "warning")
+    assert ("User alice may impersonate fairlead-engine" in found.what) == (found.level == "warning")
     return found
 
 
