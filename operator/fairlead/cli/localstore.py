@@ -6,13 +6,13 @@ A store of its own keeps what a killed run had finished until it is continued, w
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.cli.exits import CommandFailed, Exit
+from fairlead.engine.clock import SteadyClock
 
 if TYPE_CHECKING:
     from fairlead.engine.store import Store
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
-def clock_ms() -> int:
-    """Return Unix time in ms."""
-    return time.time_ns() // 1_000_000
+clock_ms = SteadyClock()
+"""Unix time in ms, for all that this process does."""
 
 
 def path_of(folder: Path, name: str) -> Path:

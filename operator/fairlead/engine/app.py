@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from fairlead.api.workflow import Workflow
 from fairlead.engine.authorizer import KubeAuthorizer
-from fairlead.engine.clock import steady_clock
+from fairlead.engine.clock import SteadyClock, agree
 from fairlead.engine.cluster import ClusterResources, ClusterSink
 from fairlead.engine.dialer import Dialer
 from fairlead.engine.endpoints import probes, readers
@@ -112,7 +112,7 @@ class App:
         self.metrics = EngineMetrics()
         self._kube = kube
         self._settings = settings
-        self._clock = steady_clock()
+        self._clock = SteadyClock()
         self._recent = RecentCalls(self._clock)
         names = tuple(
             f"fairlead-engine{domain}" for domain in (f".{settings.namespace}.svc", f".{settings.namespace}", "")
@@ -176,6 +176,7 @@ class App:
         return turning and not (self._engine is not None and self._engine.store.failed.is_set())
 
     async def _serve(self, group: asyncio.TaskGroup, parts: list[asyncio.Task[None]]) -> None:
+        await self._unless_stopping(agree(self._clock, self._kube.now_ms))
         engine = await self._unless_stopping(self._open())
         if engine is None:
             return
@@ -230,7 +231,7 @@ class App:
         def gate(clock: Callable[[], int], metrics: EngineMetrics) -> Gate:
             models = ModelCaller(self._dialer, self._resources)
             parts = (self._resources, self._authorizer, models, self._tools, clock, metrics)
-            pods = PodRunner(self._kube, self._beside, self._calling)
+            pods = PodRunner(self._kube, self._beside, self._calling, clock=self._clock)
             self._gate = Gate(*parts, recent=self._recent, creator=self._objects, on_rule=self._policies.did, pods=pods)
             return self._gate
 
@@ -360,14 +361,14 @@ class App:
             self._engine.workflow_changed([name] if kind == "Workflow" else list(self._resources.workflows))
 
     async def _serve_readers(self, engine: WorkflowEngine) -> None:
-        application = readers(engine.store, Tokens(self._issuer, self._settings.namespace), self._discover)
+        application = readers(engine.store, self._tokens("view"), self._discover)
         await self._ports.serve(application, HTTPS_PORT)
 
     async def _serve_hooks(self) -> None:
         hooks = Hooks(
             self._resources,
             self._objects,
-            callers=Tokens(self._issuer, self._settings.namespace, use="hooks"),
+            callers=self._tokens("hooks"),
             user_may=self._authorizer.user_may,
         )
         await self._ports.serve(hooks.application(), HOOKS_PORT)
@@ -375,8 +376,7 @@ class App:
     async def _serve_steps(self, engine: WorkflowEngine) -> None:
         assert self._gate is not None
         self._calling.refusals.attach(engine.store.refused, await engine.store.pods_started(REMEMBERED))
-        identities = Tokens(self._issuer, self._settings.namespace, use="")
-        gateway = Gateway(self._calling, identities, self._resources, self._gate.call)
+        gateway = Gateway(self._calling, self._tokens(""), self._resources, self._gate.call)
         await self._ports.serve(gateway.application(), STEPS_PORT)
 
     async def _discover(self, name: str) -> Discovery | None:
@@ -390,6 +390,9 @@ class App:
             metrics=self.metrics.expose,
         )
         await self._ports.serve_plain(application, HTTP_PORT)
+
+    def _tokens(self, use: str) -> Tokens:
+        return Tokens(self._issuer, self._settings.namespace, use=use, now=self._clock)
 
     async def _issuer(self) -> Issuer:
         configuration = await self._kube.request("GET", "/.well-known/openid-configuration")

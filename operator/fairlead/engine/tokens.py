@@ -19,6 +19,8 @@ from fairlead.errors import FairleadError, KubeError
 VIEWER = "fairlead-viewer"
 ALGORITHMS = ("RS256", "ES256")
 REFRESH_SECONDS = 10.0
+SKEW_SECONDS = 60.0
+"""By so much the clock of who made a token may be ahead of ours."""
 
 
 class Unauthenticated(FairleadError):
@@ -66,12 +68,22 @@ class Tokens:
         namespace: str,
         *,
         use: str = "view",
+        now: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take how the issuer is asked for; `clock` gives seconds and bounds how often it is."""
+        """Take how the issuer is asked for.
+
+        Args:
+            fetch: asks the cluster.
+            namespace: the engine's.
+            use: what the tokens are for, as in `audience`.
+            now: Unix ms by the clock of the API server, which made the tokens.
+            clock: seconds; bounds how often the issuer is asked for.
+        """
         self._fetch = fetch
         self._audience = audience(namespace, use)
         self._subject = f"system:serviceaccount:{namespace}:{VIEWER}"
+        self._now = now
         self._clock = clock
         self._issuer: Issuer | None = None
         self._fetched_at = float("-inf")
@@ -116,11 +128,28 @@ class Tokens:
                 algorithms=[key.algorithm_name],
                 audience=self._audience,
                 issuer=self._issuer.name if self._issuer else "",
-                options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+                options={
+                    "require": ["exp", "iat", "iss", "aud", "sub"],
+                    "verify_exp": False,  # these would go by the node's clock: `_in_time` goes by the cluster's
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
             )
         except (jwt.PyJWTError, UnicodeError) as error:
             raise Unauthenticated(type(error).__name__) from error
+        self._in_time(claims)
         return claims
+
+    def _in_time(self, claims: Mapping[str, Any]) -> None:
+        now = self._now() / 1000
+        try:
+            begins, ends = max(float(claims[key]) for key in ("iat", "nbf") if key in claims), float(claims["exp"])
+        except (TypeError, ValueError):
+            raise Unauthenticated("the token's times are none") from None
+        if not now < ends:
+            raise Unauthenticated(f"the token ended {now - ends:.0f} s ago")
+        if not begins <= now + SKEW_SECONDS:
+            raise Unauthenticated(f"ClockSkew: the token begins in {begins - now:.0f} s; the cluster's clocks differ")
 
     async def _key(self, key_id: str) -> jwt.PyJWK:
         if (self._issuer is None or key_id not in self._issuer.keys) and self._may_fetch():

@@ -6,10 +6,13 @@ Configuration, authentication and the HTTP session are those of `kubernetes.aio`
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
@@ -30,6 +33,7 @@ APPLY = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 PAGE_SIZE = 500
 GONE = 410
+TOKEN_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # Reviews are questions that happen to be POSTed: they write nothing and do not wait for the bucket.
@@ -75,7 +79,8 @@ class Kube:
         """
         configuration = Configuration()
         if context is None and (_SERVICE_ACCOUNT / "token").exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
-            load_incluster_config(client_configuration=configuration)
+            load_incluster_config(client_configuration=configuration, try_refresh_token=False)
+            configuration.refresh_api_key_hook = token_reader(_SERVICE_ACCOUNT / "token")  # type: ignore[assignment]  # said to be None
             return cls(configuration, namespace=(_SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip())
         loader = await load_kube_config(
             config_file=os.environ.get("KUBECONFIG") or None, context=context, client_configuration=configuration
@@ -106,6 +111,20 @@ class Kube:
         except KubeError as error:
             raise Unreachable(error.status, f"the API server is not ready: {error.message}") from error
         return await ask()
+
+    async def now_ms(self) -> int:
+        """Return Unix ms by the server's clock, which gives objects and tokens their times: the Date of an answer.
+
+        Raises:
+            KubeError: it does not answer, or does not say.
+        """
+        timeout = aiohttp.ClientTimeout(total=self._timeout_seconds)
+        response = await self._send("GET", "/version", None, {}, {}, timeout)
+        response.release()
+        try:
+            return int(parsedate_to_datetime(response.headers["Date"]).timestamp() * 1000)
+        except (KeyError, ValueError, OverflowError) as error:
+            raise KubeError(0, "the API server does not say what time it is") from error
 
     async def get(self, rt: ResourceType, name: str, namespace: str | None = None) -> dict[str, Any]:
         """Return one object."""
@@ -335,6 +354,23 @@ class Kube:
                 self._writes.pause(seconds)
             return Unreachable(status, message, retry_after_seconds=seconds)
         return KubeError(status, message)
+
+
+def token_reader(file: Path, *, clock: Callable[[], float] = time.monotonic) -> Callable[[Configuration], None]:
+    """Return what has a configuration know the token in a file, which is another one from time to time.
+
+    The library's own goes by the wall clock: after a jump backwards it keeps a token until after its end.
+    """
+    read_at = float("-inf")
+
+    def read(configuration: Configuration) -> None:
+        nonlocal read_at
+        if clock() - read_at >= TOKEN_SECONDS:
+            with contextlib.suppress(OSError):  # the one that is known is good for a while
+                configuration.api_key["BearerToken"] = f"Bearer {file.read_text(encoding='utf-8').strip()}"
+                read_at = clock()
+
+    return read
 
 
 def _read(content: bytes) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 from tests.unit.engine.fakes import FakeAuthorizer, FakeGate, FakeResources, FakeSink, tool_step, workflow
 
 from fairlead.cli.localapprovals import LocalDesk
-from fairlead.engine.clock import steady_clock
+from fairlead.engine.clock import SteadyClock
 from fairlead.engine.engine import WorkflowEngine
 from fairlead.engine.store import Place
 from fairlead.engine.store.postgres import Address, Postgres
@@ -89,7 +89,7 @@ async def main(directory: Path, runs: int, replica: str = "") -> None:
         authorizer=FakeAuthorizer(),
         sink=FakeSink(),
         gate=lambda clock, metrics: gate,
-        clock=steady_clock(),
+        clock=SteadyClock(),
         desk=LocalDesk(),
     )
 

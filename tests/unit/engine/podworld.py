@@ -10,6 +10,7 @@ from typing import Any
 from tests.unit.engine.gateworld import STEP, World
 
 from fairlead.api.policy import Policy
+from fairlead.engine.clock import SteadyClock
 from fairlead.engine.gate import Gate
 from fairlead.engine.pods import PodRunner
 from fairlead.engine.pods.build import Beside, EngineAddress
@@ -125,7 +126,7 @@ class PodWorld(World):
         self.log.draining = False  # type: ignore[attr-defined]
         fakes: Any = self
         self.calling = CallingPods()
-        runner = PodRunner(self.cluster, beside, self.calling)  # type: ignore[arg-type]
+        runner = PodRunner(self.cluster, beside, self.calling, clock=SteadyClock())  # type: ignore[arg-type]
         tools, sleep = self._Tools(fakes), self.clock.sleep
         self.gate = Gate(fakes, fakes, fakes, tools, self.clock, creator=fakes, sleep=sleep, pods=runner)
 

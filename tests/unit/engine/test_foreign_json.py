@@ -85,7 +85,7 @@ def test_models_are_not_understood(odd: bytes, why: str) -> None:
 async def test_outputs_of_containers_are_not_taken(odd: bytes, why: str) -> None:
     cluster = Cluster()
     cluster.output = odd
-    outcome = await PodRunner(cluster, BESIDE)._read("team-a", "p", whole=True)  # type: ignore[arg-type]  # pods in memory
+    outcome = await PodRunner(cluster, BESIDE, clock=lambda: 0)._read("team-a", "p", whole=True)  # type: ignore[arg-type]  # pods in memory
     assert outcome.error is not None and outcome.error.reason == "BadOutput"
     assert outcome.error.message == f"output.json is not JSON: {why}"
 

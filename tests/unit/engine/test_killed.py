@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.unit.engine.killable import STEPS, uid
 
-from fairlead.engine.clock import steady_clock
+from fairlead.engine.clock import SteadyClock
 from fairlead.engine.store import Store
 from fairlead.errors import StoreLocked
 from fairlead.flow.journal import EntryKind
@@ -47,7 +47,7 @@ async def test_a_killed_engine_loses_nothing_and_repeats_no_effect(tmp_path: Pat
         await asyncio.wait_for(has_lines(ledger, len(lines(ledger)) + chance.randint(1, 6), process), 60)
         if process.returncode is None:
             with pytest.raises(StoreLocked):
-                await Store.open(tmp_path / "journal.db", clock=steady_clock())
+                await Store.open(tmp_path / "journal.db", clock=SteadyClock())
             process.kill()
         await process.wait()
     process = await start(tmp_path)
@@ -57,7 +57,7 @@ async def test_a_killed_engine_loses_nothing_and_repeats_no_effect(tmp_path: Pat
     repeated = {call: count for call, count in calls.items() if count > 1 and call[2] == "send"}
     assert repeated == {}
     told = {(run, path): token for run, path, token in lines(tmp_path / "acknowledged")}
-    store = await Store.open(tmp_path / "journal.db", clock=steady_clock())
+    store = await Store.open(tmp_path / "journal.db", clock=SteadyClock())
     for number in range(RUNS):
         entries = await store.load(uid(number))
         results = [(entry.run_uid, entry.path) for entry in entries if entry.kind is EntryKind.STEP_SUCCEEDED]

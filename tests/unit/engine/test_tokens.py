@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from fairlead.engine.clock import SteadyClock
 from fairlead.engine.tokens import Issuer, Tokens, Unauthenticated, audience
 from fairlead.errors import KubeError
 
@@ -62,7 +63,7 @@ class Cluster:
 
 
 async def test_the_viewers_token_for_this_engine_is_taken() -> None:
-    await Tokens(Cluster().fetch, "team").verify(signed())
+    await Tokens(Cluster().fetch, "team", now=SteadyClock()).verify(signed())
 
 
 @pytest.mark.requirement("A06")
@@ -87,7 +88,7 @@ async def test_the_viewers_token_for_this_engine_is_taken() -> None:
 )
 async def test_any_other_token_is_refused(token: str) -> None:
     with pytest.raises(Unauthenticated):
-        await Tokens(Cluster().fetch, "team").verify(token)
+        await Tokens(Cluster().fetch, "team", now=SteadyClock()).verify(token)
 
 
 @pytest.mark.parametrize("answer", ["{}", '"busy"', '{"keys": "none"}', "{"])
@@ -96,12 +97,12 @@ async def test_keys_that_cannot_be_read_could_not_be_had(answer: str) -> None:
         return Issuer.parse({"issuer": ISSUER}, json.loads(answer))
 
     with pytest.raises(KubeError):
-        await Tokens(fetch, "team").verify(signed())
+        await Tokens(fetch, "team", now=SteadyClock()).verify(signed())
 
 
 async def test_strangers_do_not_make_the_engine_ask_for_keys_again_and_again() -> None:
     cluster = Cluster()
-    tokens = Tokens(cluster.fetch, "team", clock=lambda: 100.0)
+    tokens = Tokens(cluster.fetch, "team", now=SteadyClock(), clock=lambda: 100.0)
     for _ in range(5):
         with pytest.raises(Unauthenticated):
             await tokens.verify(signed(kid="k2"))
@@ -111,7 +112,7 @@ async def test_strangers_do_not_make_the_engine_ask_for_keys_again_and_again() -
 async def test_a_rotated_key_is_found_after_a_while() -> None:
     cluster = Cluster()
     now = [0.0]
-    tokens = Tokens(cluster.fetch, "team", clock=lambda: now[0])
+    tokens = Tokens(cluster.fetch, "team", now=SteadyClock(), clock=lambda: now[0])
     await tokens.verify(signed())
     now[0] = 60.0
     with pytest.raises(Unauthenticated):

@@ -100,3 +100,16 @@ def test_nothing_in_the_package_can_run_data(word: str) -> None:
         if pattern.search(path.read_text(encoding="utf-8"))
     ]
     assert guilty == []
+
+
+def test_few_ask_the_wall_clock_which_may_jump() -> None:
+    asks = re.compile(r"time\.time(_ns)?\(|\b(now|utcnow|today)\((UTC|timezone\.utc)?\)")
+    found = {
+        str(path.relative_to(ROOT / "operator/fairlead"))
+        for path in tracked("operator/*.py")
+        if asks.search(path.read_text(encoding="utf-8"))
+    }
+    shown = {"kube/events.py", "kube/lease.py", "controllers/reconcile.py", "engine/gateway/__init__.py"}
+    ages = {"cli/get.py", "cli/submit.py"}
+    certificates = {"engine/tls.py"}  # others read them by their own clocks
+    assert found - {"engine/clock.py"} == shown | ages | certificates

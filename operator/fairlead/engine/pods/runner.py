@@ -49,12 +49,21 @@ class PodRunner:
     """Step pods of one namespace."""
 
     def __init__(
-        self, kube: Kube, beside: Callable[[bool], Awaitable[Beside]], calling: CallingPods | None = None
+        self,
+        kube: Kube,
+        beside: Callable[[bool], Awaitable[Beside]],
+        calling: CallingPods | None = None,
+        *,
+        clock: Callable[[], int],
     ) -> None:
-        """Take the client, what stands beside steps now (beside one that may call, or not), and who may call."""
+        """Take the client, what stands beside steps now (beside one that may call, or not), and who may call.
+
+        `clock` gives Unix ms as the API server counts them, who tells when pods were made.
+        """
         self._kube = kube
         self._beside = beside
         self._calling = calling or CallingPods()
+        self._clock = clock
         self._forgetting: set[asyncio.Task[None]] = set()
 
     async def run(
@@ -175,7 +184,7 @@ class PodRunner:
                 return failed(ErrorClass.UNAVAILABLE, f"pod {name} was replaced", reason="PodLost")
             if calling is not None:
                 calling.pod = pod
-            now = datetime.now(UTC)
+            now = datetime.fromtimestamp(self._clock() / 1000, UTC)
             error = failure(pod, now)
             if error is not None and lost(pod, now):
                 return Outcome(error=error)  # nobody can be asked for its log
