@@ -25,7 +25,7 @@ from fairlead.controllers.queue import Key, WorkQueue
 from fairlead.controllers.reconcile import Reconciler
 from fairlead.controllers.resync import Resync
 from fairlead.controllers.settings import Settings
-from fairlead.errors import KubeError
+from fairlead.errors import KubeError, LeaseLost
 from fairlead.kube.client import Kube
 from fairlead.kube.events import EventRecorder
 from fairlead.kube.lease import Lease
@@ -53,6 +53,7 @@ class App:
         self._reconciler = Reconciler(kube, self._observed, settings, self._events, clock=clock)
         self._resync = Resync(kube, self._observed, self._queue, self._reconciler, clock=clock)
         self._lease = Lease(kube, name=LEASE, namespace=settings.namespace, identity=settings.identity)
+        kube.may_write = self._lease.check
         self._stopping = asyncio.Event()
         enqueue_affected(self._observed, self._queue)
 
@@ -140,6 +141,8 @@ class App:
                 *(key.kind, key.namespace, key.name, error, delay),
             )
             return error.reason
+        except LeaseLost:
+            raise
         except Exception:
             # The boundary between one object and the process: what we did not foresee is logged and tried again later.
             delay = self._queue.retry(key)

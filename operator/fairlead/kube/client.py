@@ -60,6 +60,7 @@ class Kube:
         timeout_seconds: float = 30.0,
     ) -> None:
         self.namespace = namespace
+        self.may_write: Callable[[], None] = lambda: None  # raises where a write must not be made any more
         self._configuration = configuration
         # Python 3.13 wants extensions that many clusters' own CAs lack; the chain and the name are verified as ever.
         configuration.disable_strict_ssl_verification = True
@@ -274,6 +275,7 @@ class Kube:
         """
         if method != "GET" and not urgent and not path.startswith(_REVIEWS):
             await self._writes.take()
+            self.may_write()
         timeout = aiohttp.ClientTimeout(total=self._timeout_seconds)
         response = await self._send(method, path, body, headers or {}, query or {}, timeout)
         try:

@@ -61,6 +61,7 @@ class Lease:
         self._renew_within_seconds = renew_within_seconds
         self._retry_seconds = retry_seconds
         self._clock = clock
+        self._renewed_at = float("-inf")
         # The record as last seen, and when it was first seen so.
         self._seen_version = ""
         self._seen_at = 0.0
@@ -71,11 +72,11 @@ class Lease:
         Raises:
             LeaseLost: somebody else holds it, or it could not be renewed in time. `work` was cancelled before.
         """
-        record, renewed_at = await self._acquire()
+        record, self._renewed_at = await self._acquire()
         self.leading = True
         _log.info("leading: %s/%s as %s", self._namespace, self._name, self._identity)
         working = asyncio.ensure_future(work())
-        renewing = asyncio.create_task(self._renew(record, renewed_at))
+        renewing = asyncio.create_task(self._renew(record))
         lost = False
         try:
             await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
@@ -87,6 +88,16 @@ class Lease:
             if working.done() and not lost:
                 await self._release()
         await (renewing if lost else working)
+
+    def check(self) -> None:
+        """Return if nobody else can lead yet. Asked before each write: a process that stood still does not know it.
+
+        Raises:
+            LeaseLost: others may lead.
+        """
+        late = self._clock() - self._renewed_at
+        if not self.leading or late >= self._renew_within_seconds:
+            raise LeaseLost(f"the lease {self._name} was not renewed for {late:.1f} s")
 
     async def _stop(self, working: asyncio.Future[None]) -> None:
         """Cancel the work, and wait for it no longer than nobody else can lead yet."""
@@ -128,7 +139,7 @@ class Lease:
             self._seen_at = self._clock()
         return self._clock() - self._seen_at < float(spec.get("leaseDurationSeconds", self._duration_seconds))
 
-    async def _renew(self, record: dict[str, Any], renewed_at: float) -> None:
+    async def _renew(self, record: dict[str, Any]) -> None:
         """Renew until that fails.
 
         Raises:
@@ -137,13 +148,13 @@ class Lease:
         while True:
             await asyncio.sleep(self._retry_seconds)
             asked_at = self._clock()
-            left_seconds = renewed_at + self._renew_within_seconds - asked_at
+            left_seconds = self._renewed_at + self._renew_within_seconds - asked_at
             if left_seconds <= 0:
-                raise LeaseLost(f"the lease {self._name} could not be renewed for {asked_at - renewed_at:.1f} s")
+                raise LeaseLost(f"the lease {self._name} could not be renewed for {asked_at - self._renewed_at:.1f} s")
             try:
                 async with asyncio.timeout(left_seconds):
                     record = await self._renew_once(record)
-                renewed_at = asked_at
+                self._renewed_at = asked_at
             except (KubeError, TimeoutError) as error:
                 _log.warning("cannot renew the lease %s: %s", self._name, error or "no answer")
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from tests.unit.controllers.declared import NAMESPACE, FakeCluster, Object, declared
 
+from fairlead.controllers.app import App
 from fairlead.controllers.handlers import enqueue_affected
 from fairlead.controllers.observed import Observed
 from fairlead.controllers.probes import probe_application
@@ -16,7 +17,7 @@ from fairlead.controllers.reconcile import Reconciler
 from fairlead.controllers.resync import Resync
 from fairlead.controllers.settings import EngineImage, Settings
 from fairlead.controllers.uninstall import uninstall
-from fairlead.errors import Unreachable
+from fairlead.errors import LeaseLost, Unreachable
 from fairlead.kube.client import Kube
 from fairlead.kube.events import EventRecorder
 from fairlead.kube.types import (
@@ -66,6 +67,22 @@ async def test_the_process_says_whether_it_is_well_and_shows_its_metrics(trouble
         assert (await client.get("/readyz")).status_code == 200
         assert "fairlead_leader 1.0" in (await client.get("/metrics")).text
         assert (await client.get("/healthz/")).status_code == 404
+
+
+@pytest.mark.requirement("F03")
+async def test_an_operator_that_does_not_lead_writes_nothing_and_ends_rather_than_to_go_on() -> None:
+    kube: Any = FakeCluster()
+    app = App(kube, Settings("fairlead-system", "me", EngineImage("image"), {}))
+    with pytest.raises(LeaseLost):
+        kube.may_write()
+
+    class Late:
+        async def reconcile(self, key: Key) -> None:
+            kube.may_write()
+
+    app._reconciler = cast(Reconciler, Late())
+    with pytest.raises(LeaseLost):
+        await app._reconcile(Key("tools", NAMESPACE, "tickets"))
 
 
 class Cluster(FakeCluster):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -168,6 +169,61 @@ async def test_who_cannot_renew_in_time_stops_before_another_may_lead() -> None:
         with pytest.raises(LeaseLost, match="could not be renewed"):
             await task
         assert work.cancelled
+
+
+async def throttled(share: float) -> None:
+    """Leave the process that share of the time, in slices as the kernel does it."""
+    while True:
+        time.sleep(0.1 * (1 - share))
+        end = time.perf_counter() + 0.1 * share
+        while time.perf_counter() < end:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.requirement("F03")
+async def test_who_has_a_twentieth_of_its_time_keeps_the_lease_and_goes_on() -> None:
+    server = LeaseServer()
+    async with serving(server.handle) as kube, asyncio.timeout(60):
+        slow = {"duration_seconds": 15, "renew_within_seconds": 10, "retry_seconds": 0.2}
+        one, work, written = lease(kube, "a", **slow), Work(), 0
+        kube.may_write = one.check
+        task = asyncio.create_task(one.run(work))
+        await work.started.wait()
+        throttle = asyncio.create_task(throttled(0.05))
+        renewed, began = server.version, time.monotonic()
+        while time.monotonic() - began < 3:
+            await asyncio.sleep(0.05)
+            one.check()
+            written += 1
+        throttle.cancel()
+        assert written and server.version > renewed and server.holder == "a"
+        work.finish.set()
+        await task
+        assert not work.cancelled
+
+
+@pytest.mark.requirement("F03")
+async def test_who_stood_still_while_another_took_the_lease_writes_nothing_more() -> None:
+    server = LeaseServer()
+    async with serving(server.handle) as kube, asyncio.timeout(10):
+        one, wrote = lease(kube, "a"), list[str]()
+        kube.may_write = one.check
+
+        async def work() -> None:
+            await kube.request("GET", PATH + "/leader")
+            assert server.record is not None
+            time.sleep(1.6)  # the process is not given any time for longer than the Lease lasts
+            await server.store({**server.record, "spec": {"holderIdentity": "b"}})
+            with pytest.raises(LeaseLost):
+                await kube.request("PUT", PATH + "/leader", body=server.record)
+            wrote.append("nothing")
+            await asyncio.Event().wait()
+
+        with pytest.raises(LeaseLost):
+            await one.run(work)
+        assert (server.holder, wrote, one.leading) == ("b", ["nothing"], False)
+        with pytest.raises(LeaseLost):
+            one.check()
 
 
 async def test_a_short_outage_is_survived() -> None:
