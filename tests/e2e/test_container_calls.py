@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
 import yaml
+from tests.cluster.commands import run as run_program
 from tests.e2e.callers import AGENT, CLIENT, INTRUDER, SLOW_WRITER
 from tests.e2e.identities import token_of
 from tests.e2e.installation import ROOT, SERVERS_IMAGE, Fairlead, create_run, finished, ledger, until
@@ -98,7 +100,9 @@ def test_an_agent_in_a_container_works_with_stock_clients(administrator: Kubectl
 
 
 @pytest.mark.requirement("A05", "A06", "A09", "A13", "A61")
-def test_what_an_intruder_in_a_container_gets(administrator: Kubectl, chart: Fairlead) -> None:
+def test_what_an_intruder_in_a_container_gets(
+    administrator: Kubectl, chart: Fairlead, cluster_environment: dict[str, str]
+) -> None:
     slow = calling("slow", "time.sleep(60)")
     objects = (*HERE, granting("read"), slow, calling("intruder", INTRUDER, "read", "append"))
     with scene(administrator, *objects) as team:
@@ -145,6 +149,11 @@ def test_what_an_intruder_in_a_container_gets(administrator: Kubectl, chart: Fai
         assert found["open"] == [] and found["files"] == []
         assert ledger(team) == [] and [one for one in asked(team) if one["method"] == "POST"] == []
         assert run["status"]["denials"] == 5
+        for whose, why in ((victim, "the pod is elsewhere, or ends"), (gone, "no step's container that is under way")):
+            program = (sys.executable, "-m", "fairlead.cli", "audit", "export", whose, f"--namespace={team.namespace}")
+            records = [json.loads(line) for line in run_program(*program, env=cluster_environment).splitlines()]
+            (denied,) = [record for record in records if record["type"] == "DENY"]
+            assert denied["why"]["message"].startswith(why) and denied["who"]["address"]
         team("patch", "workflowrun", victim, "--type=merge", "-p", '{"spec": {"desiredState": "Cancelled"}}')
 
 

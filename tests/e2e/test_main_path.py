@@ -259,6 +259,7 @@ class TestOtherEnds:
         events = [json.loads(line) for line in audit("export", name, "--format=cloudevents").splitlines()]
         assert [event["type"].rpartition(".")[2] for event in events] == ["admin", "intent", "outcome", "admin"]
         assert events[1]["data"]["who"]["account"] == ACCOUNT
+        assert events[1]["data"]["why"]["rbac"].startswith("RBAC: allowed by RoleBinding")
         assert events[1]["source"].endswith(f"/namespaces/{team.namespace}/workflowruns/{run['metadata']['uid']}")
         everything = [json.loads(line) for line in audit("export").splitlines()]
         assert [r for r in everything if r["run"] == run["metadata"]["uid"]] == [event["data"] for event in events]
