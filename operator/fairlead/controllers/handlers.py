@@ -6,7 +6,6 @@ nothing that somebody writes into annotations can change what the operator does.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import kopf
@@ -14,6 +13,7 @@ import kopf
 from fairlead.controllers.affected import affected, counted
 from fairlead.controllers.children import MANAGED_SELECTOR
 from fairlead.controllers.clusterpolicy import COUNTS_SECONDS
+from fairlead.controllers.login import Login
 from fairlead.controllers.observed import Observed, name_of
 from fairlead.controllers.plan import Object
 from fairlead.controllers.queue import WorkQueue
@@ -54,7 +54,7 @@ def enqueue_affected(observed: Observed, queue: WorkQueue) -> None:
 def kopf_registry(observed: Observed) -> kopf.OperatorRegistry:
     """Return a registry whose handlers remember what they see."""
     registry = kopf.OperatorRegistry()
-    kopf.on.login(registry=registry)(_login)
+    kopf.on.login(registry=registry)(Login().session)
     for rt in WATCHED:
         kopf.on.event(rt.group, rt.version, rt.plural, registry=registry, id=rt.plural)(_handler(rt, observed))
     return registry
@@ -69,12 +69,6 @@ def _handler(rt: ResourceType, observed: Observed) -> Any:
             observed.put(rt, seen)
 
     return remember
-
-
-async def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-    """Use the pod's ServiceAccount, else the kubeconfig, as our own client does."""
-    found = await asyncio.to_thread(kopf.login_with_service_account, settings=settings)
-    return found or await asyncio.to_thread(kopf.login_with_kubeconfig, settings=settings)
 
 
 class _NoProgress(kopf.ProgressStorage):

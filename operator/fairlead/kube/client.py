@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -25,6 +24,7 @@ from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
 from fairlead.kube.pace import TokenBucket
+from fairlead.kube.reading import read
 from fairlead.kube.types import ResourceType
 
 T = TypeVar("T")
@@ -38,8 +38,6 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # Reviews are questions that happen to be POSTed: they write nothing and do not wait for the bucket.
 _REVIEWS = ("/apis/authorization.k8s.io/", "/apis/authentication.k8s.io/")
-_DEEPEST = 400  # levels of what is cut to be read at all: more than anything that looks at it takes
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]]')
 
 _log = logging.getLogger(__name__)
 
@@ -241,7 +239,7 @@ class Kube:
         try:
             async for line in response.content:
                 try:
-                    event = _read(line)
+                    event = read(line)
                 except orjson.JSONDecodeError as error:
                     if not line.endswith(b"\n"):
                         raise  # it was cut off
@@ -285,7 +283,7 @@ class Kube:
         if not response.content_type.endswith("json"):
             return content.decode(errors="replace")
         try:
-            return _read(content)
+            return read(content)
         except orjson.JSONDecodeError as error:
             raise KubeError(0, f"{method} {path}: the answer cannot be read: {error}") from error
 
@@ -373,33 +371,6 @@ def token_reader(file: Path, *, clock: Callable[[], float] = time.monotonic) -> 
                 read_at = clock()
 
     return read
-
-
-def _read(content: bytes) -> Any:
-    """Return the JSON of an answer. What is nested too deep to be read is cut, and is still too deep for every check.
-
-    Raises:
-        orjson.JSONDecodeError: it is none.
-    """
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return orjson.loads(_cut(content))
-
-
-def _cut(content: bytes) -> bytes:
-    """Return JSON with null for all that is nested deeper than _DEEPEST."""
-    kept, depth, done = [], 0, 0
-    for token in _TOKEN.finditer(content):
-        if token[0] in (b"{", b"["):
-            depth += 1
-            if depth == _DEEPEST:
-                kept.append(content[done : token.start()] + b"null")
-        elif token[0] in (b"}", b"]"):
-            if depth == _DEEPEST:
-                done = token.end()
-            depth -= 1
-    return b"".join([*kept, content[done:]])
 
 
 def _typed(rt: ResourceType, obj: Mapping[str, Any]) -> dict[str, Any]:
