@@ -90,6 +90,7 @@ class OldServer:
         self.result: dict[str, Any] = {"content": [{"type": "text", "text": "done"}]}
         self.pages = [["read"], ["append"], ["other"]]
         self.endless = False
+        self.cursor: Any = None
         self.version = "2025-11-25"
         self.app = Starlette(routes=[Route("/mcp", self.answer, methods=["POST"])])
 
@@ -114,6 +115,7 @@ class OldServer:
         if message["method"] == "tools/list":
             page = int(message["params"].get("cursor", 0))
             more = {"nextCursor": str(0 if self.endless else page + 1)} if page + 1 < len(self.pages) else {}
+            more |= {"nextCursor": self.cursor} if self.cursor is not None else {}
             return {"tools": [{"name": name, "inputSchema": {}} for name in self.pages[page]]} | more
         self.calls.append(message["params"])
         return self.result
@@ -302,6 +304,15 @@ async def test_a_listing_without_end_is_given_up() -> None:
     server.endless = True
     async with served(server.app) as url, calling(f"{url}/mcp") as caller:
         with pytest.raises(StepError, match="no end"):
+            await caller.caller.discover("ledger", caller.tool)
+
+
+@pytest.mark.parametrize("cursor", [7, {"page": 2}, "half a character: \ud800"])
+async def test_a_listing_that_cannot_be_gone_on_with_is_none(cursor: Any) -> None:
+    server = OldServer()
+    server.cursor = cursor
+    async with served(server.app) as url, calling(f"{url}/mcp") as caller:
+        with pytest.raises(StepError, match="no listing"):
             await caller.caller.discover("ledger", caller.tool)
 
 

@@ -21,6 +21,8 @@ Json = dict[str, Any]
 
 ACCEPT = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 MAX_ERROR_BYTES = 64 * 1024
+LISTING = "tools/list"
+"""Of its answer each definition is looked at by itself (listing.py): one that nobody can read hides no other."""
 
 
 class Unreadable(FairleadError):
@@ -92,6 +94,7 @@ async def ask(
         RpcError: a JSON-RPC error.
         Unreadable: anything else that is not the answer.
     """
+    whole = message["method"] != LISTING
     async with dialer.exchange(
         "POST",
         to.url,
@@ -106,9 +109,9 @@ async def ask(
             return Reply({}, answer.headers)
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
-            return Reply(_result(_load(await answer.read(max_bytes))), answer.headers)
+            return Reply(_result(_load(await answer.read(max_bytes), whole=whole)), answer.headers)
         if kind == "text/event-stream":
-            async for event in _events(answer, max_bytes):
+            async for event in _events(answer, max_bytes, whole=whole):
                 if "method" in event and "id" not in event:
                     notified(str(event["method"]))
                 elif (response := _response_to(event, message["id"])) is not None:
@@ -128,7 +131,7 @@ async def _raise_error(answer: Answer) -> None:
     raise HttpStatus(answer)
 
 
-async def _events(answer: Answer, max_bytes: int) -> AsyncIterator[Json]:
+async def _events(answer: Answer, max_bytes: int, *, whole: bool) -> AsyncIterator[Json]:
     """Yield the JSON of each server-sent event."""
     rest, data = b"", []
     async for chunk in answer.chunks(max_bytes):
@@ -138,7 +141,7 @@ async def _events(answer: Answer, max_bytes: int) -> AsyncIterator[Json]:
                 data.append(line[5:].removeprefix(b" "))
             elif not line and data:
                 if any(data):
-                    yield _load(b"\n".join(data))
+                    yield _load(b"\n".join(data), whole=whole)
                 data = []
 
 
@@ -163,9 +166,9 @@ def _result(response: Json) -> Json:
     return result
 
 
-def _load(content: bytes) -> Json:
+def _load(content: bytes, *, whole: bool = True) -> Json:
     try:
-        value = strict_json(content)
+        value = strict_json(content, writable=whole)
     except ValueError as error:
         raise Unreadable(f"the answer is not JSON: {error}") from None
     if not isinstance(value, dict):

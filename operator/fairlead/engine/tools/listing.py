@@ -66,3 +66,8 @@ def is_definition(value: object) -> bool:
         return bool(canonical_json(value))
     except TypeError:
         return False
+
+
+def is_cursor(value: object) -> bool:
+    """Tell whether a listing says where it goes on so that it can be asked, or that it does not (None)."""
+    return value is None or (isinstance(value, str) and value == value.encode(errors="ignore").decode())

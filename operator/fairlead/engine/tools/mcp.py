@@ -18,7 +18,7 @@ from fairlead import __version__
 from fairlead.engine.credentials import Destination
 from fairlead.engine.dialer import Dialer, DialError, TooLarge
 from fairlead.engine.tools import paramheaders
-from fairlead.engine.tools.jsonrpc import HttpStatus, Json, Reply, RpcError, Unreadable, ask
+from fairlead.engine.tools.jsonrpc import LISTING, HttpStatus, Json, Reply, RpcError, Unreadable, ask
 from fairlead.engine.tools.listing import (
     FRESH_SECONDS,
     LIST_CHANGED,
@@ -26,6 +26,7 @@ from fairlead.engine.tools.listing import (
     Listed,
     ToolDrift,
     digests_of,
+    is_cursor,
     is_definition,
 )
 from fairlead.errors import EgressDenied, FairleadError
@@ -225,9 +226,9 @@ class McpServer:
         asked_at, changes = time.perf_counter(), self._changes
         for _ in range(MAX_PAGES):
             params = {"cursor": cursor} if cursor is not None else {}
-            reply = await self._ask(connection, "tools/list", params, end=end)
+            reply = await self._ask(connection, LISTING, params, end=end)
             tools, cursor = reply.result.get("tools"), reply.result.get("nextCursor")
-            if not isinstance(tools, list):
+            if not isinstance(tools, list) or not is_cursor(cursor):
                 raise Unreadable("the answer is no listing")
             found += map(self._clean, filter(is_definition, tools))
             if cursor is None:
