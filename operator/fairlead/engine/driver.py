@@ -22,6 +22,10 @@ PARK_AFTER_MS = 5_000
 """A wait that is longer than this parks the run."""
 
 
+RECORDS_IN_A_ROW = 16
+"""After so many records without a pause other runs have their turn."""
+
+
 class DriverStuck(FairleadError):
     """The core waits for nothing, or what was done left no record: a bug, and never a reason to spin."""
 
@@ -73,6 +77,7 @@ class _CallsInFlight:
         self._gate = gate
         self._group = group
         self._tasks: dict[CallId, asyncio.Task[None]] = {}
+        self._wanted: set[CallId] = set()
         self._returned: set[CallId] = set()
 
     def __bool__(self) -> bool:
@@ -91,12 +96,12 @@ class _CallsInFlight:
                 task = self._group.create_task(self._make(call))
                 self._tasks[call.id] = task
                 task.add_done_callback(partial(self._on_done, call.id))
-        kept = {call.id for call in wanted}
+        kept = self._wanted = {call.id for call in wanted}
         self._returned &= kept  # one that people are asked about may be wanted again later
         if self._log.state.closing is not None:
-            kept |= self._recorded(reads=False)
+            kept = kept | self._recorded(reads=False)
         elif self._log.state.paused:
-            kept |= self._recorded(reads=True)
+            kept = kept | self._recorded(reads=True)
         self._keep(kept)
 
     def finish(self) -> None:
@@ -133,10 +138,12 @@ class _CallsInFlight:
         del self._tasks[call_id]
         if not task.cancelled():  # what a pause took back may be wanted again
             self._returned.add(call_id)
-        self._log.wake()
+        if not self._tasks or call_id in self._wanted:  # else the driver has seen already what came of it
+            self._log.wake()
 
 
 async def _advance(log: RunLog, calls: _CallsInFlight, *, resources: Resources, clock: Callable[[], int]) -> int | None:
+    in_a_row = 0
     while log.state.terminal is None:
         now_ms = clock()
         if log.draining:
@@ -152,7 +159,9 @@ async def _advance(log: RunLog, calls: _CallsInFlight, *, resources: Resources, 
             log.append(*telling(log, resources, upcoming.records))
             if log.state.seq == before:
                 raise DriverStuck("the journal takes nothing more of this run")
-            await asyncio.sleep(0)  # a long chain of pure steps leaves room for other runs
+            in_a_row += 1
+            if in_a_row % RECORDS_IN_A_ROW == 0:
+                await asyncio.sleep(0)  # a long chain of pure steps leaves room for other runs
             continue
         calls.become(upcoming.calls)
         if not calls and upcoming.wake_at_ms is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 
 from yarl import URL
 
@@ -75,6 +76,11 @@ def check_url(text: str, *, own: bool = False, allowed_private: Iterable[str] = 
     Raises:
         EgressDenied: not http or https, credentials in the URL, or a literal address that is not public.
     """
+    return _checked(text, own, frozenset(allowed_private))
+
+
+@lru_cache(maxsize=1024)
+def _checked(text: str, own: bool, allowed_private: frozenset[str]) -> tuple[URL, bool]:
     try:
         url = URL(text)
         host = url.raw_host

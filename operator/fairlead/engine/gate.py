@@ -279,7 +279,7 @@ class Gate:
             if isinstance(target, Workflow):
                 limits = self._snapshots.limits(log)
                 data["child"] = {"name": key, "spec": child_spec(limits, log.state, call, now_ms=self._clock())}
-            log.append(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
+            log.note(Draft(EntryKind.CALL_INTENT, call.id.path, call.id.attempt, data))
         if log.state.seq == before and (decision.holds or not resent):
             return None  # a log that takes nothing more (the engine ends) leaves no record: no record, no action
         log.spend(decision.windows, decision.holds)

@@ -51,11 +51,15 @@ class RunLog:
         Raises:
             StoreError: the journal cannot be written.
         """
+        self.note(*drafts)
+        self.wake()
+
+    def note(self, *drafts: Draft) -> None:
+        """Append what the driver needs not look at, because it changes nothing about what is next: it sleeps on."""
         if self._sealed:
             return
         for entry in self._store.append(self.uid, drafts):
             self.state = apply(self.state, entry)
-        self.wake()
 
     def late(self, draft: Draft) -> None:
         """Record an answer that came when its call was settled already: it changes nothing but the audit.

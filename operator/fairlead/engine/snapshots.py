@@ -131,7 +131,8 @@ class Snapshots:
             scope=scope,
             made=_made(log, call, itself),
         )
-        return replace(snapshot, approvals=self._approvals(log, call, snapshot))
+        approvals = self._approvals(log, call, snapshot)
+        return replace(snapshot, approvals=approvals) if approvals else snapshot
 
     def under_way(self, windows: Iterable[Window], spend: Spend) -> None:
         """Take note of what a call holds while it is under way."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from fairlead.api.canonical import digest
@@ -40,6 +41,7 @@ class CallIndex:
         return f"{self.turn}.{self.ordinal}.{self.repair}" + (f".{self.notice}" if self.notice else "")
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def parse(cls, text: str) -> CallIndex:
         """Read `turn.ordinal.repair` or `turn.ordinal.repair.notice` back."""
         return cls(*(int(part) for part in text.split(".")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from fairlead.flow.calls import CallError
@@ -163,5 +164,6 @@ def _view(step: StepState | None) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=4096)
 def _rfc3339(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 
 def trace_id(run_uid: str) -> str:
@@ -10,6 +11,7 @@ def trace_id(run_uid: str) -> str:
     return run_uid.replace("-", "")
 
 
+@lru_cache(maxsize=4096)
 def span_id(run_uid: str, path: str, attempt: int, kind: str, index: str) -> str:
     """Return 16 hex digits: the first 8 bytes of SHA-256(run uid | path | attempt | kind | index).
 

@@ -145,7 +145,7 @@ class FakeGate:
             data |= {"function": call.function, "effect": EFFECTS[call.function]}
             if call.function == "put":
                 data["key"] = call.idempotency_key(log.uid)
-            log.append(Draft(EntryKind.CALL_INTENT, path, attempt, data))
+            log.note(Draft(EntryKind.CALL_INTENT, path, attempt, data))
         await log.durable()
         self.dispatched.append(f"{path}:{call.function}")
         try:

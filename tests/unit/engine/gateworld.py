@@ -96,6 +96,8 @@ class Log:
             self.entries.append(entry)
             self.state = apply(self.state, entry)
 
+    note = append
+
     def late(self, draft: Draft) -> None:
         self.too_late.append(draft)
 

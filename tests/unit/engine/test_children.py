@@ -113,6 +113,7 @@ async def test_a_workflow_that_names_a_child_is_authorized_only_with_invoke_on_i
     async with world.serving() as engine:
         engine.submit(run_object())
         await world.until(lambda: world.conditions().get("Accepted") == ("Unknown", "NotAuthorized"))
+        await world.until(lambda: engine.authorizations.of("w") is not None)
         verdict = engine.authorizations.of("w")
     assert verdict is not None
     assert "invoke on workflows/c" in verdict.message

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from tests.unit.engine.fakes import T0, FakeClock, FakeGate, FakeResources, tool_step, workflow
 
-from fairlead.engine.driver import DriverStuck, drive
+from fairlead.engine.driver import RECORDS_IN_A_ROW, DriverStuck, drive
 from fairlead.engine.log import RunLog
 from fairlead.engine.store import Store
 from fairlead.errors import StoreError
 from fairlead.flow.calls import Call
 from fairlead.flow.journal import SEMANTICS, Draft, EntryKind, RunUid
+from fairlead.flow.next import Next, what_next
 from fairlead.flow.plan import compile_plan
 from fairlead.flow.state import new_state
 
@@ -60,6 +61,38 @@ async def test_a_run_is_driven_to_its_end_and_the_end_is_durable(store: Store, c
     assert await bench.drive(gate) is None
     assert gate.dispatched == ["a:read", "b:send"]
     assert (await store.load(UID))[-1].kind is EntryKind.RUN_SUCCEEDED
+
+
+async def test_the_core_is_asked_only_when_something_may_be_next(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def counted(*arguments: Any) -> Next:
+        nonlocal asked
+        asked += 1
+        return what_next(*arguments)
+
+    monkeypatch.setattr("fairlead.engine.driver.what_next", counted)
+    bench = Bench(store, clock, *(tool_step(f"s{number}") for number in range(20)))
+    assert await bench.drive(FakeGate()) is None
+    assert asked == 20 * len(("its start", "its call", "its end")) + len(("the run's end",))
+
+
+async def test_a_chain_without_calls_leaves_room_for_other_runs(store: Store, clock: FakeClock) -> None:
+    bench = Bench(store, clock, *(tool_step(f"s{number}", when="false") for number in range(100)))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while bench.log.state.terminal is None:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    assert await bench.drive(FakeGate()) is None
+    await other
+    assert turns >= 100 // RECORDS_IN_A_ROW
 
 
 async def test_independent_steps_are_in_flight_together(store: Store, clock: FakeClock) -> None:

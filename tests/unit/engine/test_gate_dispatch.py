@@ -81,7 +81,7 @@ async def test_an_intent_that_cannot_be_stored_is_not_carried_out() -> None:
 @pytest.mark.requirement("G3")
 async def test_a_log_that_takes_nothing_more_lets_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    monkeypatch.setattr(world.log, "append", lambda *drafts: None)
+    monkeypatch.setattr(world.log, "note", lambda *drafts: None)
     await world.make(tool_call())
     assert world.dispatched == [] and world.log.kinds() == []
 

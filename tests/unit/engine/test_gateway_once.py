@@ -118,11 +118,11 @@ async def test_a_run_that_is_never_taken_over_is_no_stale_attempt(
 
 
 async def test_an_engine_that_ends_takes_nothing_and_the_next_one_does(world: GatewayWorld) -> None:
-    append, world.log.append = world.log.append, lambda *drafts: None  # type: ignore[method-assign]
+    note, world.log.note = world.log.note, lambda *drafts: None  # type: ignore[method-assign]
     world.log.draining = True  # type: ignore[attr-defined]
     assert (await world.send("/v1/chat/completions", HELLO, number=5)).status_code == 503
     assert world.dispatched == []
-    world.log.append, world.log.draining = append, False  # type: ignore[attr-defined, method-assign]
+    world.log.note, world.log.draining = note, False  # type: ignore[attr-defined, method-assign]
 
 
 async def test_another_request_under_a_known_number_is_refused(world: GatewayWorld) -> None:

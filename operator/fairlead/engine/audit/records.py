@@ -59,7 +59,7 @@ class Keyed:
 
     def of(self, body: bytes) -> str:
         """Return `hmac-sha256:<hex>`."""
-        return "hmac-sha256:" + hmac.new(self._key, body, hashlib.sha256).hexdigest()
+        return "hmac-sha256:" + hmac.digest(self._key, body, "sha256").hex()
 
 
 def is_audited(kind: EntryKind) -> bool:
@@ -103,7 +103,12 @@ def record_of(
 
 def record_hash(record: Mapping[str, Any]) -> str:
     """Return `sha256:<hex>` of a record's canonical JSON: what the next record names as its previous."""
-    return "sha256:" + hashlib.sha256(canonical_json(record)).hexdigest()
+    return hash_of(canonical_json(record))
+
+
+def hash_of(record: bytes) -> str:
+    """Return `record_hash` of what is canonical JSON already."""
+    return "sha256:" + hashlib.sha256(record).hexdigest()
 
 
 def _intent(entry: Entry, keyed: Keyed) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.api.canonical import canonical_json
-from fairlead.engine.audit.records import Keyed, is_audited, record_hash, record_of
+from fairlead.engine.audit.records import Keyed, hash_of, is_audited, record_hash, record_of
 from fairlead.flow.journal import Draft, Entry, EntryKind, RunUid
 
 ENDED_KEPT = 10_000
@@ -117,9 +117,9 @@ class Trail:
 
     def _add(self, chain: _Chain, entry: Entry, *, late: bool = False) -> Row:
         number, previous = chain.end.records + 1, chain.end.head
-        record = record_of(entry, chain.who, self._keyed, number=number, previous=previous, late=late)
-        chain.end = AuditHead(number, record_hash(record))
-        return {"run_uid": entry.run_uid, "n": number, "at": entry.at, "record": canonical_json(record)}
+        record = canonical_json(record_of(entry, chain.who, self._keyed, number=number, previous=previous, late=late))
+        chain.end = AuditHead(number, hash_of(record))
+        return {"run_uid": entry.run_uid, "n": number, "at": entry.at, "record": record}
 
 
 def _who(accepted: Mapping[str, Any]) -> dict[str, Any]:
