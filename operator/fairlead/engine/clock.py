@@ -13,6 +13,9 @@ RETRY_SECONDS = 1.0
 TOLERANCE_MS = 2_000
 """A clock that differs by less is taken for right: an answer's Date is a second old, and came a while ago."""
 
+_PASSING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Goes on while a machine is suspended, so that a token does not end later for it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -64,4 +67,4 @@ def _wall_ms() -> int:
 
 
 def _passed_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
+    return time.clock_gettime_ns(_PASSING) // 1_000_000
