@@ -69,7 +69,15 @@ def _snapshot(many: int) -> Snapshot:
     policies = [
         Policy.model_validate({"metadata": {"name": f"p{number}"}, "spec": {"rules": rules}}) for number in range(many)
     ]
-    scope = scope_of(CALL, RunState(RunUid("u")), account="clerk", effect="Read", model=None, labels={})
+    scope = scope_of(
+        CALL,
+        RunState(RunUid("u")),
+        account="clerk",
+        function=_TOOL.spec.functions[0],
+        effect="Read",
+        model=None,
+        labels={},
+    )
     return Snapshot(
         namespace="team",
         account="clerk",

@@ -13,6 +13,7 @@ ACCOUNT = "bench"
 TOOL = "bench"
 MODEL = "instant"
 FUNCTIONS = ("read", "wait")
+MOST_ITERATIONS = 1000
 BIG = {"steps": 100_000, "toolCalls": 100_000, "modelCalls": 100_000}
 
 RETRY = {"limit": 5, "backoffSeconds": 1}
@@ -26,8 +27,12 @@ def chain(name: str, steps: int) -> Manifest:
 
 def loop(name: str, iterations: int, function: str = "read") -> Manifest:
     """Return a Workflow that makes the same call many times: a chain as long as one wants."""
-    again = {"until": f"iteration >= {iterations}", "maxIterations": iterations}
-    return _workflow(name, [{"name": "again", "repeat": again, "tool": _call(function)}])
+    rounds = [min(MOST_ITERATIONS, iterations - begun) for begun in range(0, iterations, MOST_ITERATIONS)]
+    steps = []
+    for number, most in enumerate(rounds):
+        again = {"until": f"iteration >= {most}", "maxIterations": most}
+        steps.append({"name": f"again{number}", "repeat": again, "tool": _call(function)})
+    return _workflow(name, steps)
 
 
 def for_each(name: str, items: int) -> Manifest:
