@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from fairlead import __version__
 from fairlead.api import GROUP
-from fairlead.api.reasons import PinnedReason
+from fairlead.api.reasons import DataFlowReason, PinnedReason
 
 Object = Mapping[str, Any]
 Level = Literal["ok", "warning", "problem", "unknown"]
@@ -50,6 +50,9 @@ _INVOKABLE = frozenset({"tools", "toolfunctions", "models", "workflows", "*"})
 
 _NO_PROBLEM = frozenset({PinnedReason.UNPINNED.value})
 """Reasons of conditions that are False and nevertheless as somebody wants it; `pins` looks at that."""
+
+_WARNED_OF = frozenset({DataFlowReason.UNTRUSTED_TO_EXTERNAL.value})
+"""Reasons of conditions that are False and keep nothing from running, unless a Policy says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,8 @@ def objects(kind: str, found: Sequence[Object], conditions: Sequence[str]) -> It
             wrong, is_false = True, condition["status"] == "False"
             what = f"{type_} is {'False' if is_false else 'not known yet'}"
             message = condition.get("message") or condition["reason"]
-            yield Finding("problem" if is_false else "unknown", f"{kind} {obj['metadata']['name']}: {what}: {message}")
+            level: Level = "unknown" if not is_false else "warning" if condition["reason"] in _WARNED_OF else "problem"
+            yield Finding(level, f"{kind} {obj['metadata']['name']}: {what}: {message}")
     if found and not wrong:
         yield Finding("ok", f"{kind}: {len(found)}, none says that something is wrong")
 

@@ -45,16 +45,18 @@ async def _look(access: Access) -> list[Finding]:
     guardrails = [*diagnosis.guardrails(await all_of(types.ADMISSION_POLICIES), await all_of(types.ADMISSION_BINDINGS))]
     guarded = all(finding.level != "problem" for finding in guardrails)
     everyones = [*bindings, *cluster_bindings]
+    workflows, says = await all_of(types.WORKFLOWS), ("Ready", "Authorized", "DataFlowSafe", "TriggersReady")
     found = [
         *guardrails,
         *diagnosis.wide_grants(access.namespace, roles, cluster_roles, everyones),
         *(diagnosis.impersonators(roles, cluster_roles, everyones, guarded=guarded) if engines else ()),
         *diagnosis.objects("Engine", engines, ("Ready", "GuardrailsInstalled", "NetworkIsolation")),
         *diagnosis.unisolated(engines),
+        *diagnosis.objects("ClusterPolicy", await all_of(types.CLUSTER_POLICIES), ("Ready",)),
         *diagnosis.objects("Policy", policies, ("Ready", "Enforced")),
         *diagnosis.objects("Tool", tools, ("Ready", "Reachable", "Pinned")),
         *diagnosis.objects("Model", await all_of(types.MODELS), ("Ready", "Reachable")),
-        *diagnosis.objects("Workflow", await all_of(types.WORKFLOWS), ("Ready", "Authorized", "TriggersReady")),
+        *diagnosis.objects("Workflow", workflows, says),
         *diagnosis.pins(tools, policies),
     ]
     return [*unread, *found]

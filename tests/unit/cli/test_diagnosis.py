@@ -172,6 +172,7 @@ def test_objects_are_believed_when_they_say_that_something_is_wrong() -> None:
     assert levels(objects("Tool", [tool("True")], ("Pinned",))) == ["ok"]
     assert levels(objects("Tool", [tool("False")], ("Ready",))) == ["ok"]
     assert levels(objects("Tool", [tool("False", "Unpinned")], ("Pinned",))) == ["ok"]
+    assert levels(objects("Tool", [tool("False", "UntrustedToExternal")], ("Pinned",))) == ["warning"]
     assert levels(objects("Tool", [], ("Pinned",))) == []
 
 
