@@ -42,7 +42,8 @@ def can_i(
 ) -> None:
     """Say whether a call would be allowed as the first of your run, stage by stage; exit code 4 if not at once.
 
-    Servers, Secrets, addresses and networks are not looked at: only what the files say.
+    Servers, Secrets, addresses and networks are not looked at: only what the files say. Roles that somebody wrote by
+    hand on a cluster are not seen.
     """
     from fairlead.cli import manifests
     from fairlead.cli.inputs import read_json

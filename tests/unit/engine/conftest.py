@@ -16,29 +16,41 @@ from fairlead.engine.store.postgres import Address, Postgres
 JOURNALED = frozenset(
     f"test_{name}"
     for name in (
+        "approval_race",
         "approvals",
         "audit",
         "audit_gaps",
+        "audit_refused",
+        "audit_says",
+        "budget_left",
         "child_crashes",
         "children",
+        "clock_jumps",
         "concurrency",
+        "dataflows",
         "driver",
-        "earlier",
         "endpoints",
         "fan_out",
+        "inputs",
+        "notices",
         "pausing",
+        "poison",
+        "presets",
         "recent",
+        "reporter",
+        "retention",
         "retry",
         "run_faults",
         "runs",
         "schedules",
-        "signals",
         "steering",
         "store",
         "windows",
     )
 )
 """The modules whose tests open a store."""
+ONCE = frozenset(("test_backup", "test_corpus", "test_killed", "test_postgres"))
+"""Those of them that look at files of SQLite, or bring PostgreSQL themselves."""
 
 SQLITE, POSTGRES = "sqlite", "postgres"
 

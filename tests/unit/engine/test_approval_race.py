@@ -73,6 +73,7 @@ async def test_of_two_engines_with_one_approval_the_owner_of_the_journal_calls(
     assert [call.function for call in world.sent] == ["send"]
 
 
+@pytest.mark.sqlite  # on PostgreSQL the last of one name takes over: test_postgres.py
 @pytest.mark.requirement("A47", "G5")
 async def test_of_many_engines_that_start_on_one_file_one_opens_it_and_calls(tmp_path: Path) -> None:
     world, raw = asked(tmp_path / "journal.db"), requested()

@@ -182,6 +182,7 @@ async def test_what_a_call_brought_is_labelled_and_no_secret_is_in_any_record() 
     assert SECRET not in json.dumps([intent, outcome])
 
 
+@pytest.mark.sqlite
 async def test_entries_of_an_earlier_version_have_the_records_that_they_had(tmp_path: Path) -> None:
     """They say nothing of pins, reasons or approvals, and their records do not either."""
     file = tmp_path / "journal.db"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 from tests.postgres import Server
+from tests.unit.engine.conftest import JOURNALED, ONCE
 from tests.unit.engine.killable import STEPS, uid
 from tests.unit.engine.test_killed import has_lines, lines
 from tests.unit.engine.test_store import RUN, begin, started, succeeded
@@ -257,3 +259,9 @@ async def test_replicas_that_are_killed_lose_nothing_and_repeat_no_effect(tmp_pa
 async def until_owned(owners: Path, times: int) -> None:
     while len(lines(owners)) < times:
         await asyncio.sleep(0.01)
+
+
+def test_every_module_that_opens_a_store_does_so_on_postgresql_too() -> None:
+    opens = re.compile(r"^from (tests\.unit\.engine\.(run|child|approval)world|fairlead\.engine\.store) import", re.M)
+    modules = Path(__file__).parent.glob("test_*.py")
+    assert {path.stem for path in modules if opens.search(path.read_text(encoding="utf-8"))} == JOURNALED | ONCE
