@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.unit.engine.runworld import World, run_object
 
 from fairlead.api.workflow import Workflow
 from fairlead.flow.checks import check_workflow
+from fairlead.flow.journal import Path as StepPath
 
 ROOT = Path(__file__).parents[3]
 PATTERNS = ROOT / "examples" / "patterns"
@@ -41,6 +43,7 @@ RUNS: list[tuple[str, dict[str, Any], Any]] = [
 ]
 SIGNALS: dict[str, list[dict[str, Any]]] = {
     "cancel-region": [{"name": "callOff", "by": "alice"}],
+    "cleanup": [{"name": "seated", "by": "alice"}],
     "deferred-choice": [{"name": "paid", "data": {"city": "Lille"}, "by": "alice"}],
     "persistent-trigger": [{"name": "go", "data": {"speed": 3}, "by": "alice"}],
 }
@@ -61,6 +64,18 @@ async def test_a_pattern_runs_as_its_example_says(
         engine.submit(run_object(input=given, signals=SIGNALS.get(name, [])))
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
     assert world.sink.of("run-0")[-1]["output"] == output
+
+
+async def test_a_cancelled_case_is_cleaned_up_as_its_example_says(tmp_path: Path) -> None:
+    world, raw = World(tmp_path / "journal.db", workflow("cleanup")), run_object(input={"guest": "Ada"})
+    async with world.engine() as engine:
+        ended = engine.submit(raw)
+        await world.until(lambda: world.succeeded() == ("Unknown", "WaitingForSignal"))
+        engine.runs.observe(raw | {"spec": raw["spec"] | {"desiredState": "Cancelled"}})
+        state = await asyncio.wait_for(ended, 20)
+    assert world.succeeded() == ("False", "Cancelled")
+    free = state.steps[StepPath("!/free")]
+    assert (free.phase, free.output) == ("Succeeded", "freed: table 7 for Ada")
 
 
 async def test_recursion_ends_as_its_example_says(tmp_path: Path) -> None:
