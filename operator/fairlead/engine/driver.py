@@ -136,9 +136,9 @@ class _CallsInFlight:
 
     def _on_done(self, call_id: CallId, task: asyncio.Task[None]) -> None:
         del self._tasks[call_id]
-        if not task.cancelled():  # what a pause took back may be wanted again
+        if call_id in self._wanted and not task.cancelled():  # what a pause took back may be wanted again
             self._returned.add(call_id)
-        if not self._tasks or call_id in self._wanted:  # else the driver has seen already what came of it
+        if call_id in self._wanted or not self._tasks:  # else the driver has seen already what came of it
             self._log.wake()
 
 

@@ -68,6 +68,9 @@ class Asked(World):
         super().__init__(path, workflow(*steps))
         self.desk = self.people = Desk()
         self.sent: list[Call] = []
+        self.begun: list[str] = []
+        self.held: dict[str, asyncio.Event] = {}
+        """By path: calls that are answered when this is set."""
         self.answers: Callable[[Call, float], Outcome] = lambda call, seconds: Outcome(result={"text": call.function})
         self.gate = Gate(
             self.resources,
@@ -81,6 +84,9 @@ class Asked(World):
     async def call(
         self, name: str, target: Any, call: Call, *_: Any, timeout_seconds: float = 0.0, **__: Any
     ) -> Outcome:
+        self.begun.append(call.id.path)
+        if held := self.held.get(call.id.path):
+            await held.wait()
         self.sent.append(call)
         return self.answers(call, timeout_seconds)
 

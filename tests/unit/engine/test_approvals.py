@@ -376,3 +376,20 @@ async def test_a_model_learns_a_person_s_reason_and_nothing_else(rule: Asked, de
         assert reason_of(await asyncio.wait_for(ended, 20)) == "Completed"
     assert heard == [told]
     assert [call.function for call in rule.sent].count("send") == (decision == "Approve")
+
+
+async def test_what_is_approved_is_sent_while_another_call_is_under_way(tmp_path: Path) -> None:
+    world = Asked(tmp_path / "journal.db", SIGN)
+    world.resources.policies = ruled(RULE | {"when": "call.path == 'pay'"})
+    both = (tool_step("slow", "send"), tool_step("pay", "send", needs=[]))
+    world.resources.workflows["w"] = workflow(*both, order="Graph")
+    world.held["slow"] = asyncio.Event()
+    async with world.engine() as engine:
+        future = engine.submit(requested())
+        (name,) = await world.asks(engine)
+        await world.until(lambda: world.begun == ["slow"])
+        world.people.decide(name)
+        await world.until(lambda: [str(call.id.path) for call in world.sent] == ["pay"])
+        world.held["slow"].set()
+        assert reason_of(await future) == "Completed"
+    assert [str(call.id.path) for call in world.sent] == ["pay", "slow"]
