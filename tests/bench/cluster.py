@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from tests.bench import workloads
 from tests.bench.figures import Figure, Repetition, Statistics, Title, figures, percentiles_ms, value
 from tests.bench.process import MIB
@@ -33,6 +34,8 @@ STEPS = 100
 AT_ONCE, RUNS, RUN_STEPS = 32, 96, 10
 LONG_STEPS = 24  # of half a second each
 MEMORY_RUNS = 1000
+SUBMITTED, SUBMITTED_SECONDS = 1500, 180.0
+QUEUED, QUEUED_SECONDS = 5000, 600.0
 API_WRITES = 30
 KUBELET_SECONDS = 20.0
 
@@ -47,14 +50,26 @@ TITLES = {
     "cluster.call": Title("the call itself: one exchange with the pod", "ms"),
     "cluster.commit": Title("one group commit, mean", "ms"),
     "cluster.throughput": Title("call steps, 32 runs at once", "1/s", "400 /s"),
+    "cluster.submissions": Title(
+        f"runs of three calls a minute, {SUBMITTED:,} created at once, until the last is seen to have ended",
+        "1/min",
+        "1,500 /min",
+    ),
+    "cluster.cache_hits": Title("permissions that the cache knows, of those asked for in that", "%"),
+    "cluster.queued": Title(
+        f"{QUEUED:,} runs of three calls created at once, until the last is seen to have ended", "s", "240 s"
+    ),
+    "cluster.queued.created": Title("of that, until the last is created", "s"),
+    "cluster.memory.operator_queued": Title(f"operator memory (RSS) after {QUEUED:,} queued runs", "MiB", "150 MiB"),
+    "cluster.memory.engine_queued": Title(f"engine memory (RSS) after {QUEUED:,} queued runs", "MiB", "300 MiB"),
     "cluster.status_short": Title("writes to a run's object, under 10 s", "writes", "4"),
     "cluster.status_long": Title("writes to a run's object, 12 s", "writes", "one every 5 s and the last"),
     "cluster.start.operator": Title("operator container start to Ready, to the second", "s"),
     "cluster.start.engine": Title("engine container start to Ready, to the second", "s"),
     "cluster.memory.operator_idle": Title("operator memory (RSS), idle", "MiB"),
     "cluster.memory.engine_idle": Title("engine memory (RSS), idle", "MiB"),
-    "cluster.memory.operator_worked": Title(f"operator memory (RSS) after {MEMORY_RUNS} runs", "MiB", "150 MiB"),
-    "cluster.memory.engine_worked": Title(f"engine memory (RSS) after {MEMORY_RUNS} runs", "MiB", "300 MiB"),
+    "cluster.memory.operator_worked": Title(f"operator memory (RSS) after {MEMORY_RUNS:,} runs", "MiB", "150 MiB"),
+    "cluster.memory.engine_worked": Title(f"engine memory (RSS) after {MEMORY_RUNS:,} runs", "MiB", "300 MiB"),
     "image.fairlead": Title("image: operator and engine, unpacked", "MiB"),
     "image.examples": Title("image: examples with their models, unpacked", "MiB"),
 }
@@ -67,12 +82,17 @@ def measure(*, repeats: int, say: Callable[[str], None]) -> list[Figure]:
         repeats: how often, for the spread. What takes long or is known once is measured once.
         say: told what is being measured.
     """
-    chains = (workloads.chain("three", 3), workloads.chain("ten", RUN_STEPS))
-    loops = (workloads.loop("loop", STEPS), workloads.loop("slow", LONG_STEPS, "wait"))
     say("cluster: a namespace with an engine and a tool")
-    pods = (workloads.container("pod", calls=False), workloads.container("pod-calls", calls=True))
-    with team(*chains, *loops, *pods) as kubectl:
+    with team(*flows()) as kubectl:
         return figures(TITLES, asyncio.run(_measure(kubectl, repeats=repeats, say=say)))
+
+
+def flows() -> list[workloads.Manifest]:
+    """Return the Workflows that are run."""
+    chains = [workloads.chain("three", 3), workloads.chain("ten", RUN_STEPS)]
+    loops = [workloads.loop("loop", STEPS), workloads.loop("slow", LONG_STEPS, "wait")]
+    pods = [workloads.container("pod", calls=False), workloads.container("pod-calls", calls=True)]
+    return [*chains, *loops, *pods]
 
 
 async def _measure(kubectl: Kubectl, *, repeats: int, say: Callable[[str], None]) -> list[Repetition]:
@@ -87,6 +107,11 @@ async def _measure(kubectl: Kubectl, *, repeats: int, say: Callable[[str], None]
         say(f"cluster: memory after {MEMORY_RUNS} runs")
         await submitter.many("three", runs=MEMORY_RUNS, at_once=AT_ONCE)
         found.append(await _memory(kubectl, "worked"))
+        for number in range(repeats):
+            say(f"cluster {number + 1}/{repeats}: {SUBMITTED} runs submitted at once")
+            found.append(await _submissions(submitter))
+        say(f"cluster: {QUEUED} runs queued")
+        found += [await _queued(submitter), await _memory(kubectl, "queued")]
     return found
 
 
@@ -135,8 +160,26 @@ async def _call_step(submitter: Submitter) -> Repetition:
 
 async def _throughput(submitter: Submitter) -> Repetition:
     seen = await submitter.many("ten", runs=RUNS, at_once=AT_ONCE)
-    seconds = max(run.finished_at for run in seen) - min(run.submitted_at for run in seen)
-    return {"cluster.throughput": value(RUNS * RUN_STEPS / seconds)}
+    return {"cluster.throughput": value(RUNS * RUN_STEPS / _seconds(seen))}
+
+
+async def _submissions(submitter: Submitter) -> Repetition:
+    before = await _reviews(submitter)
+    seen = await submitter.all_at_once("three", runs=SUBMITTED, longest_seconds=SUBMITTED_SECONDS)
+    reviews = {result: count - before.get(result, 0) for result, count in (await _reviews(submitter)).items()}
+    return {
+        "cluster.submissions": value(SUBMITTED / _seconds(seen) * 60),
+        "cluster.cache_hits": value(reviews["hit"] / sum(reviews.values()) * 100),
+    }
+
+
+async def _queued(submitter: Submitter) -> Repetition:
+    seen = await submitter.all_at_once("three", runs=QUEUED, longest_seconds=QUEUED_SECONDS)
+    submitted_at = [run.submitted_at for run in seen]
+    return {
+        "cluster.queued": value(_seconds(seen)),
+        "cluster.queued.created": value(max(submitted_at) - min(submitted_at)),
+    }
 
 
 async def _status_writes(submitter: Submitter) -> Repetition:
@@ -149,13 +192,22 @@ async def _status_writes(submitter: Submitter) -> Repetition:
 
 async def _mean_commit_ms(submitter: Submitter) -> float:
     """Return the mean of all commits since the engine began, from its metrics."""
-    path = f"/api/v1/namespaces/{submitter.namespace}/services/fairlead-engine:http/proxy/metrics"
-    text = await submitter.kube.request("GET", path)
-    samples = {
-        sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
-    }
+    samples = {sample.name: sample.value for sample in await _samples(submitter)}
     name = "fairlead_journal_commit_duration_seconds"
     return float(samples[f"{name}_sum"] / samples[f"{name}_count"] * 1000)
+
+
+async def _reviews(submitter: Submitter) -> dict[str, float]:
+    """Return how many permissions the engine has asked for, by where the answer came from."""
+    samples = [one for one in await _samples(submitter) if one.name == "fairlead_authorizer_cache_total"]
+    return {sample.labels["result"]: sample.value for sample in samples}
+
+
+async def _samples(submitter: Submitter) -> list[Sample]:
+    """Return the engine's metrics."""
+    path = f"/api/v1/namespaces/{submitter.namespace}/services/fairlead-engine:http/proxy/metrics"
+    text = await submitter.kube.request("GET", path)
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
 async def _memory(kubectl: Kubectl, when: str) -> Repetition:
@@ -203,6 +255,11 @@ def _images() -> Repetition:
         if description.exists():
             found[f"image.{name}"] = value(json.loads(description.read_text(encoding="utf-8"))["size"] / MIB)
     return found
+
+
+def _seconds(seen: list[Seen]) -> float:
+    """Return what passed from the first submission until the last was seen to have ended."""
+    return max(run.finished_at for run in seen) - min(run.submitted_at for run in seen)
 
 
 def _first(journal: list[Entry], kind: EntryKind) -> Entry:

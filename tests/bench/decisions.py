@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from tests.bench import workloads
 from tests.bench.figures import Repetition, Title, percentiles_ms
 
 from fairlead.api.policy import Policy
@@ -60,14 +61,8 @@ _TOOL = Tool.model_validate(
 
 
 def _snapshot(many: int) -> Snapshot:
-    rules = {
-        "calls": [{"name": "short", "when": "call.tool == 'desk' && size(call.arguments.query) > 400"}],
-        "limits": [{"tool": "desk", "callsPerRun": 1000}],
-        "budgets": {"run": {"toolCalls": 1000}},
-        "dataFlow": {"untrustedToExternal": "Deny"},
-    }
     policies = [
-        Policy.model_validate({"metadata": {"name": f"p{number}"}, "spec": {"rules": rules}}) for number in range(many)
+        Policy.model_validate(workloads.ruling(f"p{number}", tool="desk", argument="query")) for number in range(many)
     ]
     scope = scope_of(
         CALL,

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from fairlead.engine.engine import EngineOptions, WorkflowEngine
 from fairlead.engine.gate import Gate
 from fairlead.engine.log import RunLog
 from fairlead.engine.models import ModelCaller
+from fairlead.engine.seams import Authorizer
 from fairlead.engine.store import Place
 from fairlead.engine.tools import ToolCaller
 from fairlead.flow.calls import Call, Outcome
@@ -159,6 +160,11 @@ class Bench:
         return Commits(int(samples["count"]), samples["sum"])
 
 
+def by_grants(resources: LocalResources) -> Authorizer:
+    """Return who decides about permissions in local mode: the Policies, without a cache."""
+    return GrantAuthorizer(resources.policies)
+
+
 @asynccontextmanager
 async def serving(
     folder: Path,
@@ -170,6 +176,7 @@ async def serving(
     store: Place | None = None,
     left: Mapping[RunUid, Manifest] | None = None,
     killed: bool = False,
+    authorizes: Callable[[LocalResources], Authorizer] = by_grants,
 ) -> AsyncIterator[Bench]:
     """Serve an engine for as long as the block lasts.
 
@@ -182,9 +189,10 @@ async def serving(
         store: the database file, or a backend; a new file below `folder` by default.
         left: the WorkflowRuns that the store may hold open, by UID.
         killed: end without waiting for what is under way, as a killed process does.
+        authorizes: makes who decides about permissions.
     """
     resources = _declared(folder, objects, addresses or {})
-    authorizer, dialer, statuses = GrantAuthorizer(resources.policies), Dialer(), CountedStatuses()
+    authorizer, dialer, statuses = authorizes(resources), Dialer(), CountedStatuses()
     gates, children = list[TimedGate](), LocalRuns(NAMESPACE)
 
     def gate(clock: Any, metrics: EngineMetrics) -> TimedGate:
@@ -235,4 +243,4 @@ def _declared(folder: Path, objects: Sequence[Manifest], addresses: Mapping[Serv
     return resources
 
 
-__all__ = ["NOWHERE", "Bench", "InstantTools", "TimedGate", "serving"]
+__all__ = ["NOWHERE", "Bench", "InstantTools", "TimedGate", "by_grants", "serving"]

@@ -17,7 +17,7 @@ from statistics import median
 
 import httpx
 from tests import postgres
-from tests.bench import baseline, decisions, scale, workloads
+from tests.bench import baseline, decisions, governed, scale, workloads
 from tests.bench.engines import NOWHERE, Bench, InstantTools, serving
 from tests.bench.figures import Figure, Repetition, Title, figures, percentiles_ms, value
 from tests.bench.process import footprint
@@ -50,7 +50,7 @@ TITLES = {
     "local.call_step_cpu_loop": Title("of that, on the event loop (the rest is the store's thread)", "ms"),
     "local.call_step_commits": Title("commits per call step, one run alone", "commits"),
     "local.call_step_slow_sync": Title("overhead per call step, 5 ms added to each sync", "ms", baseline=FSYNC),
-    "local.call_step_long": Title(f"overhead per call step in a run of {MANY_STEPS}", "ms", "linear", FSYNC),
+    "local.call_step_long": Title(f"overhead per call step in a run of {MANY_STEPS:,}", "ms", "linear", FSYNC),
     "local.commit": Title("one group commit, mean", "ms", baseline=FSYNC),
     "local.throughput": Title("call steps, 32 runs at once", "1/s", "600 /s"),
     "local.runs_per_minute": Title("three-step runs, 32 at once", "1/min", "1,500 /min"),
@@ -66,8 +66,10 @@ TITLES = {
     "local.start": Title("engine process start to ready", "s"),
     "local.start_cpu": Title("processor time of that", "s"),
     "local.memory.idle": Title("engine memory (RSS), idle", "MiB"),
-    "local.memory.worked": Title(f"engine memory (RSS) after {MEMORY_RUNS} runs", "MiB", "300 MiB"),
+    "local.memory.worked": Title(f"engine memory (RSS) after {MEMORY_RUNS:,} runs of three calls", "MiB", "300 MiB"),
+    "local.memory.long": Title(f"engine memory (RSS) after one run of {MANY_STEPS:,} steps", "MiB", "300 MiB"),
     **decisions.TITLES,
+    **governed.TITLES,
     **scale.TITLES,
 }
 
@@ -82,7 +84,7 @@ async def measure(build: Path, *, repeats: int, say: Callable[[str], None]) -> l
     """
     repetitions: list[Repetition] = []
     for number in range(repeats):
-        for part in _PARTS:
+        for part in PARTS:
             say(f"local {number + 1}/{repeats}: {part.__name__.strip('_').replace('_', ' ')}")
             with tempfile.TemporaryDirectory(dir=build) as folder:
                 repetitions.append(await part(Path(folder)))
@@ -232,10 +234,18 @@ async def _status_writes(folder: Path) -> Repetition:
 
 
 async def _memory_and_start(folder: Path) -> Repetition:
-    return await footprint(folder, runs=MEMORY_RUNS)
+    many = await footprint(folder, workloads.chain("w", 3), runs=MEMORY_RUNS)
+    one = await footprint(folder, workloads.loop("w", MANY_STEPS), runs=1)
+    return {
+        "local.start": value(many.start_seconds),
+        "local.start_cpu": value(many.start_processor_seconds),
+        "local.memory.idle": value(many.idle),
+        "local.memory.worked": value(many.worked),
+        "local.memory.long": value(one.worked),
+    }
 
 
-_PARTS: Sequence[Callable[[Path], Awaitable[Repetition]]] = (
+PARTS: Sequence[Callable[[Path], Awaitable[Repetition]]] = (
     _baseline,
     _decisions,
     _latency,
@@ -248,6 +258,7 @@ _PARTS: Sequence[Callable[[Path], Awaitable[Repetition]]] = (
     _model_calls,
     _status_writes,
     _memory_and_start,
+    *governed.PARTS,
     *scale.PARTS,
 )
 

@@ -1,9 +1,9 @@
 """An engine in a process of its own: how long it takes to start, and what it holds in memory.
 
-    python -m tests.bench.process FOLDER
+    python -m tests.bench.process FOLDER WORKFLOW
 
-It says `ready` and its resident memory when it has recovered; then it reads numbers of runs from standard input,
-executes that many and says its memory again. `footprint` is the other end.
+It says its resident memory when it has recovered; then it reads numbers of runs from standard input, executes that many
+runs of the Workflow, which is JSON, and says its memory again. `footprint` is the other end.
 """
 
 from __future__ import annotations
@@ -13,22 +13,34 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import workloads
-from tests.bench.figures import Repetition, value
+from tests.bench.workloads import Manifest
 
 MIB = 2**20
 
 
-async def footprint(folder: Path, *, runs: int) -> Repetition:
-    """Start an engine, let it idle and work, and return what was seen of it."""
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What was seen of a process: how long its start took, on the clock and of a processor, and its memory in MiB."""
+
+    start_seconds: float
+    start_processor_seconds: float
+    idle: float
+    worked: float
+
+
+async def footprint(folder: Path, flow: Manifest, *, runs: int) -> Footprint:
+    """Start an engine, let it idle, and execute many runs of a Workflow, 32 at once."""
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.bench.process",
         str(folder),
+        json.dumps(flow),
         cwd=Path(__file__).resolve().parents[2],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -40,12 +52,7 @@ async def footprint(folder: Path, *, runs: int) -> Repetition:
     worked = json.loads(await process.stdout.readline())
     process.stdin.close()
     await process.wait()
-    return {
-        "local.start": value(ready_seconds),
-        "local.start_cpu": value(idle["processorSeconds"]),
-        "local.memory.idle": value(idle["bytes"] / MIB),
-        "local.memory.worked": value(worked["bytes"] / MIB),
-    }
+    return Footprint(ready_seconds, idle["processorSeconds"], idle["bytes"] / MIB, worked["bytes"] / MIB)
 
 
 def resident_bytes() -> int:
@@ -54,14 +61,14 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-async def _serve(folder: Path) -> None:
+async def _serve(folder: Path, flow: Manifest) -> None:
     from tests.bench.engines import NOWHERE, InstantTools, serving
 
-    objects = [workloads.chain("three", 3), workloads.tool({"url": NOWHERE}), workloads.policy()]
+    objects = [flow, workloads.tool({"url": NOWHERE}), workloads.policy()]
     async with serving(folder, objects, tools=InstantTools()) as bench:
         _say()
         while line := await asyncio.to_thread(sys.stdin.readline):
-            await bench.many("three", runs=int(line), at_once=32)
+            await bench.many(flow["metadata"]["name"], runs=int(line), at_once=32)
             _say()
 
 
@@ -70,4 +77,4 @@ def _say() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(Path(sys.argv[1]), json.loads(sys.argv[2])))

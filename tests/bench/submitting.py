@@ -22,6 +22,18 @@ from fairlead.kube.types import WORKFLOW_RUNS
 from fairlead.kube.watch import Informer
 
 LONGEST_RUN_SECONDS = 300.0
+CREATORS = 16
+"""As many connections create runs at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A run that has been created, and what becomes of it: when it was seen to have ended."""
+
+    name: str
+    uid: str
+    submitted_at: float
+    ended: asyncio.Future[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +66,8 @@ class Submitter:
             RuntimeError: it did not succeed; there is nothing to measure then.
             TimeoutError: it did not end.
         """
-        name = f"{workflow}-{uuid.uuid4().hex[:8]}"
-        ended = self._ended[name] = asyncio.get_running_loop().create_future()
-        submitted_at = time.time()
-        created = await self.kube.create(WORKFLOW_RUNS, workloads.run(workflow, name), self.namespace)
-        finished_at = await asyncio.wait_for(ended, LONGEST_RUN_SECONDS)
-        return Seen(name, created["metadata"]["uid"], submitted_at, finished_at)
+        run = await self._submit(workflow)
+        return _seen(run, await asyncio.wait_for(run.ended, LONGEST_RUN_SECONDS))
 
     async def many(self, workflow: str, *, runs: int, at_once: int) -> list[Seen]:
         """Execute many runs, so many at a time."""
@@ -72,6 +80,37 @@ class Submitter:
 
         await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
         return seen
+
+    async def all_at_once(self, workflow: str, *, runs: int, longest_seconds: float) -> list[Seen]:
+        """Create many runs as fast as the API server takes them, and wait until all have ended.
+
+        Raises:
+            RuntimeError: one did not succeed; or not all had ended in time, and how many had.
+        """
+        left, submitted = iter(range(runs)), list[Submitted]()
+
+        async def one_after_the_other() -> None:
+            for _ in left:
+                submitted.append(await self._submit(workflow))
+
+        try:
+            async with asyncio.timeout(longest_seconds):
+                await asyncio.gather(*(one_after_the_other() for _ in range(CREATORS)))
+                finished = await asyncio.gather(*(run.ended for run in submitted))
+        except TimeoutError as error:
+            ended = sum(run.ended.done() and not run.ended.cancelled() for run in submitted)
+            many = f"{runs} runs of {workflow}: {len(submitted)} were created and {ended} had ended"
+            raise RuntimeError(f"{many} after {longest_seconds:.0f} s") from error
+        return [_seen(run, at) for run, at in zip(submitted, finished, strict=True)]
+
+    async def _submit(self, workflow: str) -> Submitted:
+        """Create a run; it is urgent, since who measures does not measure how it holds back itself."""
+        name = f"{workflow}-{uuid.uuid4().hex[:8]}"
+        ended = self._ended[name] = asyncio.get_running_loop().create_future()
+        path, run = WORKFLOW_RUNS.path(self.namespace), workloads.run(workflow, name)
+        submitted_at = time.time()
+        created = await self.kube.request("POST", path, body=run, urgent=True)
+        return Submitted(name, created["metadata"]["uid"], submitted_at, ended)
 
     async def journal(self, run: Seen) -> list[Entry]:
         """Return a run's journal, as the command line reads it."""
@@ -92,6 +131,10 @@ class Submitter:
             ended.set_result(time.time())
         else:
             ended.set_exception(RuntimeError(f"the run {name} did not succeed: {status}"))
+
+
+def _seen(run: Submitted, finished_at: float) -> Seen:
+    return Seen(run.name, run.uid, run.submitted_at, finished_at)
 
 
 @asynccontextmanager

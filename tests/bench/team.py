@@ -16,6 +16,8 @@ from tests.e2e.installation import SERVERS_IMAGE, Fairlead, condition, load_imag
 from tests.e2e.kubectl import Kubectl
 
 PORT = 8080
+DELETED_SECONDS = 600
+"""A namespace with ten thousand runs is not gone at once."""
 INSTANT = {
     "image": SERVERS_IMAGE,
     "command": ["python3", "-c", Path(instant.__file__).read_text(encoding="utf-8"), "--port", str(PORT)],
@@ -42,7 +44,8 @@ def team(*workflows: Manifest) -> Iterator[Kubectl]:
         _declare(kubectl, [workloads.engine(), *workflows, workloads.tool({"server": INSTANT}), workloads.policy()])
         yield kubectl
     finally:
-        administrator("delete", "namespace", name, "--timeout=120s", timeout_seconds=150)
+        seconds = DELETED_SECONDS
+        administrator("delete", "namespace", name, f"--timeout={seconds}s", timeout_seconds=seconds + 30)
 
 
 def _installed() -> Kubectl:

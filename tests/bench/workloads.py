@@ -94,6 +94,18 @@ def policy(*workflows: str) -> Manifest:
     return _object("Policy", ACCOUNT, {"grants": granted})
 
 
+def ruling(name: str, *, tool: str = TOOL, argument: str = "key") -> Manifest:
+    """Return a Policy that binds every run: two rules about the calls of a tool, a budget and a rule for data."""
+    short = {"name": "short", "when": f"call.tool == '{tool}' && size(call.arguments.{argument}) > 400"}
+    rules = {
+        "calls": [short],
+        "limits": [{"tool": tool, "callsPerRun": 1000}],
+        "budgets": {"run": {"toolCalls": 1000}},
+        "dataFlow": {"untrustedToExternal": "Deny"},
+    }
+    return _object("Policy", name, {"rules": rules})
+
+
 def run(workflow: str, name: str) -> Manifest:
     """Return a WorkflowRun."""
     return _object("WorkflowRun", name, {"workflow": workflow, "input": {"key": "k"}})
