@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -391,10 +391,12 @@ class Gate:
         if admitted.noted is not None:
             self._recent.settle(call, admitted.noted, used.tokens)
         draft = Draft(EntryKind.CALL_OUTCOME, call.id.path, call.id.attempt, data)
-        if late:
-            log.late(draft)
-        else:
-            log.append(draft)
+        record = log.late if late else log.append
+        try:
+            record(draft)
+        except TypeError:  # no adapter lets through what cannot be written; if one does, its call fails and no run
+            record(replace(draft, data=_unwritten(data, admitted)))
+        if not late:
             log.spend(windows, used - held)
             for window in windows:
                 self._on_rule(window.policy, Did.SPENT)
@@ -422,6 +424,15 @@ class Gate:
 def _may_have_happened(recorded: CallState) -> bool:
     """Tell whether a call that was begun before a restart may have had an effect. What a child did, its run tells."""
     return recorded.child is None and recorded.effect not in ("", "Read")
+
+
+def _unwritten(data: Mapping[str, Any], admitted: _Admitted) -> dict[str, Any]:
+    """Return the outcome of a call whose answer cannot be written."""
+    error = _failed(
+        ErrorClass.INTERNAL if admitted.repeatable else ErrorClass.OUTCOME_UNKNOWN, "its answer is no JSON"
+    ).error
+    kept = {key: value for key, value in data.items() if key != "result"}
+    return kept | {"status": "Failed", "error": error.as_data() if error else {}}
 
 
 def _failed(error_class: ErrorClass, message: str) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.unit.engine.declared import Declared, model, tool
 
+from fairlead.api.canonical import canonical_json
 from fairlead.api.model import Model
 from fairlead.api.tool import Tool
 from fairlead.api.workflow import Limits
@@ -90,6 +91,7 @@ class Log:
 
     def append(self, *drafts: Draft) -> None:
         for draft in drafts:
+            canonical_json(draft.data)  # as the store does
             entry = Entry(
                 UID, len(self.entries) + 1, self._clock(), draft.kind, draft.path, draft.attempt, dict(draft.data)
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.unit.engine.fakecluster import FakeCluster
 from tests.unit.engine.podworld import BESIDE, Cluster
 
 from fairlead.api.run import InputFrom
+from fairlead.api.tool import Tool
 from fairlead.cli.exits import CommandFailed
 from fairlead.cli.inputs import read_json
 from fairlead.engine.dialer import Dialer
@@ -105,8 +107,26 @@ def test_the_command_line_does_not_take_it(odd: bytes, why: str) -> None:
         read_json("--data", odd.decode())
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["JSON", "events"])
+async def test_a_refusal_of_the_listing_is_read_like_any_answer(stream: bool) -> None:
+    def refuses(number: int) -> bytes:
+        return b'{"jsonrpc": "2.0", "id": %d, "error": {"code": 1, "message": "\\ud800"}}' % number
+
+    async with answering(refuses, stream) as (caller, ledger):
+        with pytest.raises(StepError, match="the answer is not JSON"):
+            await caller.discover("ledger", ledger)
+
+
 async def answered(body: Callable[[int], bytes], stream: bool = False) -> Outcome:
     """Return the outcome of a call to a server that answers it with these bytes."""
+    call = Call(ID, CallKind.TOOL, "ledger", "append", {"arguments": {}})
+    async with answering(body, stream) as (caller, ledger):
+        return await caller.call("ledger", ledger, call, timeout_seconds=5, idempotency_key=None, trace_parent="")
+
+
+@asynccontextmanager
+async def answering(body: Callable[[int], bytes], stream: bool = False) -> AsyncIterator[tuple[ToolCaller, Tool]]:
+    """Serve a Tool whose server answers with these bytes."""
 
     async def answer(request: Request) -> Response:
         message = await request.json()
@@ -121,9 +141,6 @@ async def answered(body: Callable[[int], bytes], stream: bool = False) -> Outcom
     try:
         async with served(app) as url:
             ledger = tool(f"{url}/mcp", functions=[{"name": "append", "effect": "Reversible"}])
-            call = Call(ID, CallKind.TOOL, "ledger", "append", {"arguments": {}})
-            return await ToolCaller(dialer, Declared(ledger, own=True)).call(
-                "ledger", ledger, call, timeout_seconds=5, idempotency_key=None, trace_parent=""
-            )
+            yield ToolCaller(dialer, Declared(ledger, own=True)), ledger
     finally:
         await dialer.close()

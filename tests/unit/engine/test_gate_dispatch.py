@@ -362,3 +362,16 @@ async def test_a_call_whose_time_is_over_is_a_timeout_and_never_leaves() -> None
     world.clock.ms += 10
     await world.make(tool_call(deadline_ms=START_MS + 5))
     assert world.dispatched == [] and world.log.last()["error"]["class"] == "Timeout"
+
+
+@pytest.mark.parametrize(("function", "error_class"), [("search", "Internal"), ("append", "OutcomeUnknown")])
+async def test_an_answer_that_cannot_be_written_fails_its_call_and_no_run(function: str, error_class: str) -> None:
+    async def half_a_character() -> Outcome:
+        return Outcome(result={"text": "\ud800"})
+
+    world = World()
+    world.answer = half_a_character
+    await world.make(tool_call(function))
+    said = world.log.entries[-1]
+    assert (said.kind, said.data["status"]) == (EntryKind.CALL_OUTCOME, "Failed")
+    assert said.data["error"]["class"] == error_class and "result" not in said.data

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from fairlead.api.canonical import strict_json
+from fairlead.api.canonical import canonical_json, strict_json
 from fairlead.engine.credentials import Destination
 from fairlead.engine.dialer import Answer, Dialer
 from fairlead.errors import FairleadError
@@ -167,9 +167,12 @@ def _result(response: Json) -> Json:
 
 
 def _load(content: bytes, *, whole: bool = True) -> Json:
+    """Read a message. Unless `whole`, its result may hold what cannot be written again, and nothing else of it."""
     try:
         value = strict_json(content, writable=whole)
-    except ValueError as error:
+        if not whole and isinstance(value, dict):
+            canonical_json({key: item for key, item in value.items() if key != "result"})
+    except (ValueError, TypeError) as error:
         raise Unreadable(f"the answer is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise Unreadable("the answer is not a JSON object")
