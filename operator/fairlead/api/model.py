@@ -24,6 +24,7 @@ from fairlead.api.tool import HttpUrl, UrlPath
 ModelApi = Annotated[
     Literal["OpenAIChat", "OpenAIEmbeddings"], Field(description="What it speaks: /chat/completions or /embeddings.")
 ]
+EMBEDDINGS = "OpenAIEmbeddings"
 ModelName = Annotated[str, Field(min_length=1, max_length=256, description="The name that the endpoint knows it by.")]
 
 

@@ -46,12 +46,14 @@ def check(found: Manifests) -> list[Problem]:
     Models and Tools are looked up only when the files hold any of that kind: else they stand in the cluster. So do
     other Workflows, when the files hold one alone.
     """
+    from fairlead.api.model import EMBEDDINGS
     from fairlead.flow.checks import check_workflow
     from fairlead.policy.clusterwide import as_policy
     from fairlead.policy.contract import contract_problems
     from fairlead.policy.rules import problems as policy_problems
 
     models = found.of("Model") or None
+    embedders = [name for name, model in models.items() if model.spec.api == EMBEDDINGS] if models else None
     tools = {name: _functions(tool) for name, tool in found.of("Tool").items()} or None
     specs: dict[str, WorkflowSpec] = {name: workflow.spec for name, workflow in found.of("Workflow").items()}
     schemas = {name: spec.input.schema_ if spec.input else None for name, spec in specs.items()}
@@ -61,7 +63,13 @@ def check(found: Manifests) -> list[Problem]:
         if item.kind == "Workflow":
             spec = item.resource.spec
             findings = check_workflow(
-                spec, models=models, tools=tools, workflows=workflows, specs=specs.get, name=item.name
+                spec,
+                models=models,
+                tools=tools,
+                embedders=embedders,
+                workflows=workflows,
+                specs=specs.get,
+                name=item.name,
             )
             problems += [item.problem(_in_spec(finding.path), finding.message) for finding in findings]
         if item.kind == "Tool":

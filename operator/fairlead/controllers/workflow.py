@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fairlead.api.conditions import find_condition
+from fairlead.api.model import EMBEDDINGS
 from fairlead.api.reasons import ReadyReason
 from fairlead.api.workflow import Workflow, WorkflowSpec
 from fairlead.controllers.children import is_reserved
@@ -40,9 +41,11 @@ def plan(
         message = f"spec.serviceAccountName: {account} never runs a Workflow; name another account"
         return Plan(verdict=Verdict(False, ReadyReason.RESERVED_ACCOUNT, message, stalled=True))
     others = {other["metadata"]["name"]: other for other in workflows}
+    apis = {model["metadata"]["name"]: _api(model) for model in models}
     findings = check_workflow(
         workflow.spec,
-        models={model["metadata"]["name"] for model in models},
+        models=apis,
+        embedders=[name for name, api in apis.items() if api == EMBEDDINGS],
         tools={tool["metadata"]["name"]: _functions(tool) for tool in tools},
         workflows={name: _input_schema(other) for name, other in others.items()},
         specs=lambda name: _spec(others.get(name)),
@@ -66,6 +69,11 @@ def _engine_verdict(engine: Object | None) -> Verdict:
     if ready.status != "True":
         return Verdict(False, ReadyReason.ENGINE_NOT_READY, f"engine: {ready.message or ready.reason}")
     return Verdict(True, ReadyReason.READY, "can run")
+
+
+def _api(model: Object) -> Any:
+    spec = model.get("spec") or {}
+    return next((spec[way].get("api") for way in ("endpoint", "server") if isinstance(spec.get(way), Mapping)), None)
 
 
 def _functions(tool: Object) -> dict[str, Mapping[str, Any] | None]:

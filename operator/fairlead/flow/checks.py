@@ -48,6 +48,7 @@ def check_workflow(
     *,
     models: Container[str] | None,
     tools: Mapping[str, InputSchemas] | None,
+    embedders: Container[str] | None = None,
     workflows: InputSchemas | None = None,
     specs: Specs = lambda name: None,
     name: str = "",
@@ -58,6 +59,7 @@ def check_workflow(
         spec: the definition.
         models: the names of the Models that exist; None when that is not known.
         tools: the functions of each Tool that exists; None when that is not known.
+        embedders: the names of the Models that make embeddings and do not chat; None when that is not known.
         workflows: the input schema of each Workflow that exists; None when that is not known.
         specs: the definitions of other Workflows, as far as they are known.
         name: the Workflow's own.
@@ -72,6 +74,7 @@ def check_workflow(
             found += [Finding(*problem) for problem in way_problems(step, path)]
             found += _for_each(step, path, items)
             found += _references(step, path, spec, models, tools)
+            found += _speaking(step, path, models, embedders or ()) if embedders is not None else []
             found += _children(step, path, spec.limits or Limits(), workflows)
             for site in sites_of(step, path, blocks, items_of(items)):
                 found += _site(site, Reader(spec, place, scope.adding(site.adds), site.later))
@@ -84,6 +87,7 @@ def check_workflow(
     found += _schemas(spec)
     if spec.defaults is not None and spec.defaults.model is not None:
         found += _model("spec.defaults.model", spec.defaults.model, models)
+        found += _chats("spec.defaults.model", spec.defaults.model, embedders or ())
     return list(dict.fromkeys(found))
 
 
@@ -311,11 +315,7 @@ def _references(
     tools: Mapping[str, InputSchemas] | None,
 ) -> Iterator[Finding]:
     default = spec.defaults.model if spec.defaults else None
-    judges: list[tuple[str, Judge | None]] = [(f"{kind}.output.judge", c.judge) for kind, c in _contracts(step)]
-    judges += [("validate.judge", step.validate_.judge)] if step.validate_ else []
-    asked = [(f"{kind}.model", d.model) for kind, d in (("generate", step.generate), ("agent", step.agent)) if d]
-    asked += [(f"{where}.model", judge.model) for where, judge in judges if judge is not None]
-    for where, name in asked:
+    for where, name in _asked(step):
         if name is None and default is None:
             yield Finding(f"{path}.{where}", "no model is named: set it here or in spec.defaults.model")
         elif name is not None:
@@ -335,6 +335,33 @@ def _references(
     for offer in offers(step, path):
         functions = {f".functions[{number}]": name for number, name in enumerate(offer.functions or [])}
         yield from _tool(offer.path, offer.tool, functions, tools)
+
+
+def _asked(step: Step) -> Iterator[tuple[str, str | None]]:
+    """Yield the fields that name who writes text, each with what it names."""
+    for kind, asking in (("generate", step.generate), ("agent", step.agent)):
+        if asking is not None:
+            yield f"{kind}.model", asking.model
+    judges: list[tuple[str, Judge | None]] = [(f"{kind}.output.judge", c.judge) for kind, c in _contracts(step)]
+    judges += [("validate.judge", step.validate_.judge)] if step.validate_ else []
+    yield from ((f"{where}.model", judge.model) for where, judge in judges if judge is not None)
+
+
+def _speaking(step: Step, path: str, models: Container[str] | None, embedders: Container[str]) -> Iterator[Finding]:
+    """Find Models that cannot do what they are named for."""
+    for where, name in _asked(step):
+        if name is not None:
+            yield from _chats(f"{path}.{where}", name, embedders)
+    route = step.route
+    scored = route is not None and route.min_score_percent is not None and route.model
+    if scored and models is not None and scored in models and scored not in embedders:
+        message = f"Model '{scored}' chats and gives no score: name one of api OpenAIEmbeddings, or leave this away"
+        yield Finding(f"{path}.route.minScorePercent", message)
+
+
+def _chats(path: str, name: str, embedders: Container[str]) -> Iterator[Finding]:
+    if name in embedders:
+        yield Finding(path, f"Model '{name}' makes embeddings and writes no text: name one of api OpenAIChat")
 
 
 def _model(path: str, name: str, models: Container[str] | None) -> Iterator[Finding]:

@@ -84,6 +84,7 @@ def test_a_long_list_in_a_value_is_no_matter_of_the_rules_beside_it(tmp_path: Pa
         ([TOOL, POLICY.replace("look", "erase")], "2 spec.grants.tools[0].functions: erase is not in the contract"),
         ([MODEL, POLICY.replace("[small]", "[big]")], "2 spec.grants.models[0]: no Model big in these files"),
         ([MODEL, MODEL], "2 metadata.name: Model small stands in "),
+        ([WORKFLOW, MODEL.replace("OpenAIChat", "OpenAIEmbeddings")], "1 spec.steps[0].generate.model: Model 'small'"),
         (["a: [1"], "1 : no YAML"),
     ],
 )

@@ -10,7 +10,10 @@ from fairlead.controllers.plan import Plan
 from fairlead.controllers.workflow import plan
 
 ENGINE = ready(declared("Engine", "default"))
-MODELS = [declared("Model", "small"), declared("Model", "embedder")]
+MODELS = [
+    declared("Model", "small"),
+    declared("Model", "embedder", changes={"spec.server.api": "OpenAIEmbeddings"}),
+]
 TOOLS = [declared("Tool", "tickets")]
 RESEARCHER = declared(
     "Workflow",
@@ -65,6 +68,19 @@ def test_others_that_always_run_it_again_are_followed_and_malformed_ones_are_not
     assert looped is not None and "always runs itself again: w -> researcher -> w" in looped.message
     unknown = plan(own, workflows=[own, broken], **world).verdict
     assert unknown is not None and "again" not in unknown.message
+
+
+def test_what_models_speak_is_looked_at() -> None:
+    verdict = planned({"spec.steps.1.agent.model": "embedder"}).verdict
+    assert verdict is not None
+    assert (verdict.ready, verdict.reason) == (False, ReadyReason.INVALID_SPEC)
+    assert "spec.steps[1].agent.model: Model 'embedder' makes embeddings" in verdict.message
+    endpoint = {"api": "OpenAIEmbeddings", "url": "https://models.example/v1", "model": "x"}
+    far = declared("Model", "small", changes={"spec": {"endpoint": endpoint}})
+    elsewhere = planned(models=[far, MODELS[1]]).verdict
+    assert elsewhere is not None and "Model 'small' makes embeddings" in elsewhere.message
+    malformed = planned(models=[declared("Model", "small", changes={"spec": {"server": 7}}), MODELS[1]]).verdict
+    assert malformed is not None and malformed.ready
 
 
 def test_arguments_are_held_against_the_contract_of_the_tool() -> None:
