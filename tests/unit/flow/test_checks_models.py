@@ -1,4 +1,4 @@
-"""What Models cannot do is known before they are asked: who makes embeddings writes no text, who chats gives no score."""
+"""What Models cannot do is known before they are asked: embeddings are no text, chats give no score."""
 
 from __future__ import annotations
 
