@@ -136,10 +136,10 @@ class App:
             model_statuses=self._server_statuses[1],
             clock=self._clock,
         )
-        self._engine_statuses = StatusWriter("Engine", self._sink, durable=_nothing)
+        self._engine_statuses = StatusWriter("Engine", self._sink, durable=self._recorded)
         report = EngineReport(self._resources, self._engine_statuses, owner=settings.pod, clock=self._clock)
         self._guardrails = Guardrails(self._objects, report.guarded)
-        self._policy_statuses = StatusWriter("Policy", self._sink, durable=_nothing)
+        self._policy_statuses = StatusWriter("Policy", self._sink, durable=self._recorded)
         self._policies = PolicyReports(
             self._resources, self._policy_statuses, clock=self._clock, on_cluster_rule=report.did
         )
@@ -276,6 +276,15 @@ class App:
         if file is None:
             return settings.data / "journal.db"
         return Postgres(Address(lambda: database_url(file), holder=settings.pod, namespace=settings.namespace))
+
+    async def _recorded(self) -> None:
+        """Return when the journal has what is counted: a replica that was replaced finds that out before it says so.
+
+        Raises:
+            StoreError: the journal is another one's by now.
+        """
+        if self._engine is not None:
+            await self._engine.store.durable()
 
     def _on_waiting(self, error: StoreError) -> None:
         """Stand by while another replica owns the store; say on the Engine what else is in the way."""

@@ -113,6 +113,16 @@ async def test_a_call_that_is_cut_off_is_on_record_and_no_refusal(world: Gateway
     assert [said["message"] for said in seen.said] == ["the attempt is over"]
 
 
+async def test_a_call_that_was_begun_when_its_run_ended_is_no_refusal(world: GatewayWorld, seen: Seen) -> None:
+    answered = world.hold()
+    sent = asyncio.create_task(world.send("/v1/chat/completions", HELLO))
+    await world.was_asked()
+    world.log.append(Draft(EntryKind.RUN_FAILED, data={"reason": "Timeout", "message": ""}))
+    answered.set()
+    assert (await sent).status_code == 403
+    assert seen.drafts == [] and world.log.too_late != []
+
+
 async def test_nobody_leaves_a_record_by_proving_nothing(world: GatewayWorld, seen: Seen) -> None:
     for token in ("", "Bearer nothing", f"Bearer {ACCOUNT}", f"Bearer {ACCOUNT} pod-of-nobody"):
         assert (await world.send("/v1/models", method="GET", token=token)).status_code in (401, 403)

@@ -161,7 +161,9 @@ class CallingPod:
         if known is None or not known.settled:
             if self.log.draining:
                 raise NotNow("the engine ends")
-            raise RunNotActive("the run has ended") if self.log.state.terminal is not None else CutOff("it was cut off")
+            if self.log.state.terminal is not None and not self._was_begun(index):
+                raise RunNotActive("the run has ended")
+            raise CutOff("it was cut off")
         if known.digest and known.digest != call.digest:
             raise Mismatch(f"another request is on record as number {number}")
         return known
@@ -204,6 +206,11 @@ class CallingPod:
         with contextlib.suppress(StaleAttempt):
             return self._step().calls.get(str(index))
         return None
+
+    def _was_begun(self, index: CallIndex) -> bool:
+        """Tell whether a request came as far as a record, in an attempt that the end of its run may have ended too."""
+        step = self.log.state.steps.get(self.own.id.path)
+        return step is not None and step.attempt == self.own.id.attempt and str(index) in step.calls
 
     def _nth(self, step: StepState, number: int, call: Call) -> int:
         """Return the first ordinal among equal calls whose key no other one has that is open or has succeeded.
