@@ -76,6 +76,10 @@ def called_function(call: Call, tool: Tool | None) -> Function | None:
 
 def would_deny(call: Call, snapshot: Snapshot) -> list[Breach]:
     """Return what Policies in Audit mode find; it decides nothing."""
+    audited = tuple(policy for policy in snapshot.policies if policy.spec.mode == "Audit")
+    if not audited:
+        return []
+    snapshot = replace(snapshot, policies=audited)
     found = chain(
         call_rules(call, snapshot.scope, snapshot.policies),
         pin_rules(called_function(call, snapshot.tool), snapshot.policies),
