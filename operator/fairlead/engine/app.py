@@ -65,6 +65,7 @@ LAG_SECONDS = 1.0
 CA_RETRY_SECONDS = 5.0
 CA_SECONDS = 600.0
 LEFT_PODS_MS = 3_600_000
+"""Pods of runs that ended longer ago are gone, and their tokens too."""
 
 T = TypeVar("T")
 
@@ -384,7 +385,8 @@ class App:
 
     async def _serve_steps(self, engine: WorkflowEngine) -> None:
         assert self._gate is not None
-        self._calling.refusals.attach(engine.store.refused, await engine.store.pods_started(REMEMBERED))
+        started = await engine.store.pods_started(REMEMBERED, self._clock() - LEFT_PODS_MS)
+        self._calling.refusals.attach(engine.store.refused, started)
         gateway = Gateway(self._calling, self._tokens(""), self._resources, self._gate.call)
         await self._ports.serve(gateway.application(), STEPS_PORT)
 

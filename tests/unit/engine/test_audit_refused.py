@@ -219,6 +219,16 @@ async def test_a_refusal_is_a_link_of_its_run_s_chain_and_is_anchored_when_the_r
     await store.close()
 
 
+async def test_pods_of_runs_that_ended_long_ago_are_not_looked_for(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "journal.db", clock=lambda: 5)
+    for name in ("open", "over"):
+        _begin(store, RunUid(name))
+    store.append(RunUid("over"), [Draft(EntryKind.RUN_FAILED, data={"reason": "Timeout", "message": ""})])
+    assert [pod.uid for pod in await store.pods_started(10, 6)] == ["pod-open"]
+    assert {pod.uid for pod in await store.pods_started(10, 5)} == {"pod-open", "pod-over"}
+    await store.close()
+
+
 async def test_the_next_process_knows_whose_the_pods_are_that_this_one_has_started(tmp_path: Path, seen: Seen) -> None:
     now = [5]
     store = await Store.open(tmp_path / "journal.db", clock=lambda: now[0])
@@ -227,9 +237,9 @@ async def test_the_next_process_knows_whose_the_pods_are_that_this_one_has_start
         now[0] += 1
     await store.close()
     store = await Store.open(tmp_path / "journal.db", clock=lambda: 9)
-    started = await store.pods_started(10)
+    started = await store.pods_started(10, 0)
     assert [pod.uid for pod in started] == ["pod-second", "pod-first"]
-    assert await store.pods_started(1) == started[:1]
+    assert await store.pods_started(1, 0) == started[:1]
     refusals = Refusals()
     refusals.attach(store.refused, started)
     refusals.refused("pod-first", STALE, user="x", address="10.0.0.8")

@@ -141,11 +141,13 @@ class Database:
                 done.add(call)
         return [pod for call, pod in started.items() if call in done]
 
-    def pods_started(self, most: int) -> list[PodRow]:
-        """Return whose the pods are that were started last, newest first."""
-        entries = schema.entries.c
-        columns = (entries.run_uid, entries.path, entries.attempt, entries.data)
-        query = select(*columns).where(entries.kind == EntryKind.POD_STARTED.value)
+    def pods_started(self, most: int, since_ms: int) -> list[PodRow]:
+        """Return whose the pods are that were started last, newest first, of runs that are open or ended since then."""
+        entries, runs = schema.entries.c, schema.runs.c
+        mine = schema.entries.join(schema.runs, entries.run_uid == runs.uid)
+        query = select(entries.run_uid, entries.path, entries.attempt, entries.data).select_from(mine)
+        query = query.where((runs.state == OPEN) | (runs.ended_at >= since_ms))
+        query = query.where(entries.kind == EntryKind.POD_STARTED.value)
         return [
             PodRow(orjson.loads(row.data)["uid"], RunUid(row.run_uid), RunPath(row.path), row.attempt)
             for row in self._rows(query.order_by(entries.at.desc()).limit(most))

@@ -312,9 +312,9 @@ class Store:
         """Return name and UID of the pods started since then whose calls have their outcome."""
         return await self._read(self._database.pods_left, since_ms)
 
-    async def pods_started(self, most: int) -> list[PodRow]:
+    async def pods_started(self, most: int, since_ms: int) -> list[PodRow]:
         """Return whose the pods are that were started last, newest first."""
-        return await self._read(self._database.pods_started, most)
+        return await self._read(self._database.pods_started, most, since_ms)
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """Return how many runs there are by (Workflow, state)."""
