@@ -85,6 +85,12 @@ def guardrails(policies: Iterable[Object], bindings: Iterable[Object]) -> Iterat
     ]
 
 
+def believe_pods_alone(policies: Iterable[Object]) -> bool:
+    """Tell whether what the engine may write is asked of its pod, as by this version's chart, and not of its name."""
+    specs = {policy["metadata"]["name"]: str(policy["spec"]) for policy in policies}
+    return all(POD_NAME in specs.get(name, "") for name in ("fairlead-engine-scope", "fairlead-status-writers"))
+
+
 def _lacks(policy: Object | None, *, denies: bool) -> Iterator[tuple[Level, str]]:
     """Yield how an admission policy is less than the chart's of this version."""
     if policy is None:

@@ -42,8 +42,9 @@ async def _look(access: Access) -> list[Finding]:
     tools, policies = await all_of(types.TOOLS), await all_of(types.POLICIES)
     engines = await all_of(types.ENGINES)
     roles, cluster_roles = await all_of(types.ROLES), await all_of(types.CLUSTER_ROLES)
-    guardrails = [*diagnosis.guardrails(await all_of(types.ADMISSION_POLICIES), await all_of(types.ADMISSION_BINDINGS))]
-    guarded = all(finding.level != "problem" for finding in guardrails)
+    admission = await all_of(types.ADMISSION_POLICIES)
+    guardrails = [*diagnosis.guardrails(admission, await all_of(types.ADMISSION_BINDINGS))]
+    guarded = all(one.level != "problem" for one in guardrails) and diagnosis.believe_pods_alone(admission)
     everyones = [*bindings, *cluster_bindings]
     workflows, says = await all_of(types.WORKFLOWS), ("Ready", "Authorized", "DataFlowSafe", "TriggersReady")
     found = [

@@ -12,7 +12,9 @@ import yaml
 from fairlead import __version__
 from fairlead.cli.diagnosis import (
     GUARDRAILS,
+    POD_NAME,
     Finding,
+    believe_pods_alone,
     guardrails,
     impersonators,
     objects,
@@ -50,6 +52,18 @@ def test_the_guardrails_are_those_of_the_chart() -> None:
     texts = [path.read_text(encoding="utf-8") for path in ADMISSION.glob("*.yaml")]
     names = {re.findall(r"kind: ValidatingAdmissionPolicy\nmetadata:\n  name: (\S+)", text)[0] for text in texts}
     assert names == set(GUARDRAILS)
+
+
+def test_a_chart_that_believes_the_engines_name_is_told_from_one_that_asks_for_its_pod() -> None:
+    asks = {"validations": [{"expression": f"request.userInfo.extra['{POD_NAME}'].exists(pod, true)"}]}
+    both = ("fairlead-engine-scope", "fairlead-status-writers")
+    assert believe_pods_alone([admission_policy(name, **asks) for name in both])
+    assert not believe_pods_alone([admission_policy(both[0], **asks), admission_policy(both[1])])
+    assert not believe_pods_alone([])
+    scope = (ADMISSION / "engine-scope.yaml").read_text(encoding="utf-8")
+    assert 'include "fairlead.fromPod"' in scope and POD_NAME in (ADMISSION / "_binding.tpl").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.requirement("F40")
