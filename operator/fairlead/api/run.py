@@ -176,7 +176,7 @@ class StepRow(ApiModel):
     started_at: Annotated[Timestamp | None, Field(description="When its first attempt began.")] = None
     finished_at: Annotated[Timestamp | None, Field(description="When it ended.")] = None
     span_id: Annotated[str | None, Field(max_length=16, alias="spanID", description="Its span in the trace.")] = None
-    message: Annotated[str | None, Field(max_length=64, description="What went wrong, or a child run.")] = None
+    message: Annotated[str | None, Field(max_length=64, description="What is wrong or in the way, or a child run.")] = None
     tokens: Annotated[int | None, Field(ge=0, description="Input and output tokens that it used.")] = None
 
 

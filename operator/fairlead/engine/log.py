@@ -7,11 +7,11 @@ what must not be lost before going on waits for `durable`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fairlead.engine.store import Store
 from fairlead.engine.store.windows import Spent
-from fairlead.flow.journal import Draft, RunUid
+from fairlead.flow.journal import Draft, Path, RunUid
 from fairlead.flow.plan import Plan
 from fairlead.flow.spending import Spend, Window
 from fairlead.flow.state import RunState, apply
@@ -27,12 +27,22 @@ class RunLog:
         account: the ServiceAccount that it acts as.
         plan: the frozen revision.
         state: the fold of everything that was appended.
+        told: of steps that cannot begin what they do yet, why; as this process sees it, and nowhere in the journal.
         draining: the engine is about to end, or the run to be loaded again: what is recorded may finish, nothing new
             begins.
     """
 
     def __init__(
-        self, store: Store, *, uid: RunUid, namespace: str, name: str, account: str, plan: Plan, state: RunState
+        self,
+        store: Store,
+        *,
+        uid: RunUid,
+        namespace: str,
+        name: str,
+        account: str,
+        plan: Plan,
+        state: RunState,
+        on_told: Callable[[], None] = lambda: None,
     ) -> None:
         self.uid = uid
         self.namespace = namespace
@@ -40,8 +50,10 @@ class RunLog:
         self.account = account
         self.plan = plan
         self.state = state
+        self.told: dict[Path, str] = {}
         self.draining = False
         self._store = store
+        self._on_told = on_told
         self._woken = asyncio.Event()
         self._sealed = False
 
@@ -60,6 +72,16 @@ class RunLog:
             return
         for entry in self._store.append(self.uid, drafts):
             self.state = apply(self.state, entry)
+
+    def tell(self, path: Path, why: str) -> None:
+        """Let the run's status say why a step cannot begin yet; "" when it can."""
+        if why == self.told.get(path, ""):
+            return
+        self.told |= {path: why}
+        if not why:
+            del self.told[path]
+        if not self._sealed and self.state.terminal is None:
+            self._on_told()
 
     def late(self, draft: Draft) -> None:
         """Record an answer that came when its call was settled already: it changes nothing but the audit.

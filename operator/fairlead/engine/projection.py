@@ -7,7 +7,7 @@ output). `status.py` decides when it is written, never before what it says is du
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.api.canonical import canonical_json, digest
@@ -63,6 +63,7 @@ class Surroundings:
         now_ms: Unix ms.
         trace: what became of its spans; None when tracing is off.
         note: why an open run does not go on, "" when it does.
+        told: of steps that cannot begin what they do yet, why.
         audit: the end of its audit chain; None when nobody remembers it, and what was said of it stays.
     """
 
@@ -73,6 +74,7 @@ class Surroundings:
     now_ms: int
     trace: TraceCounts | None = None
     note: str = ""
+    told: Mapping[Path, str] = field(default_factory=dict)
     audit: AuditHead | None = None
 
 
@@ -105,7 +107,7 @@ def project(state: RunState, plan: Plan | None, around: Surroundings) -> dict[st
     if waiting_for := _waiting_for(state):
         status["waitingFor"] = waiting_for[:WAITING_FOR_CHARACTERS]
     status |= _output(state)
-    return _with_rows(status, [_row(state, step, around.uid) for step in _ranked(state)])
+    return _with_rows(status, [_row(state, step, around) for step in _ranked(state)])
 
 
 def project_least(state: RunState, around: Surroundings) -> dict[str, Any]:
@@ -196,6 +198,8 @@ def _succeeded(state: RunState, around: Surroundings) -> Verdict:
     if standing is RunReason.CLOSING and state.closing is not None:
         why = f"{state.closing.reason}: {state.closing.message}".removesuffix(": ")
         return None, standing, why if state.finally_deadline is None else f"finally runs after {why}"
+    if standing is RunReason.EXECUTING and around.told:
+        return None, standing, "; ".join(f"step {path}: {why}" for path, why in sorted(around.told.items()))
     return None, standing, _OPEN[standing]
 
 
@@ -304,7 +308,7 @@ def _ranked(state: RunState) -> list[StepState]:
     return urgent + (rest[-room:] if room else [])
 
 
-def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
+def _row(state: RunState, step: StepState, around: Surroundings) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": step.path[:PATH_CHARACTERS],
         "phase": "Waiting" if step.phase == "BackingOff" or _waits(step) else step.phase,
@@ -315,7 +319,7 @@ def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
     if step.finished_at is not None:
         row["finishedAt"] = timestamp(step.finished_at)
     if step.phase != "Skipped":
-        row["spanID"] = span_id(run_uid, step.path, 0, "step", "")
+        row["spanID"] = span_id(around.uid, step.path, 0, "step", "")
     if step.error is not None and step.phase in ("Failed", "BackingOff"):
         row["message"] = f"{step.error.reason}: {step.error.message}"[:ROW_MESSAGE_CHARACTERS]
     elif ignored := _ignored(state, step):
@@ -324,6 +328,8 @@ def _row(state: RunState, step: StepState, run_uid: str) -> dict[str, Any]:
         row["message"] = f"approval {asked[0].name}"[:ROW_MESSAGE_CHARACTERS]
     elif step.child:
         row["message"] = f"run {step.child}"[:ROW_MESSAGE_CHARACTERS]
+    elif step.finished_at is None and (why := around.told.get(step.path)):
+        row["message"] = why[:ROW_MESSAGE_CHARACTERS]
     elif said := step.partial or (f"done by run {step.reused_from}" if step.reused_from else ""):
         row["message"] = said[:ROW_MESSAGE_CHARACTERS]
     if step.tokens:

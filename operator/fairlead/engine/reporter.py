@@ -135,6 +135,7 @@ class Reporter:
             now_ms=self._clock(),
             trace=self._exporter.counts(trace_id(run.uid)) if self._exporter.enabled else None,
             note=run.note,
+            told=run.log.told if run.log is not None else {},
             audit=self._audit_head(run.uid),
         )
 

@@ -175,5 +175,12 @@ class Runner:
     def _log(self, run: Run, plan: Plan, *, account: str, state: RunState) -> RunLog:
         namespace = self._resources.namespace
         return RunLog(
-            self._store, uid=run.uid, namespace=namespace, name=run.name, account=account, plan=plan, state=state
+            self._store,
+            uid=run.uid,
+            namespace=namespace,
+            name=run.name,
+            account=account,
+            plan=plan,
+            state=state,
+            on_told=lambda: self._reporter.goes_on(run),
         )

@@ -123,7 +123,9 @@ class PodWorld(World):
         super().__init__()
         self.cluster = Cluster()
         self.policies = {"p": grant("example.com/python@sha256:*")}
+        self.told: list[str] = []
         self.log.draining = False  # type: ignore[attr-defined]
+        self.log.tell = lambda path, why: self.told.append(why)  # type: ignore[attr-defined]
         fakes: Any = self
         self.calling = CallingPods()
         runner = PodRunner(self.cluster, beside, self.calling, clock=SteadyClock())  # type: ignore[arg-type]

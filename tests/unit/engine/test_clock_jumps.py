@@ -19,13 +19,14 @@ from tests.unit.engine.approvalworld import SIGN, Asked
 from tests.unit.engine.fakecluster import FakeCluster
 from tests.unit.engine.fakes import tool_step, workflow
 from tests.unit.engine.podworld import Cluster as Pods
-from tests.unit.engine.podworld import beside, status
+from tests.unit.engine.podworld import beside
 from tests.unit.engine.runworld import run_object, uid_of
 from tests.unit.engine.test_tokens import Cluster, signed
 from tests.unit.kube.api_server import serving
 
 from fairlead.engine.clock import RETRY_SECONDS, TOLERANCE_MS, SteadyClock, agree
 from fairlead.engine.pods import PodRunner
+from fairlead.engine.pods.startup import Startup
 from fairlead.engine.tokens import SKEW_SECONDS, Tokens, Unauthenticated
 from fairlead.errors import KubeError, Unreachable
 from fairlead.flow.state import RunState
@@ -228,24 +229,26 @@ async def test_a_token_whose_times_are_none_is_refused(odd: dict[str, Any]) -> N
         await Tokens(Cluster().fetch, "team", now=SteadyClock()).verify(signed(**odd))
 
 
-@pytest.mark.parametrize(("late_hours", "fails"), [(0, False), (1, True)])
-async def test_how_long_a_pod_has_not_started_is_counted_by_the_api_servers_clock(late_hours: int, fails: bool) -> None:
-    cluster = Pods()
-    cluster.ends = status({"waiting": {"reason": "ErrImagePull", "message": "no such image"}})["status"]
+@pytest.mark.parametrize(("late_hours", "lost"), [(0, False), (1, True)])
+async def test_how_long_a_pod_should_be_gone_is_counted_by_the_api_servers_clock(late_hours: int, lost: bool) -> None:
+    cluster, told = Pods(), list[str]()
+    cluster.looks = 10**9
     pod = await cluster.create(PODS, {"metadata": {"name": "p"}}, "team-a")
-    runner = PodRunner(
-        cluster,  # type: ignore[arg-type]  # pods in memory
-        beside,
-        clock=lambda: time.time_ns() // 1_000_000 + late_hours * HOUR_MS,
-    )
+    pod["metadata"]["deletionTimestamp"] = pod["metadata"]["creationTimestamp"]
+
+    def clock() -> int:
+        return time.time_ns() // 1_000_000 + late_hours * HOUR_MS
+
+    runner = PodRunner(cluster, beside, clock=clock)  # type: ignore[arg-type]  # pods in memory
     log: Any = SimpleNamespace(draining=False, namespace="team-a")
-    following = asyncio.create_task(runner._follow(log, "p", pod["metadata"]["uid"]))
+    startup = Startup(clock, seconds=3600, tell=told.append)
+    following = asyncio.create_task(runner._follow(log, "p", pod["metadata"]["uid"], startup))
     while not following.done() and pod["looks"] < 3:
         await asyncio.sleep(0.01)
-    assert following.done() is fails
+    assert following.done() is lost
     log.draining = True
     outcome = await following
-    assert (outcome is not None and outcome.error is not None) is fails
+    assert (outcome is not None and outcome.error is not None) is lost
 
 
 def api_server(wall: Wall) -> Any:

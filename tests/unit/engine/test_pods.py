@@ -12,7 +12,7 @@ from tests.unit.engine.gateworld import STEP
 from tests.unit.engine.podworld import BESIDE, ENGINE, IMAGE, asked, exited, status
 
 from fairlead.engine.pods.build import Owner, build, pod_name, too_large
-from fairlead.engine.pods.reading import LOST_SECONDS, PATIENCE_SECONDS, ended, failure, succeeded
+from fairlead.engine.pods.reading import LOST_SECONDS, ended, failure, succeeded, waits
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind
 from fairlead.flow.journal import RunUid
 from fairlead.stepfiles import MOST_INPUT, joined
@@ -106,58 +106,73 @@ WAITS = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
 HOOKED = {"waiting": {"reason": "PostStartHookError", "message": "exited with 137"}}
 LOOPS = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
 UNSCHEDULED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
-ENDS: dict[str, tuple[dict[str, Any], int, tuple[str, str] | None]] = {
-    "it runs": (status({"running": {}}), 3600, None),
-    "it ended well": (status(exited(0), phase="Succeeded"), 1, None),
-    "an exit code": (status(exited(3), phase="Failed"), 1, ("ToolError", "ExitCode")),
-    "too much memory": (status(exited(137, reason="OOMKilled"), phase="Failed"), 1, ("ToolError", "OOMKilled")),
-    "the deadline": (status(phase="Failed", reason="DeadlineExceeded"), 1, ("Timeout", "Timeout")),
-    "evicted": (status(phase="Failed", reason="Evicted", message="disk"), 1, ("Unavailable", "Evicted")),
-    "an image on its way": (status(WAITS), 5, None),
-    "an image that does not come": (status(WAITS), PATIENCE_SECONDS, ("Unavailable", "ImagePullBackOff")),
-    "no node yet": (status(conditions=[UNSCHEDULED]), 5, None),
-    "no node": (status(conditions=[UNSCHEDULED]), PATIENCE_SECONDS, ("Unavailable", "Unschedulable")),
+ENDS: dict[str, tuple[dict[str, Any], tuple[str, str] | None]] = {
+    "it runs": (status({"running": {}}), None),
+    "it ended well": (status(exited(0), phase="Succeeded"), None),
+    "an exit code": (status(exited(3), phase="Failed"), ("ToolError", "ExitCode")),
+    "too much memory": (status(exited(137, reason="OOMKilled"), phase="Failed"), ("ToolError", "OOMKilled")),
+    "the deadline": (status(phase="Failed", reason="DeadlineExceeded"), ("Timeout", "Timeout")),
+    "evicted": (status(phase="Failed", reason="Evicted", message="disk"), ("Unavailable", "Evicted")),
+    "no name of an image": (status({"waiting": {"reason": "InvalidImageName"}}), ("Invalid", "InvalidImageName")),
+    "an image that may not be fetched": (
+        status({"waiting": {"reason": "ErrImageNeverPull"}}),
+        ("Invalid", "ErrImageNeverPull"),
+    ),
     "what cannot be made": (
         status({"waiting": {"reason": "CreateContainerConfigError", "message": "x"}}),
-        PATIENCE_SECONDS,
         ("Invalid", "CreateContainerConfigError"),
     ),
     "no isolation": (
         status(inits=[{"name": "input", "state": exited(1, message="could reach the API server")}], phase="Failed"),
-        1,
         ("Unavailable", "NotIsolated"),
-    ),
-    "a helper is started again beside it": (
-        status({"running": {}}, inits=[{"name": "calls", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]),
-        PATIENCE_SECONDS,
-        None,
-    ),
-    "a helper that does not start": (
-        status({"waiting": {"reason": "PodInitializing"}}, inits=[{"name": "calls", "state": LOOPS}]),
-        PATIENCE_SECONDS,
-        ("Unavailable", "CrashLoopBackOff"),
-    ),
-    "a helper that was killed while it began": (
-        status({"waiting": {"reason": "PodInitializing"}}, inits=[{"name": "calls", "state": HOOKED}]),
-        PATIENCE_SECONDS,
-        ("Unavailable", "PostStartHookError"),
     ),
     "the helper was killed after it": (
         status(exited(0), inits=[{"name": "output", "state": exited(137)}], phase="Succeeded"),
-        1,
         None,
     ),
 }
 
 
 @pytest.mark.requirement("F07", "F09")
-@pytest.mark.parametrize(("pod", "age", "expected"), ENDS.values(), ids=ENDS)
-def test_why_a_step_fails_is_told_within_half_a_minute(
-    pod: dict[str, Any], age: int, expected: tuple[str, str] | None
-) -> None:
-    assert PATIENCE_SECONDS < 30
-    error = failure(pod, NOW + timedelta(seconds=age))
+@pytest.mark.parametrize(("pod", "expected"), ENDS.values(), ids=ENDS)
+def test_what_cannot_go_on_fails_at_once(pod: dict[str, Any], expected: tuple[str, str] | None) -> None:
+    error = failure(pod, NOW)
     assert (None if error is None else (error.error_class, error.reason)) == expected
+    assert waits(pod) is None
+
+
+MAKES = {"waiting": {"reason": "CreateContainerError", "message": "the runtime does not answer"}}
+NEW_NODE = {
+    "waiting": {"reason": "CreateContainerConfigError", "message": "services have not yet been read at least once"}
+}
+WAIT: dict[str, tuple[dict[str, Any], tuple[str, str] | None]] = {
+    "it is being made": (status({"waiting": {"reason": "ContainerCreating"}}), None),
+    "nobody has seen it": (status(), None),
+    "an image on its way": (status(WAITS), ("Unavailable", "ImagePullBackOff")),
+    "no node": (status(conditions=[UNSCHEDULED]), ("Unavailable", "Unschedulable")),
+    "a node that has just begun": (status(NEW_NODE), ("Unavailable", "CreateContainerConfigError")),
+    "a runtime that does not make it": (status(MAKES), ("Invalid", "CreateContainerError")),
+    "a helper is started again beside it": (
+        status({"running": {}}, inits=[{"name": "calls", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]),
+        None,
+    ),
+    "a helper that does not start": (
+        status({"waiting": {"reason": "PodInitializing"}}, inits=[{"name": "calls", "state": LOOPS}]),
+        ("Unavailable", "CrashLoopBackOff"),
+    ),
+    "a helper that was killed while it began": (
+        status({"waiting": {"reason": "PodInitializing"}}, inits=[{"name": "calls", "state": HOOKED}]),
+        ("Unavailable", "PostStartHookError"),
+    ),
+}
+
+
+@pytest.mark.requirement("F09")
+@pytest.mark.parametrize(("pod", "expected"), WAIT.values(), ids=WAIT)
+def test_what_may_pass_is_waited_for(pod: dict[str, Any], expected: tuple[str, str] | None) -> None:
+    found = waits(pod)
+    assert (None if found is None else (found.error.error_class, found.error.reason)) == expected
+    assert failure(pod, NOW + timedelta(days=1)) is None
 
 
 def taken(pod: dict[str, Any], *, by: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tests.unit.engine.runworld import World, run_object, uid_of
 from fairlead.engine.log import RunLog
 from fairlead.engine.projection import LACKS
 from fairlead.flow.calls import Call
+from fairlead.flow.journal import Path
 from fairlead.telemetry.export import TraceCounts
 
 
@@ -99,3 +100,35 @@ async def test_that_a_run_has_ended_is_said_whatever_else_cannot_be(
     last = world.sink.of("run-0")[-1]
     (finished,) = (one for one in last["conditions"] if one["type"] == "Finished")
     assert finished["message"] == LACKS and "output" not in last and last["completionTime"]
+
+
+@pytest.mark.requirement("F09")
+async def test_why_a_step_cannot_begin_is_told_while_it_cannot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlead.engine.status.INTERVAL_SECONDS", 0.01)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(call: Call) -> dict[str, Any]:
+        begun.set()
+        await go_on.wait()
+        return {"result": {}}
+
+    world.gate = FakeGate(answer)
+    raw, why = run_object(), "ImagePullBackOff: " + "so " * 40
+
+    def told() -> tuple[str, str]:
+        status = world.sink.of("run-0")[-1]
+        row: dict[str, Any] = next((row for row in status.get("steps", []) if row["path"] == "a"), {})
+        message = next(c["message"] for c in status["conditions"] if c["type"] == "Succeeded")
+        return row.get("message", ""), message
+
+    async with world.engine() as engine:
+        engine.submit(raw)
+        await asyncio.wait_for(begun.wait(), 20)
+        run = engine.runs.roster.get(uid_of(raw))
+        assert run is not None and run.log is not None
+        run.log.tell(Path("a"), why)
+        await world.until(lambda: told() == (why[:64], f"step a: {why}"))
+        run.log.tell(Path("a"), "")
+        await world.until(lambda: told() == ("", "steps are running"))
+        go_on.set()
+        await world.until(lambda: world.succeeded() == ("True", "Completed"))

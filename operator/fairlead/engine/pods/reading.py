@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,21 +11,35 @@ from fairlead.api.reasons import ErrorClass
 from fairlead.engine.pods.build import STEP
 from fairlead.flow.calls import CallError
 
-PATIENCE_SECONDS = 20
-"""How long an image may fail to come, or no node have room, before the step fails and says so."""
-
 LOST_SECONDS = 10
 """How long after it should have ended a pod may still be there: its node may be late, or does not answer any more."""
 
-_PULLING = frozenset(
-    ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
-)
+_NEVER = frozenset(("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"))
+"""What does not pass: such a pod can never begin."""
+
+_NODE_BEGINS = "have not yet been read"
+"""So a kubelet says that has just begun, and makes containers a little later."""
+
+_PULLING = frozenset(("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"))
 _AGAIN = frozenset(("CrashLoopBackOff", "PostStartHookError"))
 """A sidecar was killed, or did not begin in time, and is started again."""
 
 _STARTING = frozenset(("", "ContainerCreating", "PodInitializing"))
 
 Pod = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Why something has not begun that still may.
+
+    Attributes:
+        state: of what, and what kind of thing is in its way: the same as long as that is the same.
+        error: what its step fails with when it lasts too long.
+    """
+
+    state: tuple[str, str]
+    error: CallError
 
 
 def succeeded(pod: Pod) -> bool:
@@ -62,7 +77,39 @@ def failure(pod: Pod, now: datetime) -> CallError | None:
     if ended(pod) and not succeeded(pod):
         message = status.get("message") or "the pod ended before its step did"
         return _taken(pod) or _error(ErrorClass.UNAVAILABLE, "PodFailed", message)
-    return _stuck(pod, now)
+    return _never(pod)
+
+
+def waits(pod: Pod) -> Waits | None:
+    """Return what is in the way of a pod's begin and may pass; None of one that goes on, or cannot begin."""
+    if "running" in _state(pod, STEP):
+        return None
+    for condition in pod.get("status", {}).get("conditions", []):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            reason, message = condition.get("reason", "Unschedulable"), condition.get("message", "")
+            return Waits(("", "Unschedulable"), _error(ErrorClass.UNAVAILABLE, reason, message[:1000]))
+    for name, reason, message in _waiting(pod):
+        if reason in _STARTING or _is_final(reason, message):
+            continue
+        kind = "pulls" if reason in _PULLING else "again" if reason in _AGAIN else reason
+        passes = kind != reason or reason == "CreateContainerConfigError"
+        return Waits((name, kind), _error(ErrorClass.UNAVAILABLE if passes else ErrorClass.INVALID, reason, message))
+    return None
+
+
+def _never(pod: Pod) -> CallError | None:
+    found = [(reason, message) for _, reason, message in _waiting(pod) if _is_final(reason, message)]
+    return _error(ErrorClass.INVALID, *found[0]) if found else None
+
+
+def _is_final(reason: str, message: str) -> bool:
+    return reason in _NEVER and _NODE_BEGINS not in message
+
+
+def _waiting(pod: Pod) -> list[tuple[str, str, str]]:
+    """Return which containers wait, why, and what is said of it."""
+    found = [(name, state.get("waiting") or {}) for name, state in _states(pod).items()]
+    return [(name, one.get("reason", ""), one.get("message", "")[:1000]) for name, one in found]
 
 
 def _taken(pod: Pod) -> CallError | None:
@@ -98,24 +145,6 @@ def _init_failed(pod: Pod, name: str) -> bool:
     return name == "input"
 
 
-def _stuck(pod: Pod, now: datetime) -> CallError | None:
-    if _age_seconds(pod, now) < PATIENCE_SECONDS or "running" in _state(pod, STEP):
-        return None
-    for condition in pod.get("status", {}).get("conditions", []):
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return _error(
-                ErrorClass.UNAVAILABLE, condition.get("reason", "Unschedulable"), condition.get("message", "")
-            )
-    for state in _states(pod).values():
-        waiting = state.get("waiting") or {}
-        reason = waiting.get("reason", "")
-        if reason in _PULLING or reason in _AGAIN:
-            return _error(ErrorClass.UNAVAILABLE, reason, waiting.get("message", "")[:1000])
-        if reason not in _STARTING:
-            return _error(ErrorClass.INVALID, reason, waiting.get("message", "")[:1000])
-    return None
-
-
 def _states(pod: Pod) -> dict[str, Mapping[str, Any]]:
     status = pod.get("status", {})
     found = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
@@ -124,11 +153,6 @@ def _states(pod: Pod) -> dict[str, Mapping[str, Any]]:
 
 def _state(pod: Pod, name: str) -> Mapping[str, Any]:
     return _states(pod).get(name, {})
-
-
-def _age_seconds(pod: Pod, now: datetime) -> float:
-    created = pod["metadata"].get("creationTimestamp")
-    return _since(created, now) if created else 0.0
 
 
 def _since(at: str, now: datetime) -> float:

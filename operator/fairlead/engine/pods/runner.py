@@ -23,10 +23,11 @@ from fairlead.api.reasons import ErrorClass, RunReason
 from fairlead.engine.outcomes import failed
 from fairlead.engine.pods.build import CALL, OUTPUT, STEP, Beside, Owner, build, may_call, pod_name, too_large
 from fairlead.engine.pods.calling import CallingPod, CallingPods
-from fairlead.engine.pods.reading import ended, failure, lost, succeeded
+from fairlead.engine.pods.reading import Waits, ended, failure, lost, succeeded, waits
+from fairlead.engine.pods.startup import Startup
 from fairlead.engine.wellformed import problem
 from fairlead.errors import Conflict, KubeError, NotFound, Unreachable
-from fairlead.flow.calls import Call, Outcome
+from fairlead.flow.calls import Call, CallError, Outcome
 from fairlead.kube.client import Kube
 from fairlead.kube.types import PODS
 from fairlead.stepfiles import MOST_OUTPUT, NothingSaid, read_back
@@ -38,7 +39,9 @@ LOG_BYTES = 65_536
 """So much of the end of a step's log is kept."""
 _LINES = 2000
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
+_QUOTA_PAUSE_SECONDS = 5.0
 _TRIES = 5
+_QUOTA = "exceeded quota"
 
 Pod = Mapping[str, Any]
 
@@ -71,6 +74,8 @@ class PodRunner:
     ) -> Outcome | None:
         """Return what came of a container call; None when the engine is about to end: the next goes on with the pod.
 
+        Why it has not begun yet is told to the run, as long as it has not.
+
         Args:
             log: the run.
             call: a call of kind Container.
@@ -78,11 +83,27 @@ class PodRunner:
             started: told the name and UID of the pod, once.
             seconds: how long it may take.
         """
-        began = time.perf_counter()
         if large := too_large(call):
             return failed(ErrorClass.INVALID, large, reason="InputTooLarge")
+        startup = Startup(self._clock, seconds=seconds, tell=partial(log.tell, call.id.path))
         try:
-            pod = await self._pod(log, call, known, began + seconds)
+            return await self._run(log, call, known, started, startup, seconds=seconds)
+        finally:
+            log.tell(call.id.path, "")
+
+    async def _run(
+        self,
+        log: RunLog,
+        call: Call,
+        known: str,
+        started: Callable[[str, str], None],
+        startup: Startup,
+        *,
+        seconds: float,
+    ) -> Outcome | None:
+        began = time.perf_counter()
+        try:
+            pod = await self._pod(log, call, known, began + seconds, startup)
         except (Conflict, NotFound) as error:
             reason = RunReason.CHILD_NAME_CONFLICT.value if isinstance(error, Conflict) else "PodLost"
             error_class = ErrorClass.INVALID if isinstance(error, Conflict) else ErrorClass.UNAVAILABLE
@@ -98,9 +119,9 @@ class PodRunner:
             if may_call(call):
                 look = partial(self._kube.get, PODS, name, log.namespace)
                 async with self._calling.under_way(log, call, pod, look) as calling:
-                    outcome = await self._follow(log, name, uid, calling)
+                    outcome = await self._follow(log, name, uid, startup, calling)
             else:
-                outcome = await self._follow(log, name, uid)
+                outcome = await self._follow(log, name, uid, startup)
         except asyncio.CancelledError:
             if not log.draining:
                 await asyncio.shield(self.delete(log, call, uid))
@@ -129,8 +150,10 @@ class PodRunner:
             with contextlib.suppress(KubeError):
                 await self._kube.delete(PODS, pod_name(log.uid, call), log.namespace, uid=uid)
 
-    async def _pod(self, log: RunLog, call: Call, known: str, ends: float) -> Pod | None:
+    async def _pod(self, log: RunLog, call: Call, known: str, ends: float, startup: Startup) -> Pod | None:
         """Make the pod, or find it, also the one of a request whose answer was lost; None when the engine is to end.
+
+        Where a quota has no room it is asked again, until others have ended or it took too long.
 
         Raises:
             NotFound: it was made, and is gone.
@@ -147,6 +170,11 @@ class PodRunner:
                     raise
                 await asyncio.sleep(min(error.retry_after_seconds or pause, left))
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            except KubeError as error:
+                if _QUOTA not in error.message or startup.over(_no_room(error)) is not None:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _QUOTA_PAUSE_SECONDS)
         return None
 
     async def _made(self, log: RunLog, call: Call, known: str, seconds: int) -> Pod:
@@ -168,7 +196,9 @@ class PodRunner:
             raise Conflict(409, f"pod {name} exists and was not made for this call")
         return found
 
-    async def _follow(self, log: RunLog, name: str, uid: str, calling: CallingPod | None = None) -> Outcome | None:
+    async def _follow(
+        self, log: RunLog, name: str, uid: str, startup: Startup, calling: CallingPod | None = None
+    ) -> Outcome | None:
         pause, failures = _FIRST_PAUSE_SECONDS, 0
         while not log.draining:
             try:
@@ -185,7 +215,7 @@ class PodRunner:
             if calling is not None:
                 calling.pod = pod
             now = datetime.fromtimestamp(self._clock() / 1000, UTC)
-            error = failure(pod, now)
+            error = failure(pod, now) or startup.over(waits(pod))
             if error is not None and lost(pod, now):
                 return Outcome(error=error)  # nobody can be asked for its log
             if error is not None or ended(pod):
@@ -234,10 +264,14 @@ class PodRunner:
         return ""
 
 
+def _no_room(error: KubeError) -> Waits:
+    return Waits(("", "QuotaExceeded"), CallError(ErrorClass.UNAVAILABLE.value, "QuotaExceeded", error.message))
+
+
 def _refused(error: KubeError) -> Outcome:
     """Return why the API server does not take a pod: quota passes, what admission forbids does not."""
-    if "exceeded quota" in error.message:
-        return failed(ErrorClass.UNAVAILABLE, error.message, reason="QuotaExceeded")
+    if _QUOTA in error.message:
+        return Outcome(error=_no_room(error).error)
     if "violates PodSecurity" in error.message:
         return failed(ErrorClass.INVALID, error.message, reason="PodSecurity")
     return failed(ErrorClass.UNAVAILABLE if error.retryable else ErrorClass.INVALID, error.message, reason="PodRefused")
