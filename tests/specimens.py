@@ -307,6 +307,7 @@ WorkflowRun:
     message: tried twice
     tokens: 812
   - {path: improve/2/logs, phase: Waiting, attempts: 0}
+  - {path: refund, phase: Failed, denial: {reason: PolicyDenied, policy: ClusterPolicy/bank, rule: largeAmounts}}
   usage: {modelCalls: 4, toolCalls: 1, inputTokens: 5120, outputTokens: 644, costUSD: "0.0013", durationSeconds: 9}
   output: {answer: [1, null, {a: b}]}
   outputRef: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", bytes: 5000}

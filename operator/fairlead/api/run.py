@@ -165,6 +165,14 @@ class WorkflowRef(ApiModel):
     generation: Annotated[int, Field(ge=0, description="The Workflow's metadata.generation.")]
 
 
+class Denial(ApiModel):
+    """Why a call was denied; the audit has all of it."""
+
+    reason: Annotated[str, Field(max_length=64, description="The reason, such as PolicyDenied.")]
+    policy: Annotated[str | None, Field(max_length=270, description="The Policy, or ClusterPolicy/NAME.")] = None
+    rule: Annotated[str | None, Field(max_length=270, description="Its rule that denied the call.")] = None
+
+
 class StepRow(ApiModel):
     """One row of the step table: a path and where it stands."""
 
@@ -176,7 +184,8 @@ class StepRow(ApiModel):
     started_at: Annotated[Timestamp | None, Field(description="When its first attempt began.")] = None
     finished_at: Annotated[Timestamp | None, Field(description="When it ended.")] = None
     span_id: Annotated[str | None, Field(max_length=16, alias="spanID", description="Its span in the trace.")] = None
-    message: Annotated[str | None, Field(max_length=64, description="What is wrong or in the way, or a child run.")] = None
+    message: Annotated[str | None, Field(max_length=64, description="What is wrong or in the way; a child run.")] = None
+    denial: Annotated[Denial | None, Field(description="Of its calls, the last that was denied.")] = None
     tokens: Annotated[int | None, Field(ge=0, description="Input and output tokens that it used.")] = None
 
 

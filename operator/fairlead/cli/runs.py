@@ -71,6 +71,10 @@ def description(run: Run, *, now_ms: int, width: int) -> str:
         lines.append(f"Output     {status['outputRef']['bytes']} bytes, {status['outputRef']['digest']}")
     if status.get("denials"):
         lines.append(f"Denials    {status['denials']}")
+        for row in status.get("steps", ()):
+            if denial := row.get("denial"):
+                said = [denial["reason"], denial.get("policy", ""), denial.get("rule", "")]
+                lines.append(plain(f"  {row['path']}: {', '.join(filter(None, said))}"))
     return "\n".join(lines).rstrip()
 
 

@@ -31,6 +31,7 @@ STEP_ROWS = 50
 PATH_CHARACTERS = 512
 ROW_MESSAGE_CHARACTERS = 64
 WAITING_FOR_CHARACTERS = 256
+NAME_CHARACTERS = 270
 MESSAGE_CHARACTERS = 1024
 LACKS = "steps and output cannot be shown here; the journal has them"
 
@@ -332,6 +333,11 @@ def _row(state: RunState, step: StepState, around: Surroundings) -> dict[str, An
         row["message"] = why[:ROW_MESSAGE_CHARACTERS]
     elif said := step.partial or (f"done by run {step.reused_from}" if step.reused_from else ""):
         row["message"] = said[:ROW_MESSAGE_CHARACTERS]
+    if step.denial is not None:
+        named = {"policy": step.denial.policy, "rule": step.denial.rule}
+        row["denial"] = {"reason": step.denial.reason[:ROW_MESSAGE_CHARACTERS]} | {
+            key: name[:NAME_CHARACTERS] for key, name in named.items() if name
+        }
     if step.tokens:
         row["tokens"] = step.tokens
     return row

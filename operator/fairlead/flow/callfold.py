@@ -10,7 +10,7 @@ from fairlead.flow.approvals import go_on
 from fairlead.flow.calls import CallError, CallKind, Outcome
 from fairlead.flow.journal import Entry, Path
 from fairlead.flow.labels import Label
-from fairlead.flow.runstate import CallState, Child, RunState, StepState, Usage
+from fairlead.flow.runstate import CallState, Child, Denial, RunState, StepState, Usage
 from fairlead.flow.spending import NOTHING, Spend, Window
 
 _CLASS_OF_DENIAL = {
@@ -122,6 +122,7 @@ def fold_denial(state: RunState, entry: Entry) -> None:
     step, data = current(state, entry), entry.data
     if step is None:
         return
+    step.denial = Denial(data["reason"], data.get("policy", ""), data.get("rule", ""))
     call = step.calls.setdefault(
         data["index"],
         CallState(

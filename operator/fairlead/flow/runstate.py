@@ -89,6 +89,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a call was denied, and by which rule of which Policy; "" for none."""
+
+    reason: str
+    policy: str = ""
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Closing:
     """No new intents from here on, but in `finally`. `at` is Unix ms; output or error are what the steps came to."""
 
@@ -249,6 +258,7 @@ class StepState:
         approvals: of this attempt, by name, in order of their requests; emptied when the step is over.
         held_since: Unix ms since which people have been asked: its time stands still until they have decided. 0 when
             it does not.
+        denial: of its calls, the last that was denied; None for none.
         tokens: of all attempts.
         child: the name of the last child run.
         control: the label of what decided that it runs.
@@ -284,6 +294,7 @@ class StepState:
     calls: dict[str, CallState] = field(default_factory=dict)
     approvals: dict[str, ApprovalState] = field(default_factory=dict)
     held_since: int = 0
+    denial: Denial | None = None
     tokens: int = 0
     child: str = ""
     control: Label = TRUSTED

@@ -24,6 +24,7 @@ def run(name: str, created: str, *conditions: tuple[str, str, str, str], **statu
     }
 
 
+DENIAL = {"reason": "PolicyDenied", "policy": "bank", "rule": "large"}
 DENIED = run(
     "triage-x",
     "2025-12-31T23:50:00Z",
@@ -32,7 +33,7 @@ DENIED = run(
     progress="1/2",
     traceID="ab12",
     denials=1,
-    steps=[{"path": "remove", "phase": "Failed", "attempts": 1, "message": "Forbidden"}],
+    steps=[{"path": "remove", "phase": "Failed", "attempts": 1, "message": "Forbidden", "denial": DENIAL}],
     usage={"modelCalls": 1, "toolCalls": 0, "inputTokens": 5, "outputTokens": 2},
     output={"text": "bell\u0007"},
 )
@@ -51,7 +52,7 @@ def test_one_run_shows_its_conditions_steps_usage_and_output() -> None:
     text = runs.description(DENIED, now_ms=NOW_MS, width=80)
     for part in ("Trace      ab12", "Succeeded  False    Denied", "kubectl auth can-i", "✖ remove", "1 model calls"):
         assert part in text
-    assert "Denials    1" in text
+    assert "Denials    1\n  remove: PolicyDenied, bank, large" in text
     assert "\u0007" not in text
 
 

@@ -379,6 +379,23 @@ def test_usage_denials_and_store_are_those_of_the_journal() -> None:
     assert status["steps"][0]["tokens"] == 12
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["it goes on", "it fails"])
+def test_a_step_names_the_policy_and_the_rule_that_denied_its_last_call(ended: bool) -> None:
+    policy, rule = "ClusterPolicy/" + "p" * 253, "r" * 63
+    call = {"index": "0.0.0", "kind": "Chat", "target": "m", "stage": 6, "message": f"{policy}, rule {rule}: no"}
+    error = {"class": "Denied", "reason": "PolicyDenied", "message": call["message"]}
+    state = fold(
+        accepted(),
+        started("a"),
+        step(EntryKind.CALL_DENIED, "a", **call, reason="Forbidden"),
+        step(EntryKind.CALL_DENIED, "a", **call, reason="PolicyDenied", policy=policy, rule=rule),
+        *([failed("a", error=error)] if ended else []),
+    )
+    status = project(state, PLAN, around())
+    WorkflowRunStatus.model_validate(status)
+    assert status["steps"][0]["denial"] == {"reason": "PolicyDenied", "policy": policy, "rule": rule}
+
+
 @pytest.mark.requirement("F24")
 @given(
     paths=st.lists(st.text("abcdefghij", min_size=1, max_size=700), max_size=80, unique=True),
@@ -387,7 +404,12 @@ def test_usage_denials_and_store_are_those_of_the_journal() -> None:
 )
 def test_every_status_is_valid_and_stays_under_sixteen_kibibytes(paths: list[str], message: str, output: str) -> None:
     error = {"class": "ToolError", "reason": "ToolError", "message": message}
-    drafts = [draft for path in paths for draft in (started(path), failed(path, error=error))]
+    denial = {"index": "0", "kind": "Chat", "target": "m", "reason": message, "policy": message, "rule": message}
+    drafts = [
+        draft
+        for path in paths
+        for draft in (started(path), step(EntryKind.CALL_DENIED, path, **denial), failed(path, error=error))
+    ]
     ends = (
         end(EntryKind.RUN_FAILED, reason="StepFailed", message=message),
         end(EntryKind.RUN_SUCCEEDED, output=output),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.engine.approvalworld import SIGN, Asked, reason_of, requested, ruled
 from tests.unit.engine.fakes import FakeGate, tool_step, workflow
 from tests.unit.engine.runworld import World, run_object, uid_of
 
 from fairlead.engine.log import RunLog
 from fairlead.engine.projection import LACKS
 from fairlead.flow.calls import Call
-from fairlead.flow.journal import Path
+from fairlead.flow.journal import Path as StepPath
 from fairlead.telemetry.export import TraceCounts
 
 
@@ -126,9 +128,20 @@ async def test_why_a_step_cannot_begin_is_told_while_it_cannot(world: World, mon
         await asyncio.wait_for(begun.wait(), 20)
         run = engine.runs.roster.get(uid_of(raw))
         assert run is not None and run.log is not None
-        run.log.tell(Path("a"), why)
+        run.log.tell(StepPath("a"), why)
         await world.until(lambda: told() == (why[:64], f"step a: {why}"))
-        run.log.tell(Path("a"), "")
+        run.log.tell(StepPath("a"), "")
         await world.until(lambda: told() == ("", "steps are running"))
         go_on.set()
         await world.until(lambda: world.succeeded() == ("True", "Completed"))
+
+
+async def test_of_an_agent_that_goes_on_the_status_names_the_rule_that_denied_its_call(tmp_path: Path) -> None:
+    world = Asked(tmp_path / "journal.db", SIGN)
+    world.asks_for("{}")
+    world.resources.policies = ruled({"name": "noLetters", "when": "call.function == 'send'", "message": "none"})
+    async with world.engine() as engine:
+        state = await asyncio.wait_for(engine.submit(requested()), 20)
+    assert reason_of(state) == "Completed"
+    (row,) = world.sink.of("run-0")[-1]["steps"]
+    assert (row["phase"], row["denial"]["policy"], row["denial"]["rule"]) == ("Succeeded", "p", "noLetters")
