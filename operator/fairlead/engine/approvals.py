@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from fairlead.api.approval import ApprovalRun, ApprovalStatus
 from fairlead.api.conditions import only_condition, timestamp
 from fairlead.api.reasons import DecidedReason
 from fairlead.engine.owned import owned
@@ -131,12 +132,17 @@ class Approvals:
     # What the cluster says
 
     def observe(self, name: str) -> None:
-        """Take note that an Approval changed or is gone."""
+        """Take note that an Approval changed or is gone. One that is not understood is left as it is."""
         obj = self._desk.approval(name)
         if name in self._open:
             self._look_at(name)
         elif obj is not None and not _is_told(obj):
-            run = self._roster.get(RunUid(obj["spec"]["run"]["uid"]))
+            try:
+                uid = ApprovalRun.model_validate(obj["spec"]["run"]).uid
+            except (KeyError, TypeError, ValidationError) as error:
+                _log.error("approval %s is not understood: %s", name, type(error).__name__)
+                return
+            run = self._roster.get(RunUid(uid))
             if run is None:
                 self._tell_end(obj, DecidedReason.WITHDRAWN, "")
             elif run.log is not None and name in run.log.state.approvals:
@@ -174,16 +180,23 @@ class Approvals:
         asked = owned(name, spec, run=spec["run"])
         try:
             obj = self._desk.approval(name) or await self._desk.create_approval(asked)
-            if obj["spec"]["digest"] != spec["digest"]:
+            said = obj["spec"]
+            if said["digest"] != spec["digest"]:
                 _log.error("an Approval %s exists that the engine did not make", name, extra={"run": uid})
                 return False
-            verdict = verdict_of(obj["spec"], self._namespace)
+            # Who must approve says the journal: of the object only what people said counts.
+            verdict = verdict_of({**spec, "decisions": said.get("decisions")}, self._namespace)
             guarded = await self._desk.refuses_forgery(asked)
         except KubeError as error:
             _log.warning("approval %s: %s", name, error, extra={"run": uid})
             return False
-        except (KeyError, ValidationError) as error:  # an object that is not understood decides nothing
-            _log.error("approval %s is not understood: %r", name, error, extra={"run": uid})
+        except (
+            KeyError,
+            TypeError,
+            AttributeError,
+            ValidationError,
+        ) as error:  # what is not understood decides nothing
+            _log.error("approval %s is not understood: %s", name, type(error).__name__, extra={"run": uid})
             return False
         if verdict is None and guarded:
             self._tell(obj, None, DecidedReason.PENDING, f"waits for {people_of(approval)} until {spec['expiresAt']}")
@@ -228,9 +241,20 @@ class Approvals:
             )
             return {"conditions": conditions}
 
-        self._statuses.mark(metadata["uid"], metadata["name"], compose, published=obj.get("status") or {}, final=final)
+        self._statuses.mark(metadata["uid"], metadata["name"], compose, published=_published(obj), final=final)
 
 
 def _is_told(obj: Mapping[str, Any]) -> bool:
-    conditions = (obj.get("status") or {}).get("conditions", ())
+    """Tell whether its status says how it ended."""
+    conditions = _published(obj).get("conditions", ())
     return any(condition["type"] == "Decided" and condition["status"] != "Unknown" for condition in conditions)
+
+
+def _published(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the status of an Approval; one that is not understood says nothing, and is written anew."""
+    status: Mapping[str, Any] = obj.get("status") or {}
+    try:
+        ApprovalStatus.model_validate(status)
+    except ValidationError:
+        return {}
+    return status

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from fairlead.api.canonical import canonical_json
 from fairlead.api.meta import Condition
 from fairlead.api.reasons import RunReason
 from fairlead.api.run import WorkflowRun
@@ -91,11 +92,16 @@ def lost_draft(published: Mapping[str, Any], *, store_id: str, sequence: int | N
 
 
 def mirrored_draft(published: Mapping[str, Any]) -> Draft:
-    """Return the terminal entry that says what a finished object says."""
+    """Return the terminal entry that says what a finished object says, without an output that cannot be recorded."""
     conditions = [Condition.model_validate(condition) for condition in published.get("conditions", ())]
     succeeded = next((condition for condition in conditions if condition.type == "Succeeded"), None)
     if succeeded is not None and succeeded.status == "True":
-        return Draft(EntryKind.RUN_SUCCEEDED, data={"output": published.get("output")})
+        output = published.get("output")
+        try:
+            canonical_json({"data": {"output": output}})
+        except TypeError:
+            output = None
+        return Draft(EntryKind.RUN_SUCCEEDED, data={"output": output})
     if succeeded is not None and succeeded.reason == RunReason.CANCELLED:
         return Draft(EntryKind.RUN_CANCELLED, data={"message": succeeded.message})
     reason = succeeded.reason if succeeded is not None else RunReason.STATE_LOST.value

@@ -108,8 +108,11 @@ def surplus(objects: Iterable[Object], bounds: Mapping[str, Retention], *, now_m
     """
     ended: dict[tuple[str, bool], list[tuple[int, Object]]] = defaultdict(list)
     for obj in objects:
-        workflow, at_ms = obj["spec"]["workflow"], finished_at(obj)
-        if workflow in bounds and at_ms is not None and obj["metadata"].get("generateName"):
+        at_ms = finished_at(obj)
+        if at_ms is None or not obj["metadata"].get("generateName"):
+            continue
+        workflow = obj["spec"].get("workflow") if isinstance(obj["spec"], Mapping) else None
+        if isinstance(workflow, str) and workflow in bounds:
             ended[workflow, _is_true(obj, "Succeeded")].append((at_ms, obj))
     chosen: list[tuple[int, Object]] = []
     for (workflow, succeeded), runs in ended.items():
@@ -124,11 +127,14 @@ def surplus(objects: Iterable[Object], bounds: Mapping[str, Retention], *, now_m
 
 
 def finished_at(obj: Object) -> int | None:
-    """Return the Unix ms since which a WorkflowRun is Finished, None if it is not."""
+    """Return the Unix ms since which a WorkflowRun is Finished, None if it is not, or its status is not understood."""
     finished = _condition(obj, "Finished")
     if finished.get("status") != "True":
         return None
-    return int(datetime.fromisoformat(finished["lastTransitionTime"]).timestamp() * 1000)
+    try:
+        return int(datetime.fromisoformat(finished["lastTransitionTime"]).timestamp() * 1000)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _is_true(obj: Object, type_: str) -> bool:
@@ -136,5 +142,7 @@ def _is_true(obj: Object, type_: str) -> bool:
 
 
 def _condition(obj: Object, type_: str) -> Mapping[str, Any]:
-    conditions = (obj.get("status") or {}).get("conditions", ())
-    return next((condition for condition in conditions if condition["type"] == type_), {})
+    status = obj.get("status")
+    conditions = status.get("conditions") if isinstance(status, Mapping) else None
+    found = (one for one in conditions if isinstance(one, Mapping)) if isinstance(conditions, list) else ()
+    return next((condition for condition in found if condition.get("type") == type_), {})

@@ -36,7 +36,8 @@ TYPES = {"Workflow": WORKFLOWS, "Tool": TOOLS, "Model": MODELS, "Policy": POLICI
 HOSTILE: tuple[Any, ...] = (
     *("$(touch /p)", "`id`", "'; rm -rf /", "{{7*7}}", "${{7*7}}", "${jndi:ldap://x}", "__import__('os').system('id')"),
     *("$( __import__('os') )", "$( (((((((((( )", "$( input", "$$(", "$( ().__class__ )", "(a+)+$", "\x00", "\n--flag"),
-    *("\u202e\u200b", "a" * 100_000, "", " ", "/", "..", "../../etc/passwd", "ENDVAL", "true", "null", "1e999", "-1"),
+    *("\ud800", "\u202e\u200b", "a" * 1_000_000, "", " ", "/", "..", "../../etc/passwd", "ENDVAL"),
+    *("true", "null", "1e999", "-1"),
     *(None, True, False, 0, -1, 2**63, 10**400, 1.5, [], {}, [[]], [None], {"": ""}, {"a": {"b": {"c": None}}}),
 )
 
@@ -63,12 +64,17 @@ def replaced(obj: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 @st.composite
-def poisoned(draw: st.DrawFn, kind: str) -> dict[str, Any]:
-    """Draw a specimen's spec in which some values are hostile."""
-    spec = specimen(kind)["spec"]
+def poisoned_parts(draw: st.DrawFn, parts: dict[str, Any]) -> dict[str, Any]:
+    """Draw a copy of parts of an object in which some values are hostile."""
+    ways, found = [*places(parts)], parts
     for _ in range(draw(st.integers(1, 3))):
-        spec = replaced(spec, draw(st.sampled_from([*places(specimen(kind)["spec"])])), draw(st.sampled_from(HOSTILE)))
-    return dict(spec)
+        found = replaced(found, draw(st.sampled_from(ways)), draw(st.sampled_from(HOSTILE)))
+    return found
+
+
+def poisoned(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Draw a specimen's spec in which some values are hostile."""
+    return poisoned_parts(specimen(kind)["spec"])
 
 
 SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
