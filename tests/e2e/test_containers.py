@@ -107,13 +107,14 @@ QUOTA: Manifest = {
 def in_the_way(team: Kubectl, name: str) -> str:
     """Return why the step of a run that goes on cannot begin, as its status says within half a minute."""
 
-    def told() -> str:
-        reason, message = outcome(team.get("workflowrun", name))
-        return message if reason == "Executing" and message.startswith("step work: ") else ""
+    def told() -> Manifest | None:
+        run = team.get("workflowrun", name)
+        return run if outcome(run)[1].startswith("step work: ") else None
 
-    said: str = until(f"what is in the way of {name} is told", told, timeout_seconds=30)
-    assert team.get("workflowrun", name)["status"]["steps"][0]["message"] in said
-    return said
+    run = until(f"what is in the way of {name} is told", told, timeout_seconds=30)
+    reason, message = outcome(run)
+    assert reason == "Executing" and run["status"]["steps"][0]["message"] in message
+    return message
 
 
 @pytest.mark.requirement("F09")
