@@ -298,7 +298,7 @@ class PolicyCalls(ApiModel):
     """What its rules did about calls since the Policy exists; a crash may lose those of its last seconds."""
 
     denied: Annotated[int, Field(ge=0, description="Calls that were denied.")] = 0
-    would_deny: Annotated[int, Field(ge=0, description="Calls that were recorded in Audit mode, and happened.")] = 0
+    would_deny: Annotated[int, Field(ge=0, description="Calls and runs, recorded in Audit mode, that happened.")] = 0
     asked: Annotated[int, Field(ge=0, description="Calls that were given to people.")] = 0
 
 

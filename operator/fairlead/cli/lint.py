@@ -96,9 +96,10 @@ def _leaks(found: Manifests) -> list[Problem]:
     for item in found.items:
         if item.kind != "Workflow":
             continue
-        forbid = forbidden_before(binding(found.policies().values(), item.resource.metadata.labels))
+        rules = forbidden_before(binding(found.policies().values(), item.resource.metadata.labels))
+        forbid = [rule for rule in rules if rule.enforced]
         leaks = worst_of(item.resource, found.of("Tool"), found.of("Workflow")).leaks if forbid else ()
-        problems += [item.problem(leak.path, f"{leak} ({forbid[0]}, rule dataFlow.static)") for leak in leaks]
+        problems += [item.problem(leak.path, f"{leak} ({forbid[0]})") for leak in leaks]
     return problems
 
 

@@ -251,6 +251,7 @@ class App:
             options=EngineOptions(
                 mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8"),
                 on_waiting=self._on_waiting,
+                on_rule=self._policies.did,
                 on_taken=self._on_taken,
             ),
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fairlead.engine.policies import Did
 from fairlead.flow.calls import Call
 from fairlead.flow.spending import USD, Spend
-from fairlead.policy.decision import Decision
+from fairlead.policy.decision import Breach, Decision
 from fairlead.telemetry.metrics import EngineMetrics
 
 
@@ -24,9 +24,9 @@ class Counts:
         if self._metrics is not None:
             self._metrics.decisions.labels(decision.verdict, decision.reason.value).inc()
 
-    def audited(self, decision: Decision) -> None:
+    def audited(self, breaches: Iterable[Breach]) -> None:
         """Count what Policies in Audit mode would have denied."""
-        for breach in decision.audited:
+        for breach in breaches:
             self._on_rule(breach.policy, Did.WOULD_DENY)
             if self._metrics is not None:
                 self._metrics.would_deny.labels(breach.policy, breach.rule).inc()

@@ -6,6 +6,7 @@ from fairlead.api.tool import Tool
 from fairlead.api.workflow import Workflow
 from fairlead.engine.seams import Resources
 from fairlead.flow.worst import Leak, worst_of
+from fairlead.policy.decision import Breach
 from fairlead.policy.flows import forbidden_before
 from fairlead.policy.rules import binding
 
@@ -39,11 +40,11 @@ class DataFlows:
             known = self._found[name] = (declared, tuple(found.leaks))
         return known[1]
 
-    def objection(self, workflow: Workflow) -> str:
-        """Return why no run of a Workflow may begin: a Policy that forbids it, and the first leak; "" for none."""
-        policies = forbidden_before(binding(self._resources.policies.values(), workflow.metadata.labels))
-        leaks = self.leaks(workflow) if policies else ()
-        return f"{policies[0]}, rule dataFlow.static: {told(leaks)}" if leaks else ""
+    def breaches(self, workflow: Workflow) -> list[Breach]:
+        """Return the rules by which no run of a Workflow may begin, and the first leaks."""
+        policies = binding(self._resources.policies.values(), workflow.metadata.labels)
+        leaks = self.leaks(workflow) if forbidden_before(policies) else ()
+        return forbidden_before(policies, told(leaks)) if leaks else []
 
 
 def _declaration(obj: Workflow | Tool) -> Declared:

@@ -15,8 +15,10 @@ from fairlead.api.workflow import Workflow
 from fairlead.engine.approvals import Approvals
 from fairlead.engine.authorized import Authorizations
 from fairlead.engine.children import Children
+from fairlead.engine.counts import Counts
 from fairlead.engine.definitions import WorkflowStatuses
 from fairlead.engine.driver import Caller
+from fairlead.engine.policies import Did
 from fairlead.engine.reporter import Reporter
 from fairlead.engine.retention import Sweeper
 from fairlead.engine.roster import Roster
@@ -59,6 +61,7 @@ class EngineOptions:
         mountinfo: the text of /proc/self/mountinfo where network file systems must be refused; "" to not look.
         sync_delay_seconds: added to every commit, for benchmarks.
         on_waiting: told why the store is not opened yet, where it is waited for.
+        on_rule: told of a Policy what its rules did about a run.
         on_taken: told of a Workflow why the run of a schedule is not made.
     """
 
@@ -66,6 +69,7 @@ class EngineOptions:
     mountinfo: str = ""
     sync_delay_seconds: float = 0.0
     on_waiting: Callable[[StoreError], None] = lambda error: None
+    on_rule: Callable[[str, Did], None] = lambda policy, did: None
     on_taken: Callable[[Workflow, str], None] = lambda workflow, why: None
 
 
@@ -148,6 +152,7 @@ class WorkflowEngine:
             approvals=self.approvals,
             reporter=reporter,
             clock=clock,
+            counts=Counts(metrics, options.on_rule),
         )
         self._flows = runner.flows
         self.runs = Runs(

@@ -257,7 +257,7 @@ class Gate:
         A model that is asked again may have been paid for the first time: what a call holds is then held once more.
         """
         self._counts.decided(Decision("Allow", Stage.INTENT))
-        self._counts.audited(decision)
+        self._counts.audited(decision.audited)
         target = self._snapshots.target(call)
         if target is None:
             return None

@@ -24,7 +24,7 @@ from fairlead.policy.rules import is_stand_in, problems
 
 
 class Did(StrEnum):
-    """What a rule did about a call, as `status.calls` names it."""
+    """What a rule did about a call or a run, as `status.calls` names it."""
 
     DENIED = "denied"
     WOULD_DENY = "wouldDeny"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fairlead.api.policy import Policy
@@ -13,6 +14,7 @@ from fairlead.engine.acceptance import Accept
 from fairlead.engine.approvals import Approvals
 from fairlead.engine.beginning import accepted_draft
 from fairlead.engine.children import Children
+from fairlead.engine.counts import Counts
 from fairlead.engine.dataflows import DataFlows
 from fairlead.engine.demands import demanded
 from fairlead.engine.driver import Caller, drive
@@ -32,6 +34,7 @@ from fairlead.flow.plan import Plan
 from fairlead.flow.recover import open_calls, outcome_unknown, recover
 from fairlead.flow.state import RunState, new_state
 from fairlead.policy.budgets import runs_over, windows_of
+from fairlead.policy.decision import Breach
 from fairlead.policy.rules import binding
 
 _log = logging.getLogger(__name__)
@@ -51,6 +54,7 @@ class Runner:
         approvals: Approvals,
         reporter: Reporter,
         clock: Callable[[], int],
+        counts: Counts,
     ) -> None:
         self.flows = DataFlows(resources)
         self._cluster = cluster
@@ -61,6 +65,7 @@ class Runner:
         self._approvals = approvals
         self._reporter = reporter
         self._clock = clock
+        self._counts = counts
         self._plans = Plans(store)
         self._earlier = EarlierRuns(store, self._plans)
 
@@ -75,6 +80,13 @@ class Runner:
 
     def over_budget(self, workflow: Workflow) -> str:
         """Return which Policy's budget leaves no room for one more run of a Workflow; "" when all do."""
+        return _enforced(self._over(workflow))
+
+    def unsafe(self, workflow: Workflow) -> str:
+        """Return which Policy accepts no run of a Workflow because of where its data may go; "" for none."""
+        return _enforced(self.flows.breaches(workflow))
+
+    def _over(self, workflow: Workflow) -> Iterator[Breach]:
         return runs_over(self._binding(workflow), self._store.spent, self._clock())
 
     async def planned(self, run: Run, accept: Accept) -> tuple[Draft, Plan]:
@@ -96,7 +108,11 @@ class Runner:
             deadline_at=first.data["deadline"],
         )
         run.log = self._log(run, plan, account=first.data["account"], state=new_state())
-        run.log.append(first)
+        found = [*self._over(accept.workflow), *self.flows.breaches(accept.workflow)]
+        audited = [breach for breach in found if not breach.enforced]
+        would_deny = {"wouldDeny": [str(breach) for breach in audited]} if audited else {}
+        run.log.append(replace(first, data={**first.data, **would_deny}))
+        self._counts.audited(audited)
         for window in windows_of(self._binding(accept.workflow), self._clock()):
             self._store.spend(window, runs=1)
         run.key, run.deadline_ms = accept.key, first.data["deadline"]
@@ -184,3 +200,7 @@ class Runner:
             state=state,
             on_told=lambda: self._reporter.goes_on(run),
         )
+
+
+def _enforced(breaches: Iterable[Breach]) -> str:
+    return next((str(breach) for breach in breaches if breach.enforced), "")

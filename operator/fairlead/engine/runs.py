@@ -287,7 +287,7 @@ class Runs:
             given=given,
             busy=self._turns.busy,
             over=self._runner.over_budget,
-            unsafe=self._runner.flows.objection,
+            unsafe=self._runner.unsafe,
             seen_at_ms=run.seen_at_ms,
             now_ms=self._clock(),
             grace_ms=self._options.grace_ms,

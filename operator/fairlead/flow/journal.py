@@ -27,7 +27,8 @@ class EntryKind(StrEnum):
     RUN_ACCEPTED = "RunAccepted"  # workflow, namespace, name, revision, generation, semantics, input, account,
     #                               createdAt (ms), deadline (ms), requestedBy?, concurrencyKey?,
     #                               scheduledAt? (ms), parent? (of a child, as in its spec),
-    #                               retryFrom? {run, uid, step?}, inputLabel
+    #                               retryFrom? {run, uid, step?}, inputLabel,
+    #                               wouldDeny?: [what rules of Policies in Audit mode found]
     #                               (label? of an Evaluated, an outcome, an output: Trust/Sensitivity, see labels.py)
     STEP_STARTED = "StepStarted"  # (attempt 1, 2, ...) deadline? (ms)
     EVALUATED = "Evaluated"  # purpose: When | Inputs | Items (of a forEach) | Until | Choice (of a route);

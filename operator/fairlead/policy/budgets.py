@@ -121,8 +121,8 @@ def windows_of(policies: Iterable[Policy], now_ms: int) -> list[Window]:
     ]
 
 
-def runs_over(policies: Sequence[Policy], spent: Callable[[Window], Any], now_ms: int) -> str:
-    """Return which window's budget of runs leaves no room for one more; "" when all do. Audit mode forbids nothing.
+def runs_over(policies: Sequence[Policy], spent: Callable[[Window], Any], now_ms: int) -> Iterator[Breach]:
+    """Yield the windows whose budget of runs leaves no room for one more.
 
     Args:
         policies: those that bind the Workflow.
@@ -133,12 +133,10 @@ def runs_over(policies: Sequence[Policy], spent: Callable[[Window], Any], now_ms
         for window in windows_of([policy], now_ms):
             assert policy.spec.rules is not None and policy.spec.rules.budgets is not None
             budget, began = policy.spec.rules.budgets.window, spent(window).runs
-            if budget is None or budget.runs is None or policy.spec.mode == "Audit" or began < budget.runs:
+            if budget is None or budget.runs is None or began < budget.runs:
                 continue
-            until = f"until {timestamp(window.end)}"
-            found = f"{began} of {budget.runs} runs have begun {until}"
-            return str(Breach(policy.metadata.name, "budgets.window.runs", found, enforced=True))
-    return ""
+            found = f"{began} of {budget.runs} runs have begun until {timestamp(window.end)}"
+            yield Breach(policy.metadata.name, "budgets.window.runs", found, enforced=policy.spec.mode != "Audit")
 
 
 def run_budgets(call: Call, snapshot: Snapshot) -> Iterator[Breach]:

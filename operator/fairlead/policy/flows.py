@@ -11,18 +11,17 @@ from collections.abc import Iterable, Iterator
 from fairlead.api.policy import CallRule, Policy
 from fairlead.api.tool import Function
 from fairlead.flow.labels import Label, leaves
-from fairlead.policy.decision import Breach, Requirement, spoken
+from fairlead.policy.decision import Breach, Requirement
 
 RULE = "dataFlow"
 
 
-def forbidden_before(policies: Iterable[Policy]) -> list[str]:
-    """Return the Policies, as people say them, that accept no run of a Workflow in which data may leave so."""
+def forbidden_before(policies: Iterable[Policy], found: str = "") -> list[Breach]:
+    """Return the rules that accept no run of a Workflow in which data may leave so; `found` says where."""
     return [
-        spoken(policy.metadata.name)
+        Breach(policy.metadata.name, f"{RULE}.static", found, enforced=policy.spec.mode != "Audit")
         for policy in policies
-        if policy.spec.mode != "Audit"
-        and policy.spec.rules is not None
+        if policy.spec.rules is not None
         and policy.spec.rules.data_flow is not None
         and policy.spec.rules.data_flow.static == "Enforce"
     ]

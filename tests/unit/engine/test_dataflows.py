@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.engine.childworld import ChildWorld
+from tests.unit.engine.childworld import ChildWorld, entries
 from tests.unit.engine.fakes import workflow
 from tests.unit.engine.runworld import run_object
 from tests.unit.flow.test_worst import BOTH, CUSTOMER, FETCH, TOOLS, send
 
 from fairlead.api.policy import Policy
 from fairlead.engine.dataflows import DataFlows, told
+from fairlead.engine.policies import Did
+from fairlead.flow.journal import EntryKind
 
 LEAKS = (FETCH, CUSTOMER, send(BOTH))
 SAYS = "spec.steps[2].tool: step 'mail' may send Confidential data from 'crm' after untrusted data from 'web'"
@@ -52,6 +54,16 @@ async def test_else_it_begins_and_each_call_is_decided(tmp_path: Path, policy: P
     assert end.accepted is not None
     assert end.terminal is not None
     assert end.terminal.reason == ("Denied" if policy is not None and policy.spec.mode != "Audit" else "Completed")
+
+
+@pytest.mark.requirement("P3")
+async def test_in_audit_mode_a_run_that_could_leak_begins_and_is_recorded_and_counted(tmp_path: Path) -> None:
+    world, did = world_with(tmp_path, ruled(mode="Audit"), *LEAKS), list[tuple[str, Did]]()
+    async with world.engine(on_rule=lambda policy, what: did.append((policy, what))) as engine:
+        await asyncio.wait_for(engine.submit(run_object()), 20)
+        (accepted,) = await entries(engine, run_object(), EntryKind.RUN_ACCEPTED)
+    assert accepted.data["wouldDeny"] == [f"Policy p, rule dataFlow.static: {SAYS}"]
+    assert did == [("p", Did.WOULD_DENY)], "the gate of this world counts elsewhere"
 
 
 async def test_what_cannot_leak_begins(tmp_path: Path) -> None:

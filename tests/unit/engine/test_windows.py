@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from tests.unit.engine.childworld import ChildWorld, entries, hang_once
 from tests.unit.engine.runworld import run_object
 from tests.unit.engine.test_models import HELLO
 
 from fairlead.api.policy import Policy
 from fairlead.engine.metering import most
+from fairlead.engine.policies import Did
 from fairlead.engine.store.windows import MOST, Spent, Windows
 from fairlead.flow.calls import Call, CallId, CallIndex, CallKind, Outcome
 from fairlead.flow.journal import EntryKind
@@ -105,6 +108,26 @@ async def test_one_run_too_many_ends_before_it_begins_and_says_until_when(tmp_pa
     world.clock.now += 3_600_000
     async with world.serving() as engine:
         assert (await asyncio.wait_for(engine.submit(run_object(4)), 20)).accepted is not None
+
+
+@pytest.mark.requirement("P3")
+async def test_in_audit_mode_one_run_too_many_begins_and_is_recorded_and_counted(tmp_path: Path) -> None:
+    world, did = world_at(tmp_path, runs=1), list[tuple[str, Did]]()
+    found = sharing(runs=1)
+    world.resources.policies["p"] = found.model_copy(update={"spec": found.spec.model_copy(update={"mode": "Audit"})})
+    async with world.engine(on_rule=lambda policy, what: did.append((policy, what))) as engine:
+        for number in range(2):
+            end = await asyncio.wait_for(engine.submit(run_object(number)), 20)
+            assert end.terminal is not None and end.terminal.reason == "Completed"
+        first, second = [(await entries(engine, run_object(number), EntryKind.RUN_ACCEPTED))[0] for number in range(2)]
+        record = json.loads((await engine.store.audit_of(second.run_uid))[0])
+        counted = generate_latest(engine.metrics.registry).decode()
+    assert "wouldDeny" not in first.data
+    (said,) = second.data["wouldDeny"]
+    assert said.startswith("Policy p, rule budgets.window.runs: 1 of 1 runs have begun until")
+    assert record["admin"]["wouldDeny"] == [said]
+    assert did == [("p", Did.WOULD_DENY)]
+    assert 'fairlead_would_deny_total{policy="p",rule="budgets.window.runs"} 1.0' in counted
 
 
 async def test_old_windows_go_with_the_old_audit(tmp_path: Path) -> None:

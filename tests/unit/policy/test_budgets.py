@@ -171,11 +171,12 @@ def test_a_limit_of_a_loop_says_whose_it_is() -> None:
 
 def test_runs_of_a_window_are_counted_where_rules_bind() -> None:
     two = window(runs=2)
-    assert runs_over([two], lambda window: Usage_of(1), 61_000) == ""
-    found = runs_over([two], lambda window: Usage_of(2), 61_000)
-    assert found == "Policy p, rule budgets.window.runs: 2 of 2 runs have begun until 1970-01-01T00:02:00Z"
+    assert [*runs_over([two], lambda window: Usage_of(1), 61_000)] == []
+    (found,) = runs_over([two], lambda window: Usage_of(2), 61_000)
+    assert str(found) == "Policy p, rule budgets.window.runs: 2 of 2 runs have begun until 1970-01-01T00:02:00Z"
     audited = policy(mode="Audit", budgets={"window": {"periodSeconds": 60, "runs": 0}})
-    assert runs_over([audited, window(tokens=1)], lambda window: Usage_of(9), 0) == ""
+    both = [*runs_over([audited, window(tokens=1), two], lambda window: Usage_of(9), 0)]
+    assert [breach.enforced for breach in both] == [False, True]
 
 
 class Usage_of:

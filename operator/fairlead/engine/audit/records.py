@@ -42,7 +42,10 @@ _TYPES: Mapping[EntryKind, AuditType] = {
         AuditType.ADMIN,
     ),
 }
-_ADMIN = ("workflow", "revision", "generation", "retryFrom", "parent", "scheduledAt", "name", "by", "reason", "message")
+_ADMIN = (
+    *("workflow", "revision", "generation", "retryFrom", "parent", "scheduledAt", "wouldDeny"),
+    *("name", "by", "reason", "message"),
+)
 """What an ADMIN record says of its entry's data, where it is there."""
 
 _ASKS = ("pod", "address", "user")
