@@ -21,6 +21,9 @@ GUARD = "fairlead-approvals"
 ATTEMPTS = 5
 """So often a run is read and written again, when others write to it meanwhile."""
 
+_PARTS: tuple[tuple[str, Any], ...] = (("parent", {}), ("signals", []))
+"""What is read of the spec of a run that is there already, beside its Workflow."""
+
 _FORGED = {"by": "fairlead:forged", "decision": "Approve"}
 
 
@@ -49,7 +52,7 @@ class ClusterObjects:
         return found
 
     async def create_run(self, run: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Create a run, and return it, or the one that has its name already.
+        """Create a run, and return it, or the one that has its name already: of no Workflow, if it cannot be read.
 
         Raises:
             KubeError: the API server did not do it.
@@ -57,7 +60,7 @@ class ClusterObjects:
         try:
             return await self._kube.once_ready(partial(self._kube.create, WORKFLOW_RUNS, run, self._namespace))
         except Conflict:
-            return await self._kube.get(WORKFLOW_RUNS, run["metadata"]["name"], self._namespace)
+            return _readable(await self._kube.get(WORKFLOW_RUNS, run["metadata"]["name"], self._namespace))
 
     async def signal_run(self, name: str, workflow: str, signal: Mapping[str, Any]) -> bool:
         """Add a signal to a run of this Workflow, unless the same one is there; tell whether there is such a run.
@@ -67,7 +70,7 @@ class ClusterObjects:
         """
         for _ in range(ATTEMPTS):
             try:
-                run = await self._kube.get(WORKFLOW_RUNS, name, self._namespace)
+                run = _readable(await self._kube.get(WORKFLOW_RUNS, name, self._namespace))
             except NotFound:
                 return False
             if run["spec"]["workflow"] != workflow:
@@ -128,3 +131,12 @@ class ClusterObjects:
         """
         with contextlib.suppress(NotFound, Conflict):
             await self._kube.delete(WORKFLOW_RUNS, name, self._namespace, uid=uid)
+
+
+def _readable(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a run that somebody made, past an older CRD perhaps; one that cannot be read is of no Workflow."""
+    spec = run.get("spec")
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("workflow"), str):
+        return {**run, "spec": {"workflow": ""}}
+    readable = all(isinstance(spec.get(key, empty), type(empty)) for key, empty in _PARTS)
+    return run if readable else {**run, "spec": {"workflow": ""}}

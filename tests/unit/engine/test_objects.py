@@ -31,7 +31,7 @@ class FakeKube:
         if self.overtaken:
             self.overtaken -= 1
             self.version += 1
-        return {"metadata": {"resourceVersion": version}, "spec": spec | more}
+        return {"metadata": {"name": name, "resourceVersion": version}, "spec": spec | more}
 
     async def patch(self, rt: Any, name: str, namespace: str, body: dict[str, Any]) -> None:
         if body["metadata"]["resourceVersion"] != str(self.version):
@@ -61,6 +61,27 @@ async def test_a_run_of_another_workflow_is_none(name: str, workflow: str) -> No
     kube = FakeKube()
     assert not await objects(kube).signal_run(name, workflow, SIGNAL)
     assert kube.signals is None
+
+
+@pytest.mark.requirement("A34")
+@pytest.mark.parametrize(
+    "spec", [None, "w", {}, {"workflow": ["w"]}, {"workflow": "w", "parent": "x"}, {"workflow": "w", "signals": {}}]
+)
+async def test_a_run_whose_spec_cannot_be_read_is_of_no_workflow(spec: Any) -> None:
+    class Poisoned(FakeKube):
+        async def get(self, rt: Any, name: str, namespace: str) -> dict[str, Any]:
+            return await super().get(rt, name, namespace) | {"spec": spec}
+
+        async def once_ready(self, asked: Any) -> Any:
+            raise Conflict(409, "the name is taken")
+
+        async def create(self, *_: Any) -> Any: ...
+
+    kube = Poisoned()
+    assert not await objects(kube).signal_run("w-1", "w", SIGNAL)
+    assert kube.signals is None
+    made = await objects(kube).create_run({"metadata": {"name": "w-1"}, "spec": {"workflow": "w"}})
+    assert made["spec"] == {"workflow": ""}
 
 
 async def test_who_is_always_overtaken_says_so() -> None:
