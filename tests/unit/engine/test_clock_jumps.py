@@ -200,7 +200,7 @@ async def test_tokens_are_good_by_the_clock_of_who_made_them(wall: Wall, hours: 
     token = signed(iat=made, nbf=made, exp=made + 600)
     wall.hours = hours
     clock = SteadyClock()
-    late = "ClockSkew: the token begins in 7200 s" if hours < 0 else "the token ended 660. s ago"
+    late = r"ClockSkew: the token begins in 7(200|19\d) s" if hours < 0 else "the token ended 660. s ago"
     with pytest.raises(Unauthenticated, match=late):
         await Tokens(Cluster().fetch, "team", now=clock).verify(token)
     await agree(clock, api_server(wall))
