@@ -5,7 +5,9 @@
 What is killed: the engine's process, the processes of step pods (ours and the user's), and the node's agent (kubelet).
 An engine that does not serve yet is spared most of the time: a slow machine makes the exam longer, not endless.
 Afterwards every run must have ended, and the ledger says what happened: an effect is *repeated* when it is there twice,
-and *lost* when a run that completed lacks it. A run that says it does not know what came of a call is neither.
+and *lost* when a run that completed lacks it, or one that ended otherwise was told that it was done. A run that says
+it does not know what came of a call is neither. What `fairlead audit verify` finds, and each effect without an intent
+on record, is a *gap* of the audit.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from tests.bench import machine, report
 from tests.cluster import Cluster
 from tests.e2e.installation import RESTRICTED, RUN, Fairlead, condition, ledger, load_images, until
 from tests.e2e.kubectl import Kubectl
-from tests.faults import kitchensink
+from tests.faults import audited, kitchensink
 from tests.faults.errands import kill_some, processes
 
 AT_ONCE = 12
@@ -40,7 +42,7 @@ SAY_SECONDS = 30.0
 ENGINE = "fairlead-engine-0"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/performance.md"
 HEAD = "| runs | engine killed | step pods killed | node agent killed | completed | says: unknown | failed | not ended "
-HEAD += "| repeated | lost | pods left |\n|---|---|---|---|---|---|---|---|---|---|---|"
+HEAD += "| repeated | lost | pods left | audit gaps |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 
 
 @dataclass(slots=True)
@@ -58,11 +60,13 @@ class Marks:
     repeated: int = 0
     lost: int = 0
     pods_left: int = 0
+    audit_gaps: int = 0
 
     @property
     def passed(self) -> bool:
-        """Tell whether nothing is open, wrong, done twice or lost."""
-        return not (self.failed + self.not_ended + self.repeated + self.lost + self.pods_left)
+        """Tell whether nothing is open, wrong, done twice, lost or off the record."""
+        wrong = self.failed + self.not_ended + self.repeated + self.lost + self.pods_left + self.audit_gaps
+        return not wrong
 
     def __str__(self) -> str:
         return "| " + " | ".join(str(getattr(self, field.name)) for field in fields(self)) + " |"
@@ -149,22 +153,33 @@ def _step_pods(team: Kubectl) -> list[str]:
 
 
 def _judge(team: Kubectl, marks: Marks) -> None:
-    done = Counter(entry["key"] for entry in ledger(team))
+    effects = ledger(team)
+    done = Counter(entry["key"] for entry in effects)
     with suppress(AssertionError):
         until("pods of steps are gone", lambda: not _step_pods(team), timeout_seconds=60)
     marks.pods_left = len(_step_pods(team))
     marks.repeated = sum(count > 1 for count in done.values())
-    for obj in team.get(RUN)["items"]:
+    objects = team.get(RUN)["items"]
+    until("the engine serves", lambda: _serves(team), timeout_seconds=180)
+    records, calls = audited.exported(team), kitchensink.calls_of(objects)
+    found = [*audited.verified(team), *audited.gaps(effects, records, calls)]
+    marks.audit_gaps = len(found)
+    print("".join(f"audit: {gap}\n" for gap in found), end="", file=sys.stderr)
+    told = audited.acknowledged(records)
+    for obj in objects:
         name = obj["metadata"]["name"]
         if not name.startswith("sink-"):
             continue  # a child's end is its parent's business
-        succeeded = condition(obj, "Succeeded")
+        succeeded, owed = condition(obj, "Succeeded"), kitchensink.effects_of(name).keys()
         if condition(obj, "Finished").get("status") != "True":
             marks.not_ended += 1
-        elif succeeded["status"] == "True":
+            continue
+        if succeeded["status"] == "True":
             marks.completed += 1
-            marks.lost += len(kitchensink.effects_of(name) - done.keys())
-        elif succeeded["reason"] == "OutcomeUnknown":
+            marks.lost += len(owed - done.keys())
+            continue
+        marks.lost += sum(calls.get(key) in told for key in owed - done.keys())
+        if succeeded["reason"] == "OutcomeUnknown":
             marks.unknown += 1
         else:
             marks.failed += 1
@@ -172,7 +187,7 @@ def _judge(team: Kubectl, marks: Marks) -> None:
 
 
 def main() -> int:
-    """Examine on a cluster of its own and write the table. 1 if something is open, wrong, repeated or lost."""
+    """Examine on a cluster of its own and write the table. 1 if anything is wrong, repeated, lost or unrecorded."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.exam", description=main.__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=math.inf, help="create no further run after so many")

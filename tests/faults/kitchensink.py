@@ -9,7 +9,7 @@ from tests.e2e.installation import SERVERS_IMAGE, until
 from tests.e2e.kubectl import Kubectl
 from tests.e2e.scenes import ACCOUNT, Manifest, becomes, engine, ledger_tool, manifest, play, scripted_model, workflow
 
-NAME, CHILD = "kitchen-sink", "errand"
+NAME, CHILD, DO = "kitchen-sink", "errand", "do"
 ITEMS, ROUNDS = 4, 3
 COUNTS = """
 import json, os, time, urllib.request
@@ -36,11 +36,26 @@ _IN_STOCK = {"expression": "output > 0", "message": "sold out"}
 FUNCTIONS = ["read", "append", "append_keyed", "slow"]
 
 
-def effects_of(run: str) -> set[str]:
-    """Return the keys of what a run that ended well has done, each once."""
-    loops = [f"each-{number}" for number in range(ITEMS)] + [f"again-{number}" for number in range(1, ROUNDS + 1)]
-    ways = ["topic", "way", "left", "right", "charged", "refunded"]
-    return {f"{run}-{key}" for key in ("first", "keyed", "agent", "inside", "child", "after", *ways, *loops)}
+def effects_of(run: str) -> dict[str, str]:
+    """Return what a run that ended well has done, each once: keys, and the paths of the steps; `DO` is the child's."""
+    each = {f"each-{number}": f"each[{number}]" for number in range(ITEMS)}
+    again = {f"again-{number}": f"again#{number}/do" for number in range(1, ROUNDS + 1)}
+    ways = {"topic": "topic/greet", "way": "way/go", "left": "both/left/append", "right": "both/right/slow"}
+    order = {"charged": "order/charge", "refunded": "order!/refund"}
+    steps = {"first": "first", "keyed": "keyed", "agent": "noted", "inside": "counted", "child": DO, "after": "!/keep"}
+    return {f"{run}-{key}": path for key, path in (steps | ways | order | each | again).items()}
+
+
+def calls_of(runs: Iterable[Manifest]) -> dict[str, tuple[str, str]]:
+    """Return by key which step must have made the effect: the UID of its run and its path; `runs` has children too."""
+    found, children = {}, {}
+    for run in runs:
+        name, uid, parent = run["metadata"]["name"], run["metadata"]["uid"], run["spec"].get("parent")
+        if parent is not None:
+            children[f"{parent['name']}-child"] = (uid, DO)
+        else:
+            found.update({key: (uid, path) for key, path in effects_of(name).items() if path != DO})
+    return found | children
 
 
 def script(runs: Iterable[str]) -> list[Manifest]:
@@ -177,7 +192,7 @@ def declare(team: Kubectl, runs: Iterable[str]) -> None:
         "workflows": [CHILD],
         "images": [SERVERS_IMAGE],
     }
-    child = workflow(CHILD, _call("do", "append", "$( input.run )-child"), input={"schema": _RUN})
+    child = workflow(CHILD, _call(DO, "append", "$( input.run )-child"), input={"schema": _RUN})
     for obj in (
         engine(security={"imageTags": "Allowed"}, resources={"cpu": "100m", "memory": "512Mi"}),
         keyed,

@@ -22,7 +22,7 @@ def test_a_kitchen_sink_has_the_effects_that_the_exam_counts() -> None:
     spec = WorkflowSpec.model_validate(kitchensink.sink()["spec"])
     assert check_workflow(spec, models={"scripted"}, tools={"ledger": dict.fromkeys(kitchensink.FUNCTIONS)}) == []
     play = Play(Script.model_validate({"turns": kitchensink.script([kitchensink.run_name(10), RUN])}))
-    done: list[str] = []
+    done: list[tuple[str, str]] = []
 
     def answer(call: Call) -> Any:
         match call.kind:
@@ -34,9 +34,9 @@ def test_a_kitchen_sink_has_the_effects_that_the_exam_counts() -> None:
             case CallKind.CONTAINER:
                 return {"output": {}, "logs": ""}
             case CallKind.WORKFLOW:
-                done.append(f"{call.request['input']['run']}-child")
+                done.append((f"{call.request['input']['run']}-child", kitchensink.DO))
             case CallKind.TOOL if call.function != "read":
-                done.append(call.request["arguments"].get("key", f"{RUN}-inside"))
+                done.append((call.request["arguments"].get("key", f"{RUN}-inside"), call.id.path))
         return {"count": 1}
 
     world = World(
@@ -51,4 +51,4 @@ def test_a_kitchen_sink_has_the_effects_that_the_exam_counts() -> None:
     driver.run()
     assert driver.state.terminal is not None
     assert driver.state.terminal.kind is EntryKind.RUN_SUCCEEDED, driver.state.terminal
-    assert sorted(done) == sorted(kitchensink.effects_of(RUN))
+    assert sorted(done) == sorted(kitchensink.effects_of(RUN).items())
