@@ -66,8 +66,8 @@ def _ratio(figure: Figure, baseline: Figure | None) -> str:
     """Compare medians: p50 with p50, and a mean with p50 too."""
     if baseline is None:
         return ""
-    own = figure.median("p50" if "p50" in figure.values else "value")
-    return f"{own / baseline.median('p50'):.1f}"
+    own, other = (one.median("p50" if "p50" in one.values else "value") for one in (figure, baseline))
+    return f"{own / other:.1f}"
 
 
 def _number(of: float) -> str:
