@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench import baseline, cluster, decisions, governed, local, scale, workloads
+from tests.bench import baseline, cluster, decisions, governed, local, report, scale, workloads
 from tests.bench.engines import NOWHERE, InstantTools, serving
+from tests.bench.figures import Title, figures, value
 from tests.bench.submitting import Submitter
 
 from fairlead.telemetry.metrics import EngineMetrics
@@ -100,3 +101,17 @@ async def test_runs_that_are_created_at_once_are_counted_and_so_are_the_permissi
 async def test_runs_that_do_not_end_are_waited_for_no_longer_than_was_said() -> None:
     with pytest.raises(RuntimeError, match=r"3 runs of three: 3 were created and 0 had ended after 0 s"):
         await Api(ending=False).submitter.all_at_once("three", runs=3, longest_seconds=0.05)
+
+
+def test_the_table_compares_medians_and_means_with_their_baselines() -> None:
+    titles = {
+        "rate": Title("calls", "1/s"),
+        "half": Title("calls elsewhere", "1/s", baseline="rate"),
+        "call": Title("a call", "ms"),
+        "slow": Title("a slow call", "ms", "2 ms p50", baseline="call"),
+    }
+    times = {"call": {"p50": 1.0, "p99": 2.0}, "slow": {"p50": 3.0, "p99": 4.0}}
+    found = figures(titles, [{"rate": value(100.0), "half": value(50.0), **times}])
+    said = report.table(found)
+    assert "| calls elsewhere |  | 50 /s | 0.5 |" in said
+    assert "| a slow call | 2 ms p50 | p50 3 ms; p99 4 ms | 3.0 |" in said
