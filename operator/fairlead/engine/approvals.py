@@ -40,6 +40,8 @@ _ENDS = {
     DecidedReason.WITHDRAWN: "the run does not wait for it any more",
 }
 
+_NOT_UNDERSTOOD = (KeyError, TypeError, AttributeError, ValidationError)
+
 _log = logging.getLogger(__name__)
 
 
@@ -139,7 +141,7 @@ class Approvals:
         elif obj is not None and not _is_told(obj):
             try:
                 uid = ApprovalRun.model_validate(obj["spec"]["run"]).uid
-            except (KeyError, TypeError, ValidationError) as error:
+            except _NOT_UNDERSTOOD as error:
                 _log.error("approval %s is not understood: %s", name, type(error).__name__)
                 return
             run = self._roster.get(RunUid(uid))
@@ -190,12 +192,7 @@ class Approvals:
         except KubeError as error:
             _log.warning("approval %s: %s", name, error, extra={"run": uid})
             return False
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValidationError,
-        ) as error:  # what is not understood decides nothing
+        except _NOT_UNDERSTOOD as error:  # and so decides nothing
             _log.error("approval %s is not understood: %s", name, type(error).__name__, extra={"run": uid})
             return False
         if verdict is None and guarded:

@@ -428,11 +428,12 @@ def _may_have_happened(recorded: CallState) -> bool:
 
 def _unwritten(data: Mapping[str, Any], admitted: _Admitted) -> dict[str, Any]:
     """Return the outcome of a call whose answer cannot be written."""
-    error = _failed(
-        ErrorClass.INTERNAL if admitted.repeatable else ErrorClass.OUTCOME_UNKNOWN, "its answer is no JSON"
-    ).error
-    kept = {key: value for key, value in data.items() if key != "result"}
-    return kept | {"status": "Failed", "error": error.as_data() if error else {}}
+    error_class = (ErrorClass.INTERNAL if admitted.repeatable else ErrorClass.OUTCOME_UNKNOWN).value
+    error = CallError(error_class, error_class, "its answer is no JSON")
+    return {key: value for key, value in data.items() if key != "result"} | {
+        "status": "Failed",
+        "error": error.as_data(),
+    }
 
 
 def _failed(error_class: ErrorClass, message: str) -> Outcome:

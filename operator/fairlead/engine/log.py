@@ -77,8 +77,9 @@ class RunLog:
         """Let the run's status say why a step cannot begin yet; "" when it can."""
         if why == self.told.get(path, ""):
             return
-        self.told |= {path: why}
-        if not why:
+        if why:
+            self.told[path] = why
+        else:
             del self.told[path]
         if not self._sealed and self.state.terminal is None:
             self._on_told()
