@@ -54,7 +54,8 @@ class _Answer(aiohttp.ClientResponse):
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
         await super().start(connection)
         if "watch" in self.url.query:
-            self.content = _Lines(self.content)  # type: ignore[assignment]  # as far as it is used
+            lines: Any = _Lines(self.content)  # kopf reads it by iter_chunked alone
+            self.content = lines
         return self
 
     async def json(self, **_: Any) -> Any:

@@ -79,7 +79,8 @@ class Kube:
         configuration = Configuration()
         if context is None and (_SERVICE_ACCOUNT / "token").exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
             load_incluster_config(client_configuration=configuration, try_refresh_token=False)
-            configuration.refresh_api_key_hook = token_reader(_SERVICE_ACCOUNT / "token")  # type: ignore[assignment]  # said to be None
+            hook: Any = token_reader(_SERVICE_ACCOUNT / "token")  # the library declares it as None
+            configuration.refresh_api_key_hook = hook
             return cls(configuration, namespace=(_SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip())
         loader = await load_kube_config(
             config_file=os.environ.get("KUBECONFIG") or None, context=context, client_configuration=configuration
